@@ -1,0 +1,442 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bottom shelf: the records and protocols in which all parts speak. No SQL, no I/O, no threshold.
+
+NamedTuples rather than dataclasses: defining forty dataclasses costs every module run about 30 ms, NamedTuples 6 ms.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+
+# ---- what a step is about --------------------------------------------------------------------------------------------
+
+
+class Ref(t.NamedTuple):
+    """An object of a server. Structured for ever: never parsed back out of text such as `public.orders`."""
+
+    database: str  # "" is the server itself; for SQLite the path of the file
+    path: tuple[str, ...] = ()  # () the database, (schema, name), or (name,) where there are no schemas
+    partition: str = ""  # of a table whose partitions are not tables of their own (MySQL, MariaDB)
+
+    def __str__(self) -> str:
+        name = ".".join(self.path) or self.database or "server"
+        return f"{name} partition {self.partition}" if self.partition else name
+
+
+Key = t.Tuple[str, Ref]  # (kind of step, object): identifies a step across check mode, runs and the journal
+
+
+# ---- measured --------------------------------------------------------------------------------------------------------
+
+
+class Dead(t.NamedTuple):
+    """Rows that are deleted but still take space."""
+
+    rows: int
+    percent: float  # of live and dead rows together
+
+
+class Bloat(t.NamedTuple):
+    """Space that a rebuild would give back: `percent` of the object, the truth expected between `low` and `high`."""
+
+    bytes: int
+    percent: float
+    low: float
+    high: float
+    method: str
+
+
+class Table(t.NamedTuple):
+    """One table, materialized view, catalog, partitioned parent, index or database file.
+
+    None in a field: this engine has no such thing, or the login may not see it (then a finding says so).
+    """
+
+    ref: Ref
+    kind: str = "table"  # table, partitioned, matview, catalog, index, file
+    bytes: int = 0  # own storage with out-of-line values, without indexes
+    total_bytes: int = 0  # with its indexes
+    rows: int = 0
+    dead: t.Optional[Dead] = None
+    inserted: t.Optional[int] = None  # rows since the last vacuum
+    insert_limit: t.Optional[float] = None  # the server's own threshold for `inserted`; None: it has none
+    changed: t.Optional[int] = None  # rows since the last analyze
+    analyzed: t.Optional[datetime] = None
+    missing_statistics: str = ""  # what the optimizer has no statistics for: "the table", "column a", …
+    freeze_percent: t.Optional[float] = None  # of the age at which the server freezes by force
+    bloat: t.Optional[Bloat] = None
+    own: t.Mapping[str, float] = {}  # the object's own settings that override the policy's field of that name
+    lacks: t.Mapping[str, str] = {}  # capability -> why it is not there, see CAPABILITIES
+    pinned_by: str = ""  # who keeps dead rows of this table from being removed
+    indexes: int = 0
+
+
+# Capabilities a server or a table may lack; `lacks` maps each missing one to the reason in words.
+CAPABILITIES = (
+    "write",  # a standby; a read-only database
+    "session",  # a pooler in between: session locks and settings do not hold
+    "rewrite",  # a major version newer than any that was tested
+    "vacuum",  # dead rows are the engine's own business
+    "freeze",
+    "analyze",
+    "cost delay",
+    "online rebuild",
+    "exclusive rebuild",
+    "local rebuild",  # a rebuild is replayed by replicas or a cluster
+)
+
+
+class Leftover(t.NamedTuple):
+    """Wreckage of work that died: measured like everything else and cured by a step of its own."""
+
+    ref: Ref  # the object that carries it
+    what: str  # kind of wreckage, for example "pg_repack"
+    names: tuple[str, ...]  # what there is to remove, for the reason and the statement
+    bytes: int = 0
+    dead: bool = True  # provably nobody works on it any more
+    why_not: str = ""  # when not dead: who still works on it
+
+
+class Finding(t.NamedTuple):
+    """What no step can cure. Priority 1 is urgent, 2 needs a decision, 3 is worth knowing."""
+
+    priority: int
+    code: str
+    ref: Ref
+    message: str
+    cure: t.Optional["Task"] = None  # a task that nobody carries out; the engine spells it as the fix
+    fix: str = ""  # where no task fits: a statement or an action in words
+
+
+class DatabaseInfo(t.NamedTuple):
+    """A database as the server lists it, before anybody connected to it."""
+
+    name: str
+    bytes: t.Optional[int] = None
+    system: bool = False  # templates and the server's own: looked at for transaction-id age only
+    why_not: str = ""  # why it cannot be connected to
+    freeze_percent: t.Optional[float] = None
+
+
+class Server(t.NamedTuple):
+    engine: str  # what the server says it is: postgresql, mysql, mariadb, sqlite
+    version: str
+    number: tuple[int, ...]  # (18, 4), (10, 11, 19), (9, 7, 4)
+    address: str  # host:port or socket; names the server in errors and in the journal
+    role: str  # primary, standby (PostgreSQL), replica (MySQL, MariaDB)
+    now: datetime  # the server's clock, with zone: `now` is measured, too
+    databases: tuple[DatabaseInfo, ...] = ()
+    lacks: t.Mapping[str, str] = {}
+    settings: t.Mapping[str, t.Any] = {}  # what the engine needs to know of the server's settings
+    findings: tuple[Finding, ...] = ()
+
+
+class Database(t.NamedTuple):
+    """One measured database."""
+
+    name: str
+    system: bool = False
+    tables: tuple[Table, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    lacks: t.Mapping[str, str] = {}
+
+
+class Attempt(t.NamedTuple):
+    """From the journal: how a step of this kind on this object went last time."""
+
+    at: datetime
+    seconds: float
+    bytes_before: int
+    bytes_after: int
+    expected_bytes: int  # what it was expected to free
+    ok: bool
+
+
+class Measured(t.NamedTuple):
+    server: Server
+    databases: tuple[Database, ...]
+    past: t.Mapping[Key, Attempt] = {}  # the journal's memory: may be empty, never needed for correctness
+    overdue: frozenset[Key] = frozenset()  # deferred by an earlier run
+
+
+class Wants(t.NamedTuple):
+    """What a planner needs measured. Wants of several operations are merged: one measurement serves all."""
+
+    tables: bool = False  # sizes, rows, dead rows, statistics, ages
+    bloat: bool = False
+    bloat_min_bytes: int = 0  # smaller objects need no estimate
+    indexes: bool = False  # indexes as Table(kind="index"), with their bloat when `bloat`
+    leftovers: bool = False
+    freeze_from: t.Optional[float] = None  # look into system and unselected databases from this freeze_percent on
+    exact: tuple[Ref, ...] = ()  # second look: only where a threshold lies between low and high
+    scan_budget: t.Optional[int] = None  # bytes that exact measurement may read
+    only: tuple[Ref, ...] = ()  # the proof measures what was touched, nothing else
+
+    def merge(self, other: "Wants") -> "Wants":
+        smallest = [w.bloat_min_bytes for w in (self, other) if w.bloat]
+        ages = [w.freeze_from for w in (self, other) if w.freeze_from is not None]
+        budgets = [w.scan_budget for w in (self, other) if w.scan_budget is not None]
+        return Wants(
+            tables=self.tables or other.tables,
+            bloat=self.bloat or other.bloat,
+            bloat_min_bytes=min(smallest, default=0),
+            indexes=self.indexes or other.indexes,
+            leftovers=self.leftovers or other.leftovers,
+            freeze_from=min(ages, default=None),
+            exact=tuple(dict.fromkeys(self.exact + other.exact)),
+            scan_budget=max(budgets, default=None),
+            only=tuple(dict.fromkeys(self.only + other.only)),
+        )
+
+
+class Execution(t.NamedTuple):
+    """The options of how to carry out, in seconds and bytes; the same for every module."""
+
+    jobs: int = 2
+    time_budget: t.Optional[float] = None
+    hard_stop: bool = True
+    lock_timeout: float = 1.0  # longest wait for a lock that others would queue behind
+    concurrent_wait: float = 1800.0  # longest wait of work that nobody queues behind
+    retries: int = 3
+    if_running: str = "fail"  # fail, skip, wait
+    replicas: tuple[str, ...] = ()
+    max_replica_lag: t.Optional[float] = None
+    stop_file: str = ""
+    assume_free_space: t.Optional[int] = None  # where the server's free space cannot be read
+
+
+class Amount(t.NamedTuple):
+    """What was, or is expected to be, done: bytes freed, rows, bytes written, seconds."""
+
+    bytes: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    written: int = 0
+
+    def plus(self, more: "Amount") -> "Amount":
+        return Amount(*(a + b for a, b in zip(self, more)))
+
+
+class Pace(t.NamedTuple):
+    """How large the next bite may be, and how long it should take."""
+
+    rows: int
+    seconds: float
+
+
+# ---- tasks: what may be asked of an engine, one small record a kind --------------------------------------------------
+
+
+class Vacuum(t.NamedTuple):
+    ref: Ref
+    freeze: bool = False
+    analyze: bool = False
+    truncate: bool = True  # giving back empty pages at the end takes an exclusive lock for a moment
+    cost_delay: t.Optional[float] = None  # milliseconds
+
+    @property
+    def kind(self) -> str:
+        return "freeze" if self.freeze else "vacuum"
+
+
+class Analyze(t.NamedTuple):
+    ref: Ref
+    partitioned: bool = False  # the parent only; its partitions have steps of their own
+
+    @property
+    def kind(self) -> str:
+        return "analyze"
+
+
+class Rebuild(t.NamedTuple):
+    """Gives space back to the file system: online, or exclusively while writers wait."""
+
+    ref: Ref
+    online: bool = True
+
+    @property
+    def kind(self) -> str:
+        return "reclaim"
+
+
+class DropLeftover(t.NamedTuple):
+    ref: Ref
+    what: str
+    names: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        return "drop_leftover"
+
+
+Task = t.Union[Vacuum, Analyze, Rebuild, DropLeftover]
+
+
+# ---- planned and carried out -----------------------------------------------------------------------------------------
+
+
+class Limit(t.NamedTuple):
+    """Holds before a step starts and at each tick: preflight and throttle are the same thing. Unknown is too much."""
+
+    gauge: str  # replica_lag, oldest_snapshot (seconds), disk_missing, wal_missing, tmp_missing (bytes): more is worse
+    worst: float
+    otherwise: str  # wait | skip
+
+
+class Step(t.NamedTuple):
+    task: Task
+    reason: str
+    measured: t.Mapping[str, t.Any] = {}
+    expected: Amount = Amount()  # what it will free, and (from the journal's experience) the seconds it will take
+    rank: tuple[int, float] = (0, 0.0)  # safety class, then gain: larger first
+    size: int = 0  # bytes of the object, which the time it takes depends on
+    after: tuple[Key, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    skip: str = ""  # why it will not be carried out (standby, no means)
+    projected: bool = False  # due only because of a step before it: the planner is asked again before it starts
+
+    @property
+    def key(self) -> Key:
+        return (self.task.kind, self.task.ref)
+
+
+class Plan(t.NamedTuple):
+    steps: tuple[Step, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class Outcome(t.NamedTuple):
+    step: Step
+    status: str  # planned done skipped deferred failed
+    actual: Amount = Amount()
+    bytes_before: t.Optional[int] = None
+    bytes_after: t.Optional[int] = None
+    changed: bool = False  # deferred or failed steps may have changed something: they say so
+    proven: t.Optional[bool] = None  # the planner, shown the new measurement, asks for it no more
+    error: str = ""
+    attempts: int = 1
+
+
+class Proof(t.NamedTuple):
+    proven: bool
+    bytes_after: t.Optional[int] = None
+    findings: tuple[Finding, ...] = ()
+
+
+# ---- work: a generator is a step under way ---------------------------------------------------------------------------
+
+
+class Tick(t.NamedTuple):
+    """What was done since the last tick. With a cursor all is committed: the runner may stop here and go on another night."""
+
+    amount: Amount = Amount()
+    cursor: t.Optional[str] = None  # opaque to the runner
+    owns: str = ""  # journaled before the act goes on: wreckage that the next run may remove
+
+
+Work = t.Generator[Tick, Pace, None]  # every amount travels by a tick: no second way
+
+
+class Session(t.Protocol):
+    """One connection to one database, used by one step."""
+
+    database: str
+
+    def cancel(self) -> None:
+        """Ends what the session is doing; from any thread, and harmless when it does nothing."""
+
+
+class Engine(t.Protocol):
+    """What every engine package offers. Engines know all SQL and every client tool, and no threshold."""
+
+    one_writer: bool  # a database takes one writer at a time: one lane a database instead of one a table
+
+    def greet(self) -> Server:
+        """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect."""
+
+    def session(self, database: str) -> t.ContextManager[Session]:
+        """Opens a session that cannot be cut off by the login's own timeouts. Raises CannotConnect."""
+
+    def measure(self, session: t.Any, wants: Wants, server: Server) -> Database:
+        """Reads what `wants` asks for of the session's database, and no more. Only reads."""
+
+    def gauge(self, session: t.Any, name: str, step: Step) -> t.Optional[float]:
+        """A reading for a Limit, or None when it cannot be known."""
+
+    def spell(self, task: Task, server: Server) -> t.Sequence[str]:
+        """The words of a task: what check mode shows."""
+
+    def carry_out(self, session: t.Any, task: Task, server: Server, cursor: t.Optional[str]) -> Work:
+        """And what runs, by the same words. Raises Busy, Gone, Refused; closing the generator cleans up."""
+
+    def guard(self, databases: t.Sequence[str], wait: float) -> t.ContextManager[None]:
+        """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
+
+    def close(self) -> None:
+        """Ends every session that is still open."""
+
+
+class Operation(t.Protocol):
+    """A planner: a pure module with these functions. OPTIONS is its argument spec."""
+
+    OPTIONS: dict[str, t.Any]
+
+    def policy(self, params: t.Mapping[str, t.Any]) -> t.Any:
+        """The user's options, checked and typed. Raises BadInput."""
+
+    def wants(self, policy: t.Any, server: Server) -> Wants: ...
+
+    def doubts(self, policy: t.Any, measured: Measured) -> Wants: ...
+
+    def plan(self, policy: t.Any, measured: Measured) -> Plan: ...
+
+
+# ---- errors: one hierarchy, caught once in the frame -----------------------------------------------------------------
+
+
+class DbFault(Exception):
+    """Every error that we raise on purpose: cause, and what to do about it. The frame adds the server's address."""
+
+    def __init__(self, cause: str, *, database: str = "", obj: str = "", cure: str = "") -> None:
+        super().__init__(cause)
+        self.cause, self.database, self.obj, self.cure = " ".join(cause.split()), database, obj, cure
+
+    def __str__(self) -> str:
+        where = ", ".join(p for p in (self.database and f"database {self.database}", self.obj) if p)
+        return (f"{where}: " if where else "") + self.cause.rstrip(". ") + (f". {self.cure}" if self.cure else "")
+
+
+class BadInput(DbFault):
+    """The user's options cannot be meant; raised before anything is touched."""
+
+
+class CannotConnect(DbFault):
+    """No session: network, password, TLS, no such database."""
+
+
+class MissingMeans(DbFault):
+    """A driver or client program is not there; the cure names the package."""
+
+
+class Held(DbFault):
+    """Another run holds the guard."""
+
+
+class Busy(DbFault):
+    """Lock timeout, deadlock, too many clients: worth trying again, smaller."""
+
+
+class Gone(DbFault):
+    """The connection was lost under way."""
+
+
+class Refused(DbFault):
+    """Privilege, version or state: trying again will not help."""
+
+
+class Stopped(DbFault):
+    """Cancelled by us: the budget's hard stop, a stop file, a signal."""
