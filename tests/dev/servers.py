@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""pytest without and with servers, molecule, and the record of which servers were really tested."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from .environment import DEV, ROOT
+from .steps import Counts, Log, StepFailed, StepSkipped, counts_of
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+TESTED = Path(os.environ.get("DBFLEET_TESTED") or DEV / "tested-servers.txt")
+# With CI=true each of these has to be in the record. The patterns leave open how a line goes on: 15, 15.18, and so on.
+REQUIRED = {
+    "postgresql-15": r"postgresql\W*15\b",
+    "postgresql-16": r"postgresql\W*16\b",
+    "postgresql-18": r"postgresql\W*18\b",
+    "mariadb": r"mariadb\b",
+    "mysql": r"mysql\b",
+    "sqlite": r"sqlite\b",
+}
+NOTHING_COLLECTED = "exited with 5"
+
+
+def machine(log: Log) -> None:
+    """As root on Debian: install the servers and shellcheck. Services of the packages are never started."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise StepSkipped("not root on Debian: only what is installed is tested with")
+    if shutil.which("shellcheck") is None:
+        apt = ["apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
+        env = {"DEBIAN_FRONTEND": "noninteractive"}
+        log.run(*apt, "update", env=env)
+        log.run(*apt, "install", "--no-install-recommends", "shellcheck", env=env)
+    _need("tests/fleet/__main__.py")
+    log.run(sys.executable, "-m", "tests.fleet", "install")
+
+
+def unit(log: Log, *arguments: str) -> Counts:
+    """What can be tested without a server."""
+    return _pytest(log, "unit", *arguments)
+
+
+def integration(log: Log, *arguments: str) -> Counts:
+    """What needs real servers."""
+    TESTED.parent.mkdir(parents=True, exist_ok=True)
+    TESTED.unlink(missing_ok=True)
+    return _pytest(log, "integration", *arguments)
+
+
+def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
+    if not any((ROOT / "tests" / kind).rglob("test_*.py")):
+        raise StepFailed(f"nothing was tested: tests/{kind} holds no tests")
+    report = DEV / "reports" / f"{kind}.xml"
+    report.unlink(missing_ok=True)
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        f"tests/{kind}",
+        f"--junitxml={report}",
+        "-o",
+        f"cache_dir=.dev/pytest-{kind}",
+    ]
+    try:
+        log.run(*words, *arguments, env={"DBFLEET_TESTED": str(TESTED)})
+    except StepFailed as failed:
+        if NOTHING_COLLECTED in str(failed):
+            raise StepFailed("nothing was tested: pytest collected no tests") from failed
+        counts = counts_of(report)
+        # Also a pytest that was killed, or could not start, is a failure.
+        raise StepFailed(str(failed), counts._replace(failed=max(1, counts.failed))) from failed
+    return counts_of(report)
+
+
+def molecule(log: Log) -> None:
+    """The scenario that users of the roles would start from."""
+    _need("molecule/default/molecule.yml")
+    log.run("molecule", "test", "--scenario-name", "default", env={"ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"})
+
+
+def _need(name: str) -> None:
+    if not (ROOT / name).is_file():
+        if IN_CI:
+            raise StepFailed(f"{name} is missing")
+        raise StepSkipped(f"{name} is missing")
+
+
+def tested_servers() -> list[str]:
+    """The server versions that tests ran against, as the tests wrote them down."""
+    if not TESTED.is_file():
+        return []
+    return sorted({line.strip() for line in TESTED.read_text(encoding="utf-8").splitlines() if line.strip()})
+
+
+def missing_servers() -> list[str]:
+    """The servers that have to be tested and were not."""
+    lines = tested_servers()
+    return [name for name, like in REQUIRED.items() if not any(re.match(like, line, re.IGNORECASE) for line in lines)]
