@@ -32,6 +32,7 @@ STEPS = [
     Step("ruff", "lint", "code", lint.ruff),
     Step("ruff-format", "lint", "code", lint.ruff_format),
     Step("yamllint", "lint", "code", lint.yamllint),
+    Step("shellcheck", "lint", "code", lint.shellcheck),
     Step("reuse", "lint", "code", lint.reuse),
     Step("changelog", "lint", "code", lint.changelog),
     Step("unit", "unit", "code", servers.unit),

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 from .environment import ROOT
-from .steps import Log
+from .steps import Log, StepSkipped
 
 PLUGINS = "ansible_collections.dbfleet.maintenance.plugins"
 
@@ -28,6 +30,13 @@ def mypy(log: Log) -> None:
     if any((ROOT / "plugins").rglob("*.py")):
         packages += ["--package", PLUGINS]
     log.run("mypy", *packages)
+
+
+def shellcheck(log: Log) -> None:
+    """The shell scripts that ansible-test does not recognise: their names have no ending."""
+    if shutil.which("shellcheck") is None:
+        raise StepSkipped("shellcheck is not installed")
+    log.run("shellcheck", "dev", ".ci/run")
 
 
 def yamllint(log: Log) -> None:

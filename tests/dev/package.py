@@ -38,6 +38,7 @@ SHIPPED = {
     "requirements.txt",
     "roles",
 }
+FROM_TARBALL = {"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED)}
 IMPORTER_CONFIG = """[galaxy-importer]
 RUN_ANSIBLE_TEST=False
 RUN_ANSIBLE_DOC=True
@@ -50,7 +51,8 @@ def package(log: Log) -> None:
     shutil.rmtree(PACKAGE, ignore_errors=True)
     tarball = build(log)
     _check_contents(tarball)
-    log.run("ansible-galaxy", "collection", "install", tarball, "--collections-path", INSTALLED, "--offline")
+    # By itself ansible-galaxy finds the checkout installed already, and does nothing.
+    log.run("ansible-galaxy", "collection", "install", tarball, "--offline", env=FROM_TARBALL)
     for kind, folder in (("module", "modules"), ("filter", "filter")):
         _check_documentation(log, kind, _plugins(folder))
     _check_documentation(log, "role", [path.name for path in sorted((ROOT / "roles").glob("*")) if path.is_dir()])
@@ -82,8 +84,7 @@ def _check_documentation(log: Log, kind: str, names: list[str]) -> None:
         log.say(f"no {kind} yet")
         return
     full = [f"dbfleet.maintenance.{name}" for name in names]
-    where = {"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED)}
-    output = log.run("ansible-doc", "--json", "--type", kind, *full, env=where)
+    output = log.run("ansible-doc", "--json", "--type", kind, *full, env=FROM_TARBALL)
     known = json.loads(output[output.index("{") :])
     missing = [name for name in full if not known.get(name) or "error" in known[name]]
     if missing:

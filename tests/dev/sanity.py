@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import pip_cache
 from .environment import DEV, ROOT
-from .steps import Log
+from .steps import Log, StepFailed
 
 COPY = DEV / "ansible-test" / "ansible_collections" / "dbfleet" / "maintenance"
 INTERPRETERS = DEV / "interpreters"
@@ -26,7 +26,9 @@ def sanity(log: Log) -> None:
     found = link_interpreters()
     log.say("Pythons: " + ", ".join(sorted(found, key=lambda name: int(name.split(".")[1]))))
     pip_cache.prepare(log)
-    log.run("ansible-test", "sanity", "--color", "no", "-v", env={"PATH": search_path()}, cwd=COPY)
+    output = log.run("ansible-test", "sanity", "--color", "no", env={"PATH": search_path()}, cwd=COPY)
+    if "All targets skipped" in output:
+        raise StepFailed("nothing was tested: ansible-test found no files")
 
 
 def refresh_copy() -> Path:
@@ -36,9 +38,12 @@ def refresh_copy() -> Path:
     """
     wanted = set(_files())
     COPY.mkdir(parents=True, exist_ok=True)
+    if not (COPY / ".git").is_dir():
+        # Otherwise ansible-test would ask the checkout's own git, which ignores everything below .dev.
+        subprocess.run(["git", "init", "--quiet", str(COPY)], check=True)
     for path in sorted(COPY.rglob("*"), reverse=True):
         name = path.relative_to(COPY)
-        if name.parts[:2] == ("tests", "output"):
+        if name.parts[0] == ".git" or name.parts[:2] == ("tests", "output"):
             continue
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
