@@ -38,7 +38,8 @@ SHIPPED = {
     "requirements.txt",
     "roles",
 }
-FROM_TARBALL = {"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED)}
+# Ansible looks for collections along PYTHONPATH too, and would find the checkout there.
+FROM_TARBALL = {"ANSIBLE_COLLECTIONS_PATH": str(INSTALLED), "PYTHONPATH": ""}
 IMPORTER_CONFIG = """[galaxy-importer]
 RUN_ANSIBLE_TEST=False
 RUN_ANSIBLE_DOC=True
@@ -51,7 +52,6 @@ def package(log: Log) -> None:
     shutil.rmtree(PACKAGE, ignore_errors=True)
     tarball = build(log)
     _check_contents(tarball)
-    # By itself ansible-galaxy finds the checkout installed already, and does nothing.
     log.run("ansible-galaxy", "collection", "install", tarball, "--offline", env=FROM_TARBALL)
     for kind, folder in (("module", "modules"), ("filter", "filter")):
         _check_documentation(log, kind, _plugins(folder))
