@@ -59,17 +59,10 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
         raise StepFailed(f"nothing was tested: tests/{kind} holds no tests")
     report = DEV / "reports" / f"{kind}.xml"
     report.unlink(missing_ok=True)
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        f"tests/{kind}",
-        f"--junitxml={report}",
-        "-o",
-        f"cache_dir=.dev/pytest-{kind}",
-    ]
+    where = [] if any(word.startswith("tests/") for word in arguments) else [f"tests/{kind}"]
+    options = [f"--junitxml={report}", "-o", f"cache_dir={DEV}/pytest-{kind}"]
     try:
-        log.run(*words, *arguments, env={"DBFLEET_TESTED": str(TESTED)})
+        log.run(sys.executable, "-m", "pytest", *options, *where, *arguments, env={"DBFLEET_TESTED": str(TESTED)})
     except StepFailed as failed:
         if NOTHING_COLLECTED in str(failed):
             raise StepFailed("nothing was tested: pytest collected no tests") from failed
