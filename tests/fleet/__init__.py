@@ -9,7 +9,21 @@ from .errors import FleetError, Missing
 from .fleet import Fleet
 from .installations import available
 from .logs import Logged
+from .mysql import MariaDB, MySQL
+from .pgbouncer import PgBouncer
 from .postgresql import PostgreSQL, Standby
 from .server import Server
 
-__all__ = ["Fleet", "FleetError", "Logged", "Missing", "PostgreSQL", "Server", "Standby", "available"]
+__all__ = [
+    "Fleet",
+    "FleetError",
+    "Logged",
+    "MariaDB",
+    "Missing",
+    "MySQL",
+    "PgBouncer",
+    "PostgreSQL",
+    "Server",
+    "Standby",
+    "available",
+]

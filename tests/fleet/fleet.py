@@ -20,6 +20,8 @@ from typing import NoReturn, Self, TypeVar
 
 from . import installations, tls
 from .cache import fleet_base, remove
+from .mysql import MariaDB, MySQL
+from .pgbouncer import PgBouncer
 from .postgresql import PostgreSQL, Standby
 from .processes import born
 from .server import Server, end_recorded
@@ -114,6 +116,58 @@ class Fleet:
         server = Standby(primary, name=name, home=home, settings=settings)
         return self._started(server, server.create)
 
+    def pgbouncer(self, upstream: PostgreSQL, *, pool_mode: str = "transaction", name: str | None = None) -> PgBouncer:
+        """Start a PgBouncer in front of a PostgreSQL server."""
+        name, home = self._home(name or f"{upstream.name}-pgbouncer")
+        server = PgBouncer(upstream, name=name, home=home, pool_mode=pool_mode)
+        return self._started(server, server.create)
+
+    def mysql(self, *, settings: Settings | None = None, tls: bool = False, name: str | None = None) -> MySQL:
+        """Start a MySQL server; a setting of None is left to the server's default, one of "" is a bare option."""
+        installation = installations.mysql()
+        certificates = self._tls() if tls else None
+        name, home = self._home(name or "mysql")
+        server = MySQL(
+            name=name,
+            home=home,
+            installation=installation,
+            password=self._password,
+            settings=settings,
+            tls=certificates,
+        )
+        return self._started(server, server.create)
+
+    def mariadb(self, *, settings: Settings | None = None, tls: bool = False, name: str | None = None) -> MariaDB:
+        """Start a MariaDB server; settings as for `mysql()`."""
+        installation = installations.mariadb()
+        certificates = self._tls() if tls else None
+        name, home = self._home(name or "mariadb")
+        server = MariaDB(
+            name=name,
+            home=home,
+            installation=installation,
+            password=self._password,
+            settings=settings,
+            tls=certificates,
+        )
+        return self._started(server, server.create)
+
+    def mysql_replica(self, primary: MySQL, *, settings: Settings | None = None, name: str | None = None) -> MySQL:
+        """Start a MySQL server that replicates all of `primary`, whose binary log must be on; it is read-only."""
+        replica = self.mysql(settings=_replica_settings(settings), name=name or f"{primary.name}-replica")
+        replica.follow(primary)
+        replica.mark_log()
+        return replica
+
+    def mariadb_replica(
+        self, primary: MariaDB, *, settings: Settings | None = None, name: str | None = None
+    ) -> MariaDB:
+        """Start a MariaDB server that replicates all of `primary`, whose binary log must be on; it is read-only."""
+        replica = self.mariadb(settings=_replica_settings(settings), name=name or f"{primary.name}-replica")
+        replica.follow(primary)
+        replica.mark_log()
+        return replica
+
     def _started(self, server: AnyServer, create: Callable[[], None]) -> AnyServer:
         # Known before its start, so that what a failed start left running is ended, too.
         with self._lock:
@@ -138,6 +192,10 @@ class Fleet:
             if self._certificates is None:
                 self._certificates = tls.create(self.path / "tls")
             return self._certificates
+
+
+def _replica_settings(settings: Settings | None) -> Settings:
+    return {"read_only": "ON", "report_host": "127.0.0.1", **(settings or {})}
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -165,6 +165,13 @@ def _with_clients(product: str, version: str, server: Path, client: str) -> Inst
     raise Missing(f"{product} {version} in {server} has no client program {client} beside it")
 
 
+def pgbouncer_program() -> Path:
+    """Find PgBouncer; Missing when it is not on this machine."""
+    for program in _on_path("pgbouncer"):
+        return program
+    raise Missing("PgBouncer is not on this machine: apt-get install pgbouncer")
+
+
 def available() -> dict[str, str]:
     """Give the servers that are on this machine, product-major to version, without starting one."""
     found = [*postgresqls().values()]

@@ -53,9 +53,9 @@ def _postgresql_message(message: str) -> Iterator[Logged]:
         yield Logged(head[2], head[4], int(head[1]), statement[1], head[3])
 
 
-# MariaDB writes the time once a second ("261121 20:44:00", else a tab), MySQL on each line; then id, command, argument.
+# MariaDB writes the time once a second ("261121 20:44:00", else tabs), MySQL on each line; then id, command, argument.
 _MYSQL_HEAD = re.compile(
-    r"(?:\d{6} [ \d]\d:\d\d:\d\d\t|\t|\d{4}-\d\d-\d\dT[:.0-9]+(?:Z|[-+]\d\d:\d\d)\t)"
+    r"(?:\d{6} [ \d]\d:\d\d:\d\d\t|\t\t|\d{4}-\d\d-\d\dT[:.0-9]+(?:Z|[-+]\d\d:\d\d)\t)"
     r" *(\d+) (Connect|Query|Execute|Init DB|Change user|Quit|Prepare|[A-Z][a-z]+(?: [A-Za-z]+){0,2})(?:\t(.*))?",
     re.DOTALL,
 )

@@ -146,13 +146,13 @@ class PostgreSQL(Server):
             *("-D", str(self.data_dir), "-p", str(self.port), "-c", f"unix_socket_directories={self.run_dir}"),
         ]
 
-    def _ready(self, pid: int) -> bool:
+    def _ready(self, _pid: int) -> bool:
         # What pg_ctl reads, too: line 1 is the process, line 8 how far it is. No connection, so no line in the log.
         try:
             lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
         except OSError:
             return False
-        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[0] == str(_pid) and lines[7].strip() == "ready"
 
     def sql(
         self, statement: str, *, database: str | None = None, user: str | None = None, password: str | None = None

@@ -68,7 +68,7 @@ class Server(ABC):
         """Give the command line of the server in the foreground."""
 
     @abstractmethod
-    def _ready(self, pid: int) -> bool:
+    def _ready(self, _pid: int) -> bool:
         """Tell whether the server takes connections."""
 
     @abstractmethod
