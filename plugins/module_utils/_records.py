@@ -37,6 +37,7 @@ class Dead(t.NamedTuple):
 
     rows: int
     percent: float  # of live and dead rows together
+    removable: t.Optional[int] = None  # when something pins the horizon: how many of them a vacuum could remove now
 
 
 class Bloat(t.NamedTuple):
@@ -67,6 +68,7 @@ class Table(t.NamedTuple):
     analyzed: t.Optional[datetime] = None
     missing_statistics: str = ""  # what the optimizer has no statistics for: "the table", "column a", …
     freeze_percent: t.Optional[float] = None  # of the age at which the server freezes by force
+    freeze_floor: float = 0.0  # freezing cannot get below this: the age of what pins the horizon, in the same percent
     bloat: t.Optional[Bloat] = None
     own: t.Mapping[str, float] = {}  # the object's own settings that override the policy's field of that name
     lacks: t.Mapping[str, str] = {}  # capability -> why it is not there, see CAPABILITIES
@@ -83,10 +85,29 @@ CAPABILITIES = (
     "freeze",
     "analyze",
     "cost delay",
+    "truncate",  # giving back empty pages at the end would cancel queries on standbys
+    "reclaim",  # space is given back by another object (a table inside a file that is rebuilt whole)
     "online rebuild",
     "exclusive rebuild",
     "local rebuild",  # a rebuild is replayed by replicas or a cluster
 )
+
+
+class Activity(t.NamedTuple):
+    """Who is at work on the server, as far as the login may see."""
+
+    oldest_seconds: t.Optional[float] = None  # of the longest open transaction that is not ours
+    oldest_who: str = ""
+    connections: t.Optional[int] = None
+    max_connections: t.Optional[int] = None
+
+
+class Space(t.NamedTuple):
+    """A file system of the server: `free` and `total` bytes, None when they cannot be read from where we run."""
+
+    name: str  # data, wal, tmp, tablespace NAME, the file
+    free: t.Optional[int] = None
+    total: t.Optional[int] = None
 
 
 class Leftover(t.NamedTuple):
@@ -143,6 +164,8 @@ class Database(t.NamedTuple):
     leftovers: tuple[Leftover, ...] = ()
     findings: tuple[Finding, ...] = ()
     lacks: t.Mapping[str, str] = {}
+    activity: t.Optional[Activity] = None  # when asked for
+    spaces: tuple[Space, ...] = ()  # when activity was asked for
 
 
 class Attempt(t.NamedTuple):
@@ -161,6 +184,7 @@ class Measured(t.NamedTuple):
     databases: tuple[Database, ...]
     past: t.Mapping[Key, Attempt] = {}  # the journal's memory: may be empty, never needed for correctness
     overdue: frozenset[Key] = frozenset()  # deferred by an earlier run
+    blocked: t.Mapping[Key, str] = {}  # steps that a limit would stop now, and why: other needs get steps of their own
 
 
 class Wants(t.NamedTuple):
@@ -171,6 +195,7 @@ class Wants(t.NamedTuple):
     bloat_min_bytes: int = 0  # smaller objects need no estimate
     indexes: bool = False  # indexes as Table(kind="index"), with their bloat when `bloat`
     leftovers: bool = False
+    activity: bool = False  # open transactions, connections, free space
     freeze_from: t.Optional[float] = None  # look into system and unselected databases from this freeze_percent on
     exact: tuple[Ref, ...] = ()  # second look: only where a threshold lies between low and high
     scan_budget: t.Optional[int] = None  # bytes that exact measurement may read
@@ -186,6 +211,7 @@ class Wants(t.NamedTuple):
             bloat_min_bytes=min(smallest, default=0),
             indexes=self.indexes or other.indexes,
             leftovers=self.leftovers or other.leftovers,
+            activity=self.activity or other.activity,
             freeze_from=min(ages, default=None),
             exact=tuple(dict.fromkeys(self.exact + other.exact)),
             scan_budget=max(budgets, default=None),
@@ -353,6 +379,7 @@ class Session(t.Protocol):
 class Engine(t.Protocol):
     """What every engine package offers. Engines know all SQL and every client tool, and no threshold."""
 
+    selects: bool  # greet() lists only what the option `databases` asks for (files), so nobody selects again
     one_writer: bool  # a database takes one writer at a time: one lane a database instead of one a table
 
     def greet(self) -> Server:

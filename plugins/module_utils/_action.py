@@ -1,0 +1,197 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An action module from its options to its exit: the stages of one operation, carried out. Every error is caught here."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ._frame import Memory, Stages
+from ._options import CONNECTION, EXECUTION, SELECTION, execution
+from ._records import (
+    DbFault,
+    Engine,
+    Execution,
+    Finding,
+    Held,
+    Operation,
+    Outcome,
+    Plan,
+    Proof,
+    Ref,
+    Server,
+    Session,
+    Step,
+)
+from ._selection import Patterns
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from ._run.control import Control
+    from ._run.journal import Journal
+
+
+def action_module(name: str, operation: Operation) -> None:
+    """The whole main() of an action module. `name` is the module's, and of the fact that it returns."""
+    from ansible.module_utils.basic import AnsibleModule
+
+    spec = {**CONNECTION, **SELECTION, **EXECUTION, **operation.OPTIONS}
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    run = None
+    try:
+        run = Action(name, operation, module)
+        result = run.result()
+    except DbFault as fault:
+        address = run.address if run else ""
+        module.fail_json(msg=f"{address}: {fault}" if address else str(fault), changed=False)
+    failed = [o for o in run.outcomes if o.status == "failed"]
+    if failed:
+        named = "; ".join(f"{o.step.task.kind} of {o.step.task.ref}: {o.error}" for o in failed[:5])
+        module.fail_json(msg=f"{run.address}: {len(failed)} of {len(run.outcomes)} steps failed: {named}", **result)
+    module.exit_json(**result)
+
+
+def choice(params: t.Mapping[str, t.Any], engine: Engine) -> Patterns:
+    """The databases asked for; an engine whose databases are files has selected them already."""
+    return Patterns(["*"] if engine.selects else params["databases"], "databases")
+
+
+class Action:
+    """One run of an action module."""
+
+    def __init__(self, name: str, operation: Operation, module: AnsibleModule) -> None:
+        self.began = time.monotonic()
+        self.name, self.operation, self.module = name, operation, module
+        self.check = bool(module.check_mode)
+        self.address = ""
+        self.outcomes: list[Outcome] = []
+        self.findings: list[Finding] = []
+
+    def result(self) -> t.Dict[str, t.Any]:
+        """Runs, and returns what the module returns. Raises DbFault."""
+        from ._engines import open_engine
+
+        params = self.module.params
+        how, policy = execution(params), self.operation.policy(params)
+        engine = open_engine(params, how)
+        try:
+            server = engine.greet()
+            self.address = server.address
+            stages = Stages(engine, server, {self.name: (self.operation, policy)}, choice(params, engine), how)
+            how = self._within_window(how, server)
+            self._run(stages, how)
+            return self._report(engine, server)
+        finally:
+            engine.close()
+
+    def _within_window(self, how: Execution, server: Server) -> Execution:
+        """The window's end is a budget: what does not fit before it is left for the next night."""
+        if not self.module.params["window"]:
+            return how
+        from ._window import window
+
+        opening = window(self.module.params["window"], self.module.params["window_timezone"])
+        left = opening.left(server.now)
+        if left <= 0:
+            message = f"outside the maintenance window {opening.text}: nothing is started"
+            self.findings.append(Finding(3, "outside_window", Ref(""), message))
+        return how._replace(time_budget=left if how.time_budget is None else min(left, how.time_budget))
+
+    def _run(self, stages: Stages, how: Execution) -> None:
+        from ._run.journal import open_journal
+
+        params = self.module.params
+        journal = open_journal(params["journal"], self.address, readonly=self.check)
+        try:
+            plan = self._plan(stages, journal)
+            closed = how.time_budget is not None and how.time_budget <= 0
+            if self.check or closed or not any(not s.skip for s in plan.steps):
+                self.outcomes = [_foreseen(step, closed) for step in plan.steps]
+            else:
+                self._apply(stages, how, journal, plan)
+        finally:
+            for warning in journal.warnings:
+                self.module.warn(warning)
+            journal.release()
+
+    def _plan(self, stages: Stages, journal: Journal) -> Plan:
+        """Measures and plans, in the order in which the runner will work."""
+        from ._run.forecast import forecast
+
+        memory = Memory(journal.past(), journal.overdue())
+        measured, plans = stages.plans(memory)
+        plan = forecast(plans[self.name], memory.past, journal.rates(), memory.overdue, measured.server.now)
+        self.findings += plan.findings
+        return plan
+
+    def _apply(self, stages: Stages, how: Execution, journal: Journal, plan: Plan) -> None:
+        """Under the guard, and measured anew under it: another run may have done the work meanwhile."""
+        from ._run.control import Control
+
+        databases = sorted({s.task.ref.database for s in plan.steps if not s.skip})
+        wait = 0.0 if how.if_running != "wait" else (how.time_budget or 86400.0)
+        try:
+            with Control(self.name, self.address, databases, began=self.began, execution=how) as control:
+                with stages.engine.guard(databases, wait):
+                    plan = self._plan(stages, journal)
+                    self._carry_out(stages, how, journal, plan, control)
+        except Held as held:
+            if how.if_running != "skip":
+                raise
+            self.findings.append(Finding(3, "already_running", Ref(""), str(held)))
+            self.outcomes = [Outcome(step, "skipped", error=str(held)) for step in plan.steps]
+
+    def _carry_out(self, stages: Stages, how: Execution, journal: Journal, plan: Plan, control: Control) -> None:
+        from ._run.runner import Runner
+
+        prove = stages.prover(self.name, plan)
+
+        def prove_and_tell(session: Session, step: Step) -> Proof:
+            proof = prove(session, step)
+            self.findings.extend(proof.findings)
+            return proof
+
+        journal.begin_run(self.name)
+        runner = Runner(
+            stages.engine,
+            stages.server,
+            journal,
+            execution=how,
+            prove=prove_and_tell,
+            replan=stages.replanner(self.name),
+            control=control,
+        )
+        self.outcomes = runner.run(plan)
+        journal.end_run("failed" if any(o.status == "failed" for o in self.outcomes) else "done")
+
+    def _report(self, engine: Engine, server: Server) -> t.Dict[str, t.Any]:
+        from . import _report as report
+
+        most = self.module.params["max_results"]
+        shown = self.outcomes if len(self.outcomes) <= most else report.worst_first(self.outcomes)[:most]
+        summary = report.summary(self.outcomes, time.monotonic() - self.began)
+        findings = report.ordered(self.findings)
+        fact = {
+            "engine": server.engine,
+            "server": report.server_facts(server),
+            "steps": [report.step_result(o, engine, server) for o in shown],
+            "findings": [report.finding_result(f, engine, server) for f in findings[:most]],
+            "summary": {**summary, "findings": len(findings)},
+        }
+        changed = any(o.changed or o.status == "planned" for o in self.outcomes)
+        result = {"changed": changed, "ansible_facts": {self.name: fact}, "summary": fact["summary"]}
+        if getattr(self.module, "_diff", False):
+            result["diff"] = report.diff(self.outcomes[:most], engine, server)
+        return result
+
+
+def _foreseen(step: Step, closed: bool) -> Outcome:
+    """What check mode says of a step, and what a run says that has nothing to start."""
+    if step.skip:
+        return Outcome(step, "skipped", error=step.skip)
+    if closed:
+        return Outcome(step, "deferred", error="outside the maintenance window")
+    return Outcome(step, "planned", bytes_before=step.size)

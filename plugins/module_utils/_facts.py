@@ -1,0 +1,188 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The read-only modules: one measurement, the planners asked, facts returned and nothing else. Never a write."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ._action import choice
+from ._frame import Memory, Stages
+from ._options import CONNECTION, EXECUTION, SELECTION, execution
+from ._records import DbFault, Engine, Execution, Finding, Measured, Operation, Plan, Server
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+Facts = t.Dict[str, t.Any]
+READING = {name: EXECUTION[name] for name in ("jobs", "lock_timeout", "journal", "allow_untested", "max_results")}
+OPERATIONS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate")
+SAMPLE = 10  # steps an operation in db_due: a fleet's results cost memory on the controller
+
+
+def _facts_module(spec: t.Mapping[str, t.Any], gather: t.Callable[[AnsibleModule], Facts]) -> None:
+    from ansible.module_utils.basic import AnsibleModule
+
+    module = AnsibleModule(argument_spec={**CONNECTION, **SELECTION, **READING, **spec}, supports_check_mode=True)
+    try:
+        facts = gather(module)
+    except DbFault as fault:
+        module.fail_json(msg=str(fault))
+    module.exit_json(changed=False, ansible_facts=facts)
+
+
+def _look(
+    module: AnsibleModule, asked: t.Mapping[str, t.Tuple[Operation, t.Any]], how: Execution, memory: bool
+) -> t.Tuple[Engine, Measured, t.Dict[str, Plan]]:
+    from ._engines import open_engine
+
+    engine = open_engine(module.params, how)
+    address = ""
+    try:
+        server = engine.greet()
+        address = server.address
+        stages = Stages(engine, server, asked, choice(module.params, engine), how)
+        known, rates = _remembered(module, address) if memory else (Memory(), {})
+        measured, plans = stages.plans(known)
+    except DbFault as fault:
+        raise type(fault)(
+            f"{address}: {fault.cause}" if address else fault.cause,
+            database=fault.database,
+            obj=fault.obj,
+            cure=fault.cure,
+        ) from fault
+    finally:
+        engine.close()
+    if memory:
+        from ._run.forecast import forecast
+
+        plans = {n: forecast(p, known.past, rates, known.overdue, server.now) for n, p in plans.items()}
+    return engine, measured, plans
+
+
+def _remembered(module: AnsibleModule, address: str) -> t.Tuple[Memory, t.Mapping[str, float]]:
+    from ._run.journal import open_journal
+
+    journal = open_journal(module.params["journal"], address, readonly=True)
+    try:
+        return Memory(journal.past(), journal.overdue()), journal.rates()
+    finally:
+        for warning in journal.warnings:
+            module.warn(warning)
+        journal.release()
+
+
+# ---- db_bloat_facts --------------------------------------------------------------------------------------------------
+
+
+def bloat_module() -> None:
+    """The whole main() of db_bloat_facts."""
+    from ._operations import bloat
+
+    def gather(module: AnsibleModule) -> Facts:
+        from ._report import finding_result, ordered, server_facts, table_result, totals
+
+        policy = bloat.policy(module.params)
+        engine, measured, plans = _look(module, {"bloat": (bloat, policy)}, execution(module.params), False)
+        server, most = measured.server, module.params["max_results"]
+        objects = sorted(
+            bloat.selected(policy, measured), key=lambda x: x.bloat.bytes if x.bloat else -1, reverse=True
+        )
+        rows = [table_result(x, policy.bloat_percent) for x in objects]
+        fact = {
+            "engine": server.engine,
+            "server": server_facts(server),
+            "objects": rows[:most],
+            "databases": {d.name: totals(d) for d in measured.databases},
+            "findings": [finding_result(f, engine, server) for f in ordered(plans["bloat"].findings)[:most]],
+            "summary": {
+                "objects": len(rows),
+                "bloated": sum(r["bloated"] for r in rows),
+                "unknown": sum(r["bloat_bytes"] is None for r in rows),
+                "bloat_bytes": sum(totals(d)["bloat_bytes"] for d in measured.databases),
+            },
+        }
+        return {"db_bloat": fact}
+
+    _facts_module(bloat.OPTIONS, gather)
+
+
+# ---- db_assess_facts -------------------------------------------------------------------------------------------------
+
+
+def assess_options() -> t.Dict[str, t.Any]:
+    """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
+    from ._operations import preflight, vacuum
+
+    return {
+        "vacuum": {"type": "dict", "options": vacuum.OPTIONS},
+        "preflight": {"type": "dict", "options": preflight.OPTIONS},
+    }
+
+
+def assess_module() -> None:
+    """The whole main() of db_assess_facts."""
+
+    def gather(module: AnsibleModule) -> Facts:
+        from ._operations import preflight, vacuum
+
+        began, params = time.monotonic(), module.params
+        how = execution(params)
+        planners: t.Dict[str, t.Any] = {"vacuum": vacuum, "preflight": preflight}
+        shared = {name: params[name] for name in SELECTION}
+        asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items() if params[n] is not None}
+        engine, measured, plans = _look(module, asked, how, True)
+        return {"db_due": _due(engine, measured, plans, params["max_results"], time.monotonic() - began)}
+
+    _facts_module(assess_options(), gather)
+
+
+def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: int, seconds: float) -> Facts:
+    from ._operations import preflight
+    from ._report import finding_result, ordered, server_facts
+
+    server = measured.server
+    findings: list[Finding] = [f for p in plans.values() for f in p.findings]
+    flight = plans.get("preflight", Plan())
+    stops = preflight.stopping(f for f in flight.findings if f.code in PREFLIGHT_CODES)
+    fact: Facts = {
+        "engine": server.engine,
+        "server": server_facts(server),
+        "databases": [d.name for d in measured.databases],
+        "preflight": {"assessed": "preflight" in plans, "ok": not stops, "stopped_by": [f.message for f in stops]},
+        "findings": [finding_result(f, engine, server) for f in ordered(findings)[:most]],
+        "seconds": round(seconds, 3),
+    }
+    for name in OPERATIONS:
+        fact[name] = _operation_due(name in plans, plans.get(name, Plan()), engine, server)
+    fact["due"] = any(fact[name]["due"] for name in OPERATIONS)
+    return fact
+
+
+PREFLIGHT_CODES = frozenset(["outside_window", "not_primary", "connections", "free_space"])
+
+
+def _operation_due(assessed: bool, plan: Plan, engine: Engine, server: Server) -> Facts:
+    due = [s for s in plan.steps if not s.skip]
+    sample = [
+        {
+            "database": s.task.ref.database,
+            "object": str(s.task.ref),
+            "kind": s.task.kind,
+            "reason": s.reason,
+            "statements": list(engine.spell(s.task, server)),
+        }
+        for s in due[:SAMPLE]
+    ]
+    return {
+        "assessed": assessed,
+        "due": bool(due),
+        "steps": len(due),
+        "skipped": len(plan.steps) - len(due),
+        "bytes": sum(s.expected.bytes for s in due),
+        "rows": sum(s.expected.rows for s in due),
+        "seconds": round(sum(s.expected.seconds for s in due), 3),
+        "sample": sample,
+    }

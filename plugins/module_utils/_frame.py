@@ -1,0 +1,201 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The four stages around every module: measure, plan, apply, prove. Neither SQL nor thresholds live here."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._records import (
+    BadInput,
+    Database,
+    DatabaseInfo,
+    DbFault,
+    Engine,
+    Execution,
+    Finding,
+    Key,
+    Measured,
+    Operation,
+    Plan,
+    Proof,
+    Ref,
+    Server,
+    Session,
+    Step,
+    Wants,
+)
+from ._selection import Patterns
+
+Asked = t.Mapping[str, t.Tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
+
+
+class Memory(t.NamedTuple):
+    """What the journal knows; empty where there is none."""
+
+    past: t.Mapping[Key, t.Any] = {}
+    overdue: frozenset[Key] = frozenset()
+
+
+class Stages:
+    """Measurement and planning for one operation (an action module) or for all of them (the assessment)."""
+
+    def __init__(self, engine: Engine, server: Server, asked: Asked, databases: Patterns, execution: Execution) -> None:
+        self.engine, self.server, self.asked, self.execution = engine, server, asked, execution
+        self.wants = Wants()
+        for operation, policy in asked.values():
+            self.wants = self.wants.merge(operation.wants(policy, server))
+        self.chosen, self.findings = choose(server, databases, self.wants)
+
+    def measure(self, memory: Memory) -> Measured:
+        """Wants, doubts, exact: what the planners need, measured once for all of them."""
+        measured = self._measured(self._look(self.chosen, self.wants), memory)
+        closer = Wants()
+        for operation, policy in self.asked.values():
+            closer = closer.merge(operation.doubts(policy, measured))
+        if not closer.exact:
+            return measured
+        doubtful = {ref.database for ref in closer.exact}
+        wants = self.wants._replace(exact=closer.exact, only=closer.exact, scan_budget=closer.scan_budget)
+        again = {d.name: d for d in self._look([i for i in self.chosen if i.name in doubtful], wants)}
+        return measured._replace(databases=tuple(_overlay(d, again.get(d.name)) for d in measured.databases))
+
+    def plans(self, memory: Memory) -> t.Tuple[Measured, t.Dict[str, Plan]]:
+        """Every planner's plan. Steps that a limit would stop now are planned again as skipped, with the reason."""
+        measured = self.measure(memory)
+        plans = self._plan(measured)
+        blocked = self._blocked(plans)
+        if blocked:
+            measured = measured._replace(blocked=blocked)
+            plans = self._plan(measured)
+        return measured, plans
+
+    def _plan(self, measured: Measured) -> t.Dict[str, Plan]:
+        out = {}
+        for name, (operation, policy) in self.asked.items():
+            plan = operation.plan(policy, measured)
+            out[name] = plan._replace(findings=(*self.findings, *plan.findings))
+        return out
+
+    def _measured(self, databases: t.Sequence[Database], memory: Memory) -> Measured:
+        return Measured(self.server, tuple(databases), memory.past, memory.overdue)
+
+    def _look(self, infos: t.Sequence[DatabaseInfo], wants: Wants) -> list[Database]:
+        if len(infos) > 1 and self.execution.jobs > 1:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(min(self.execution.jobs, len(infos))) as pool:
+                found = list(pool.map(lambda info: self._look_at(info, wants), infos))
+        else:
+            found = [self._look_at(info, wants) for info in infos]
+        faults = [f for f in found if isinstance(f, DbFault)]
+        if faults and len(faults) == len(found):
+            raise faults[0]  # nothing could be looked at: that is no finding, that is a failure
+        return [_unreadable(i, f) if isinstance(f, DbFault) else f for i, f in zip(infos, found)]
+
+    def _look_at(self, info: DatabaseInfo, wants: Wants) -> t.Union[Database, DbFault]:
+        try:
+            with self.engine.session(info.name) as session:
+                return self.engine.measure(session, wants, self.server)._replace(system=info.system)
+        except BadInput:
+            raise
+        except DbFault as fault:
+            return fault
+
+    def _blocked(self, plans: t.Mapping[str, Plan]) -> t.Dict[Key, str]:
+        """Which steps a limit of the kind `skip` would stop at this moment: check mode must say so, too."""
+        from ._run.limits import breach
+
+        limited: t.Dict[str, list[Step]] = {}
+        for plan in plans.values():
+            for step in plan.steps:
+                if not step.skip and any(x.otherwise == "skip" for x in step.limits):
+                    limited.setdefault(step.task.ref.database, []).append(step)
+        blocked = {}
+        for database, steps in limited.items():
+            with self.engine.session(database) as session:
+                for step in steps:
+                    why = breach(self.engine, session, step, otherwise="skip")
+                    if why:
+                        blocked[step.key] = why
+        return blocked
+
+    def prover(self, name: str, plan: Plan) -> t.Callable[[Session, Step], Proof]:
+        """Proven: the same planner, shown the new measurement of this object, asks for nothing more of it."""
+        operation, policy = self.asked[name]
+        if getattr(policy, "force", False):
+            policy = policy._replace(force=False)
+        keys = {s.key for s in plan.steps}
+        known = {(f.code, f.ref) for f in plan.findings}
+
+        def prove(session: Session, step: Step) -> Proof:
+            again = self._again(session, step.task.ref, operation, policy)
+            new = operation.plan(policy, again)
+            asks = [s for s in new.steps if s.task.ref == step.task.ref and (s.key == step.key or s.key not in keys)]
+            finds = [f for f in new.findings if f.ref == step.task.ref and (f.code, f.ref) not in known]
+            if asks and not finds:
+                finds = [Finding(2, "not_proven", step.task.ref, f"after {step.task.kind} still due: {asks[0].reason}")]
+            sizes = [x.total_bytes for d in again.databases for x in d.tables if x.ref == step.task.ref]
+            return Proof(not asks and not finds, sizes[0] if sizes else None, tuple(finds))
+
+        return prove
+
+    def replanner(self, name: str) -> t.Callable[[Session, Step], t.Optional[Step]]:
+        """The planner asked again before a projected step starts; None: it is due no more."""
+        operation, policy = self.asked[name]
+
+        def replan(session: Session, step: Step) -> t.Optional[Step]:
+            new = operation.plan(policy, self._again(session, step.task.ref, operation, policy))
+            return next((s for s in new.steps if s.key == step.key), None)
+
+        return replan
+
+    def _again(self, session: Session, ref: Ref, operation: Operation, policy: t.Any) -> Measured:
+        system = any(i.system for i in self.chosen if i.name == ref.database)
+        wants = operation.wants(policy, self.server)._replace(only=(ref,))
+        found = self.engine.measure(session, wants, self.server)._replace(system=system)
+        measured = self._measured([found], Memory())
+        if operation.doubts(policy, measured).exact:
+            closer = self.engine.measure(session, wants._replace(exact=(ref,)), self.server)
+            measured = self._measured([_overlay(found, closer)], Memory())
+        return measured
+
+
+def _overlay(database: Database, closer: t.Optional[Database]) -> Database:
+    """The second look takes the place of the first, object by object."""
+    if closer is None:
+        return database
+    exact = {table.ref: table for table in closer.tables}
+    return database._replace(tables=tuple(exact.get(table.ref, table) for table in database.tables))
+
+
+def _unreadable(info: DatabaseInfo, fault: DbFault) -> Database:
+    finding = Finding(2, "database_unreadable", Ref(info.name), fault.cause, fix=fault.cure)
+    return Database(info.name, system=info.system, findings=(finding,))
+
+
+def choose(server: Server, databases: Patterns, wants: Wants) -> t.Tuple[list[DatabaseInfo], list[Finding]]:
+    """The databases to look at. Raises BadInput for a named database that is not there."""
+    names = {info.name for info in server.databases}
+    missing = [name for name in databases.literal if name not in names]
+    if missing:
+        raise BadInput(
+            f"databases: there is no database {', '.join(missing)} on {server.address}",
+            cure=f"There are: {', '.join(sorted(n for n in names)[:20]) or 'none'}",
+        )
+    chosen, findings = [], []
+    for info in server.databases:
+        old = wants.freeze_from is not None and databases.everything and (info.freeze_percent or 0) >= wants.freeze_from
+        picked = databases.takes(info.name) and (not info.system or info.name in databases.literal)
+        if info.why_not and (picked or old):
+            age = f"; its transaction ids are at {info.freeze_percent:.0f} % of a forced freeze" if old else ""
+            urgent = 1 if (info.freeze_percent or 0) >= 100 else 2
+            findings.append(Finding(urgent, "database_unreadable", Ref(info.name), info.why_not + age))
+        elif picked:
+            chosen.append(info._replace(system=False))
+        elif old:
+            chosen.append(info._replace(system=True))
+    if not chosen and not findings:
+        findings.append(Finding(3, "nothing_selected", Ref(""), "no database is selected", fix="See option databases"))
+    return chosen, findings

@@ -1,0 +1,77 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which objects are bloated: the read-only operation behind db_bloat_facts. It plans no step. Pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._records import Measured, Plan, Ref, Server, Table, Wants
+from .._selection import Patterns, names_of
+from .._units import percentage, size
+
+OPTIONS: dict[str, t.Any] = {
+    "method": {"type": "str", "choices": ["auto", "estimate", "exact"], "default": "auto"},
+    "scan_budget": {"type": "str", "default": "1GB"},
+    "min_size": {"type": "str", "default": "1MB"},
+    "bloat_percent": {"type": "float", "default": 10.0},
+}
+
+
+class Policy(t.NamedTuple):
+    tables: Patterns
+    method: str
+    scan_budget: int
+    min_size: int
+    bloat_percent: float
+
+
+def policy(params: t.Mapping[str, t.Any]) -> Policy:
+    """The user's options, checked and typed. Raises BadInput."""
+    return Policy(
+        Patterns(params.get("tables") or ["*"], "tables"),
+        params["method"],
+        size(params["scan_budget"], "scan_budget"),
+        size(params["min_size"], "min_size"),
+        percentage(params["bloat_percent"], "bloat_percent"),
+    )
+
+
+def wants(policy: Policy, server: Server) -> Wants:
+    return Wants(tables=True, bloat=True, bloat_min_bytes=policy.min_size)
+
+
+def doubts(policy: Policy, measured: Measured) -> Wants:
+    """What is worth an exact look: everything when asked to, else what may lie on either side of the threshold.
+
+    The largest doubt first; what is over the scan budget keeps its estimate.
+    """
+    if policy.method == "estimate":
+        return Wants()
+    doubtful = [x for x in selected(policy, measured) if policy.method == "exact" or _straddles(x, policy)]
+    exact: list[Ref] = []
+    left = policy.scan_budget
+    for table in sorted(doubtful, key=lambda x: x.bytes, reverse=True):
+        if table.bytes <= left:
+            exact.append(table.ref)
+            left -= table.bytes
+    return Wants(exact=tuple(exact), scan_budget=policy.scan_budget)
+
+
+def _straddles(table: Table, policy: Policy) -> bool:
+    return bool(table.bloat and table.bloat.low < policy.bloat_percent <= table.bloat.high)
+
+
+def plan(policy: Policy, measured: Measured) -> Plan:
+    """No step, only what hindered the measurement."""
+    return Plan(findings=(*measured.server.findings, *(f for d in measured.databases for f in d.findings)))
+
+
+def selected(policy: Policy, measured: Measured) -> t.Iterator[Table]:
+    """The objects to report on, catalogs left out."""
+    for database in measured.databases:
+        for table in database.tables:
+            large = table.total_bytes >= policy.min_size
+            if large and table.kind not in ("catalog", "partitioned") and policy.tables.takes(*names_of(table.ref)):
+                yield table

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options that all modules share, and how their words become numbers. No operation's option lives here."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._records import BadInput, Execution
+from ._units import duration, size
+
+Spec = t.Dict[str, t.Dict[str, t.Any]]
+
+CONNECTION: Spec = {
+    "engine": {"type": "str", "required": True, "choices": ["postgresql", "mysql", "mariadb", "sqlite"]},
+    "login_host": {"type": "str", "default": ""},
+    "login_port": {"type": "int"},
+    "login_user": {"type": "str"},
+    "login_password": {"type": "str", "no_log": True},
+    "login_unix_socket": {"type": "str", "default": ""},
+    "login_db": {"type": "str", "default": ""},
+    "ssl_mode": {
+        "type": "str",
+        "choices": ["allow", "disable", "prefer", "require", "verify-ca", "verify-full"],
+        "default": "prefer",
+    },
+    "ca_cert": {"type": "path", "aliases": ["ssl_rootcert"]},
+    "ssl_cert": {"type": "path", "aliases": ["client_cert"]},
+    "ssl_key": {"type": "path", "aliases": ["client_key"], "no_log": False},
+    "check_hostname": {"type": "bool"},
+    "connect_timeout": {"type": "int", "default": 30},
+    "connect_params": {"type": "dict", "default": {}},
+    "config_file": {"type": "path"},
+    "session_role": {"type": "str"},
+}
+
+SELECTION: Spec = {
+    "databases": {"type": "list", "elements": "str", "default": ["*"]},
+    "tables": {"type": "list", "elements": "str", "default": ["*"]},
+}
+
+EXECUTION: Spec = {
+    "jobs": {"type": "int", "default": 2},
+    "time_budget": {"type": "str"},
+    "hard_stop": {"type": "bool", "default": True},
+    "window": {"type": "str"},
+    "window_timezone": {"type": "str"},
+    "lock_timeout": {"type": "str", "default": "1s"},
+    "retries": {"type": "int", "default": 3},
+    "concurrent_wait": {"type": "str", "default": "30m"},
+    "if_running": {"type": "str", "choices": ["fail", "skip", "wait"], "default": "fail"},
+    "replicas": {"type": "list", "elements": "str", "default": []},
+    "max_replica_lag": {"type": "str"},
+    "stop_file": {"type": "path"},
+    "journal": {"type": "str"},
+    "allow_untested": {"type": "bool", "default": False},
+    "assume_free_space": {"type": "str"},
+    "max_results": {"type": "int", "default": 200},
+}
+
+
+def execution(params: t.Mapping[str, t.Any]) -> Execution:
+    """How to carry out, in seconds and bytes. Raises BadInput."""
+    for name, least in (("jobs", 1), ("retries", 0), ("max_results", 1)):
+        if params.get(name) is not None and params[name] < least:
+            raise BadInput(f"{name}: {params[name]} is below {least}", cure=f"Give at least {least}")
+    if params.get("max_replica_lag") and not params.get("replicas"):
+        raise BadInput("max_replica_lag has no replicas to read the lag from", cure="Name them in the option replicas")
+    if params.get("window_timezone") and not params.get("window"):
+        raise BadInput("window_timezone is given without a window", cure="Give window as 22:00-06:00")
+    return Execution(
+        jobs=params.get("jobs") or 2,
+        time_budget=_seconds(params, "time_budget"),
+        hard_stop=params.get("hard_stop") is not False,
+        lock_timeout=_positive(params, "lock_timeout", 1.0),
+        concurrent_wait=_positive(params, "concurrent_wait", 1800.0),
+        retries=3 if params.get("retries") is None else params["retries"],
+        if_running=params.get("if_running") or "fail",
+        replicas=tuple(params.get("replicas") or ()),
+        max_replica_lag=_seconds(params, "max_replica_lag"),
+        stop_file=params.get("stop_file") or "",
+        assume_free_space=None
+        if params.get("assume_free_space") is None
+        else size(params["assume_free_space"], "assume_free_space"),
+    )
+
+
+def _seconds(params: t.Mapping[str, t.Any], name: str) -> t.Optional[float]:
+    return None if params.get(name) is None else duration(params[name], name)
+
+
+def _positive(params: t.Mapping[str, t.Any], name: str, otherwise: float) -> float:
+    found = _seconds(params, name)
+    if found is not None and found <= 0:
+        raise BadInput(f"{name}: {params[name]} would never wait", cure="Give at least 100ms")
+    return otherwise if found is None else found

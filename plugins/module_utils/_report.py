@@ -1,0 +1,141 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a module returns: records turned into the dictionaries of the public contract. Nothing is decided here."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._records import Database, Engine, Finding, Outcome, Server, Table
+from ._units import say_bytes
+
+Result = t.Dict[str, t.Any]
+
+
+def server_facts(server: Server) -> Result:
+    return {"version": server.version, "address": server.address, "role": server.role}
+
+
+def step_result(outcome: Outcome, engine: Engine, server: Server) -> Result:
+    """One element of `steps`: the same shape in check mode and in the run."""
+    step = outcome.step
+    freed = _freed(outcome)
+    ran = outcome.status not in ("planned", "skipped") or outcome.changed
+    actual = {
+        "bytes_before": outcome.bytes_before,
+        "bytes_after": outcome.bytes_after,
+        "bytes_freed": freed,
+        "rows": outcome.actual.rows,
+        "seconds": round(outcome.actual.seconds, 3),
+    }
+    return {
+        "database": step.task.ref.database,
+        "object": str(step.task.ref),
+        "kind": step.task.kind,
+        "reason": step.reason,
+        "statements": list(engine.spell(step.task, server)),
+        "status": outcome.status,
+        "measured": dict(step.measured),
+        "expected": {
+            "bytes_freed": step.expected.bytes,
+            "rows": step.expected.rows,
+            "seconds": round(step.expected.seconds, 3),
+        },
+        "actual": actual if ran else {},
+        "proven": outcome.proven,
+        "error": outcome.error or None,
+    }
+
+
+def _freed(outcome: Outcome) -> int:
+    if outcome.bytes_before is None or outcome.bytes_after is None:
+        return outcome.actual.bytes
+    return max(0, outcome.bytes_before - outcome.bytes_after)
+
+
+def summary(outcomes: t.Sequence[Outcome], seconds: float) -> Result:
+    counts = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "deferred", "failed")}
+    return {
+        "planned": sum(not o.step.skip for o in outcomes),
+        **counts,
+        "rows": sum(o.actual.rows for o in outcomes),
+        "bytes_freed": sum(_freed(o) for o in outcomes if o.status != "planned"),
+        "bytes_written": sum(o.actual.written for o in outcomes),
+        "seconds": round(seconds, 3),
+    }
+
+
+def finding_result(finding: Finding, engine: Engine, server: Server) -> Result:
+    fix = finding.fix or (";\n".join(engine.spell(finding.cure, server)) if finding.cure else "")
+    return {
+        "priority": finding.priority,
+        "code": finding.code,
+        "database": finding.ref.database,
+        "object": str(finding.ref),
+        "message": finding.message,
+        "fix": fix or None,
+    }
+
+
+def ordered(findings: t.Iterable[Finding]) -> list[Finding]:
+    """Each once, the urgent first."""
+    unique = {(f.code, f.ref, f.message): f for f in findings}
+    return sorted(unique.values(), key=lambda f: (f.priority, f.code, f.ref))
+
+
+def worst_first(outcomes: t.Sequence[Outcome]) -> list[Outcome]:
+    """What a capped list must not hide comes first; inside a status the order of the plan stays."""
+    order = {"failed": 0, "deferred": 1, "done": 2, "planned": 2, "skipped": 3}
+    return sorted(outcomes, key=lambda o: order[o.status])
+
+
+def diff(outcomes: t.Sequence[Outcome], engine: Engine, server: Server) -> Result:
+    """Before and after, in words a DBA reads."""
+    before, after = [], []
+    for outcome in outcomes:
+        step = outcome.step
+        name = f"{step.task.ref.database}: {step.task.ref}" if step.task.ref.path else str(step.task.ref)
+        if not (outcome.changed or outcome.status == "planned"):
+            continue
+        before.append(f"{name} ({say_bytes(step.size)}): {step.reason}\n")
+        if outcome.status == "planned":
+            hope = f", about {say_bytes(step.expected.bytes)} to free" if step.expected.bytes else ""
+            after.append(f"{name}: {step.task.kind}{hope}: {'; '.join(engine.spell(step.task, server))}\n")
+        else:
+            now = f" ({say_bytes(outcome.bytes_after)})" if outcome.bytes_after is not None else ""
+            doubt = "" if outcome.proven is not False else ", but the need is still there"
+            after.append(f"{name}{now}: {step.task.kind} {outcome.status}{doubt}\n")
+    return {"before": "".join(before), "after": "".join(after)}
+
+
+def table_result(table: Table, threshold: float) -> Result:
+    """One object of `db_bloat`."""
+    bloat = table.bloat
+    return {
+        "database": table.ref.database,
+        "object": str(table.ref),
+        "kind": table.kind,
+        "bytes": table.bytes,
+        "total_bytes": table.total_bytes,
+        "rows": table.rows,
+        "bloat_bytes": bloat.bytes if bloat else None,
+        "bloat_percent": round(bloat.percent, 1) if bloat else None,
+        "low": round(bloat.low, 1) if bloat else None,
+        "high": round(bloat.high, 1) if bloat else None,
+        "method": bloat.method if bloat else "unknown",
+        "bloated": bool(bloat and bloat.low >= threshold),
+    }
+
+
+def totals(database: Database) -> Result:
+    """Sums of one database; what has no estimate is counted apart, never taken as zero."""
+    whole = [x for x in database.tables if x.kind == "file"]
+    objects = whole or [x for x in database.tables if x.kind != "index"]
+    known = [x.bloat for x in objects if x.bloat]
+    return {
+        "objects": len(database.tables),
+        "bytes": sum(x.total_bytes for x in objects),
+        "bloat_bytes": sum(b.bytes for b in known),
+        "unknown": len(objects) - len(known),
+    }

@@ -1,0 +1,143 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: db_assess_facts
+short_description: Measures a server once and says which maintenance is due
+version_added: 0.1.0
+description:
+  - One measurement, and the planner of every operation that is asked for. Operations that are not asked for are not assessed,
+    and not due.
+  - It only reads. The playbooks start with it and run no other module on a host where nothing is due.
+author:
+  - The dbfleet.maintenance contributors (@dbfleet)
+extends_documentation_fragment:
+  - dbfleet.maintenance.attributes.facts
+  - dbfleet.maintenance.connection
+  - dbfleet.maintenance.selection
+  - dbfleet.maintenance.execution.reading
+  - dbfleet.maintenance.vacuum.nested
+options:
+  preflight:
+    description:
+      - Judge whether maintenance may start here and now.
+    type: dict
+    suboptions:
+      window:
+        description:
+          - The maintenance window as V(22:00-06:00), on the server's clock. Outside of it maintenance must not start.
+        type: str
+      window_timezone:
+        description:
+          - Time zone of O(preflight.window), for example V(Europe/Berlin). The default is UTC.
+        type: str
+      max_transaction_age:
+        description:
+          - A transaction that is open for longer than this is reported.
+        type: str
+        default: 1h
+      min_free_percent:
+        description:
+          - Maintenance must not start when less than this share of a file system of the server is free. What cannot be read from
+            where the module runs is not judged.
+        type: float
+        default: 10.0
+      max_connections_percent:
+        description:
+          - Maintenance must not start when so many of the server's connections are taken.
+        type: float
+        default: 95.0
+      role:
+        description:
+          - V(primary) leaves standbys and replicas alone.
+        type: str
+        choices: [any, primary]
+        default: any
+"""
+
+EXAMPLES = r"""
+- name: What is due?
+  dbfleet.maintenance.db_assess_facts:
+    engine: postgresql
+    login_unix_socket: /var/run/postgresql
+    vacuum:
+      reclaim_min_size: 1GB
+    preflight:
+      window: 22:00-06:00
+      window_timezone: Europe/Berlin
+  register: assessed
+
+- name: Do it
+  dbfleet.maintenance.db_vacuum:
+    engine: postgresql
+    login_unix_socket: /var/run/postgresql
+    reclaim_min_size: 1GB
+  when: assessed.ansible_facts.db_due.vacuum.due
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The facts.
+  returned: success
+  type: dict
+  contains:
+    db_due:
+      description: What is due.
+      type: dict
+      contains:
+        engine:
+          description: What the server says that it is.
+          type: str
+        server:
+          description: Version, address and role of the server.
+          type: dict
+        databases:
+          description: The databases that were looked at.
+          type: list
+          elements: str
+        due:
+          description: Whether anything is.
+          type: bool
+        preflight:
+          description: Whether maintenance may start (C(ok)), and what stops it (C(stopped_by)).
+          type: dict
+        vacuum:
+          description: C(due), the number of steps, expected bytes, rows and seconds, and about ten of the steps (C(sample)).
+          type: dict
+        reindex:
+          description: As for vacuum.
+          type: dict
+        refresh_views:
+          description: As for vacuum.
+          type: dict
+        cleanup:
+          description: As for vacuum.
+          type: dict
+        backup:
+          description: As for vacuum.
+          type: dict
+        rotate:
+          description: As for vacuum.
+          type: dict
+        findings:
+          description: What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
+          type: list
+          elements: dict
+        seconds:
+          description: What the assessment took.
+          type: float
+"""
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import assess_module
+
+
+def main() -> None:
+    assess_module()
+
+
+if __name__ == "__main__":
+    main()
