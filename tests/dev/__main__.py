@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from . import docs, lint, package, sanity, servers
-from .steps import Counts, Result, Step, run_step
+from .steps import Counts, Result, Step, run_step, stop_on_sigterm
 
 PARTS = ("lint", "sanity", "unit", "integration", "molecule", "package")
 NEED_SERVERS = {"sanity", "integration", "molecule"}  # sanity needs shellcheck, which comes the same way
@@ -128,4 +128,5 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     sys.exit(main(sys.argv[1], sys.argv[2:]))

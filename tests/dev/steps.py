@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import FrameType
+from typing import Literal, NamedTuple, NoReturn
 from xml.etree import ElementTree as ET
 
 from .environment import DEV, ROOT
@@ -20,6 +22,7 @@ from .environment import DEV, ROOT
 LOGS = DEV / "logs"
 # A step that hangs would otherwise be cut off without a word by whoever runs the tests.
 TIMEOUT = 1500.0
+_RUNNING: set[subprocess.Popen[str]] = set()
 
 
 class StepFailed(Exception):
@@ -86,12 +89,14 @@ class Log:
         ) as process:
             timer = threading.Timer(TIMEOUT, process.terminate)
             timer.start()
+            _RUNNING.add(process)
             try:
                 for line in process.stdout or ():
                     lines.append(line)
                     self.say(line.rstrip("\n"))
             finally:
                 timer.cancel()
+                _RUNNING.discard(process)
         return process.returncode, "".join(lines)
 
     def finish(self) -> str:
@@ -128,6 +133,17 @@ def run_step(step: Step, *, live: bool) -> tuple[Result, str]:
     if note:
         log.say(note)
     return Result(step.name, status, time.monotonic() - start, counts, note), log.finish()
+
+
+def stop_on_sigterm() -> None:
+    """Pass SIGTERM on: tests that are told to stop take their servers along, tests that are left alone do not."""
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        for process in tuple(_RUNNING):
+            process.terminate()
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def counts_of(report: Path) -> Counts:
