@@ -51,6 +51,7 @@ class Fleet:
         self._lock = threading.Lock()
         self._certificates: tls.Certificates | None = None
         self._closed = False
+        self._handles_sigterm = False
         base = fleet_base()
         sweep(base)
         # Unix sockets lie below, and their paths may have 107 bytes.
@@ -63,6 +64,7 @@ class Fleet:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _terminate)
+            self._handles_sigterm = True
         return self
 
     def __exit__(
@@ -84,6 +86,8 @@ class Fleet:
         for server in self.servers:
             server.dropped()
         remove(self.path)
+        if self._handles_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def folder(self, name: str) -> Path:
         """Make a folder that belongs to the caller."""

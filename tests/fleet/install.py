@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bringing the servers to a Debian machine: which packages, and that their own services never start. Run by __main__.py."""
+"""Bringing the servers to a Debian machine, without starting the packages' own services."""
 
 from __future__ import annotations
 

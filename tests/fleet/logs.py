@@ -63,6 +63,9 @@ _MYSQL_CONNECT = re.compile(r"(.*)@\S* on (.*?)(?: using \S+)?", re.DOTALL)
 _MYSQL_USE = re.compile(r"use\s+(?:`((?:[^`]|``)+)`|(\S+?))\s*;?\s*", re.IGNORECASE)
 _MYSQL_APPLICATION = re.compile(re.escape(MYSQL_APPLICATION).replace(r"\{\}", "(.*)").replace("{}", "(.*)"))
 
+# Three lines that the server writes each time it opens its log.
+_MYSQL_BANNER = re.compile(r".*, Version: .* started with:|Tcp port: \d+  Unix socket: .*|Time\s+Id Command\s+Argument")
+
 
 class Sessions:
     """What is known of the connections to MySQL or MariaDB, whose log names a database only where it changes."""
@@ -78,7 +81,7 @@ class Sessions:
             if _MYSQL_HEAD.fullmatch(line):
                 found += self._entry("\n".join(entry))
                 entry = [line]
-            elif entry and not _is_banner(line):
+            elif entry and not _MYSQL_BANNER.fullmatch(line):
                 entry.append(line)
         # The text's last line break ends the last entry and is no part of it.
         return found + self._entry("\n".join(entry).removesuffix("\n"))
@@ -106,8 +109,3 @@ class Sessions:
             return [session._replace(statement=argument)]
         self._known[pid] = session
         return []
-
-
-def _is_banner(line: str) -> bool:
-    """Three lines that the server writes each time it opens its log."""
-    return (", Version: " in line and line.endswith("started with:")) or line.startswith(("Tcp port: ", "Time  "))

@@ -104,7 +104,6 @@ class MySQL(Server):
         self._temporary.mkdir(mode=0o700)
         give_away(self._temporary)
         self.data_dir.chmod(0o700)
-        self._since = 0
 
     @property
     def socket(self) -> Path:
@@ -150,7 +149,6 @@ class MySQL(Server):
         lines = [f"{key}={value}" if value else key for key, value in self.settings.items()]
         self._options.write_text("\n".join(["[mysqld]", *lines, ""]))
         give_away(self._options)
-        self._since = self.log_file.stat().st_size if self.log_file.exists() else 0
 
     def _command(self) -> Sequence[str]:
         return [
@@ -168,7 +166,7 @@ class MySQL(Server):
 
     def _ready(self, _pid: int) -> bool:
         # Not by a connection: it would stand in the general log.
-        return "ready for connections" in self._log_text(self._since)
+        return "ready for connections" in self._said()
 
     def sql(
         self, statement: str, *, database: str | None = None, user: str | None = None, password: str | None = None

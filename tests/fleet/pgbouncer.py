@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,8 +80,12 @@ class PgBouncer(PostgreSQL):
         )
 
     def _ready(self, _pid: int) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(f"{self.run_dir}/.s.PGSQL.{self.port}") == 0
+        said = self._said()
+        if "already in use" in said:
+            # It would go on with its unix socket alone.
+            self.kill()
+            return False
+        return "process up:" in said
 
     def logged(self) -> list[Logged]:
         """Give the statements that reached the server behind it."""

@@ -49,6 +49,7 @@ class Server(ABC):
         self.ca_cert: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._mark = 0
+        self._since = 0
         for folder in (home, self.data_dir, self.run_dir):
             folder.mkdir(mode=0o755, exist_ok=True)
             give_away(folder)
@@ -75,7 +76,10 @@ class Server(ABC):
     def sql(
         self, statement: str, *, database: str | None = None, user: str | None = None, password: str | None = None
     ) -> list[list[str]]:
-        """Execute one statement through the client program and give its rows; FleetError with what the server said."""
+        """Execute one statement through the client program and give its rows; FleetError with what the server said.
+
+        Values are text as the client prints it: NULL is "" on PostgreSQL, "NULL" on MySQL and MariaDB.
+        """
 
     @abstractmethod
     def script(
@@ -118,12 +122,12 @@ class Server(ABC):
             if self.running:
                 return
             self.port = chosen or free_port()
-            seen = self.log_file.stat().st_size if self.log_file.exists() else 0
+            self._since = self.log_file.stat().st_size if self.log_file.exists() else 0
             self._process = spawn(self._command(), log=self.log_file)
             self._record(self._process.pid)
             if self._came_up(self._process):
                 return
-            said = self._log_text(seen)
+            said = self._said()
             if not ("ddress already in use" in said or "port already in use" in said):
                 raise FleetError(f"{self!r} did not start:\n{said[-4000:]}")
             # Another process was faster; a port that clients know is waited for.
@@ -190,6 +194,10 @@ class Server(ABC):
 
     def _statement_log(self) -> Path:
         return self.log_file
+
+    def _said(self) -> str:
+        """Give what the server has written since its last start."""
+        return self._log_text(self._since)
 
     def _log_text(self, start: int = 0, end: int | None = None, *, path: Path | None = None) -> str:
         with (path or self.log_file).open("rb") as log:
