@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal as everybody sees it, and its opening. Writing is keeper.py, the file file.py, reading it memory.py."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import typing as t
+from datetime import datetime
+from pathlib import Path
+
+from .._records import Attempt, BadInput, Key, Outcome, Ref, Step, Tick
+from .file import NotAJournal, reading
+from .host import make_private, state_directories
+from .memory import Memory, recall
+
+if t.TYPE_CHECKING:
+    from typing import Self
+
+Warn = t.Callable[[str], None]
+
+
+class Journal:
+    """What is remembered; and, as it stands, the journal that writes nothing: option `none`, and check mode."""
+
+    def __init__(self, memory: Memory | None = None, *, path: Path | None = None) -> None:
+        self.path = path
+        self._memory = memory or Memory()
+
+    def past(self) -> t.Mapping[Key, Attempt]:
+        """How each step went last time on this server: the newest attempt that ended well, unless a later one ran
+        longer than it without coming to an end."""
+        return self._memory.past
+
+    def overdue(self) -> frozenset[Key]:
+        """Steps that an earlier run deferred, or was killed in."""
+        return self._memory.overdue
+
+    def rates(self) -> t.Mapping[str, float]:
+        """Bytes per second that each kind of step achieved on this server."""
+        return self._memory.rates
+
+    def owned(self) -> t.Mapping[Key, tuple[str, ...]]:
+        """What steps said they were about to make and have not ended since: wreckage, if it is there."""
+        return self._memory.owned
+
+    def cursor(self, step: Step) -> str | None:
+        """Where an earlier run stopped in this step."""
+        return self._memory.cursors.get(step.key)
+
+    def begin_run(self, module: str, *, check: bool = False) -> None:
+        """Opens a run; in check mode it is none."""
+
+    def start(self, step: Step, statements: t.Sequence[str] = ()) -> None:
+        """A step is about to run."""
+
+    def tick(self, step: Step, tick: Tick) -> None:
+        """Keeps the tick's cursor, and what the step is about to own."""
+
+    def close(self, outcome: Outcome) -> None:
+        """A step has its outcome, whether it was started or not."""
+
+    def end_run(self, status: str) -> None:
+        """Ends the run (done, failed, stopped) and forgets what is older than 400 days."""
+
+    def sample(self, database: str, ref: Ref, size: int, rows: int | None, now: datetime) -> None:
+        """Keeps the bytes and rows of an object, at most once an hour."""
+
+    def shut(self) -> None:
+        """Closes the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.shut()
+
+
+def open_journal(path: str | None, address: str, *, readonly: bool, warn: Warn | None = None) -> Journal:
+    """The journal of the server at `address`: at `path`, at the default place for None, nowhere for "none".
+
+    `readonly` (check mode) changes no file. Raises BadInput for a given path that cannot be used.
+    """
+    tell = warn or (lambda text: None)
+    if path == "none":
+        return Journal()
+    if path is not None:
+        place = Path(path).expanduser()
+        try:
+            return _open_at(place, address, readonly, tell)
+        except (OSError, sqlite3.Error, NotAJournal) as error:
+            raise BadInput(
+                f"journal: {place} cannot be used: {error}", cure="Name another file in a directory of yours, or none"
+            ) from error
+    problems: list[str] = []
+    for directory in state_directories():
+        journal = _try_at(directory / "journal.sqlite", address, readonly, tell, problems)
+        if journal:
+            return journal
+    tell(f"No journal can be kept ({'; '.join(problems) or 'no place for it'}): nothing is learned from this run")
+    return Journal()
+
+
+def _try_at(path: Path, address: str, readonly: bool, warn: Warn, problems: list[str]) -> Journal | None:
+    try:
+        return _open_at(path, address, readonly, warn)
+    except (OSError, sqlite3.Error, NotAJournal) as error:
+        problems.append(f"{path.parent}: {error}")
+    return None
+
+
+def _open_at(path: Path, address: str, readonly: bool, warn: Warn) -> Journal:
+    if not readonly:
+        from .keeper import FileJournal
+
+        make_private(path.parent)
+        return FileJournal(path, address, warn)
+    try:
+        with reading(path) as db:
+            return Journal(recall(db, address, time.time()) if db else None, path=path)
+    except sqlite3.Error as error:
+        warn(f"The journal {path} cannot be read ({error}): nothing of earlier runs is known")
+        return Journal(path=path)

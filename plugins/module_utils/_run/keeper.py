@@ -1,0 +1,280 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal that writes: every step, cursor and claim in a transaction of its own. Opening it is journal.py.
+
+Losing the journal costs speed and history, never correctness: every write may fail, and then only warns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+import typing as t
+from datetime import datetime
+from pathlib import Path
+
+from .._records import Key, Outcome, Ref, Step, Tick
+from .file import NotAJournal, is_corrupt, move_aside, open_for_writing, transaction
+from .host import birth
+from .journal import Journal, Warn
+from .memory import interrupted, recall, written
+
+KEEP_SECONDS = 400 * 86400.0  # a year, and the same month of the last one to compare with
+FADE = 0.95  # what a kind's rate keeps of its past at each step: the last twenty steps make most of it
+PATIENCE = 3  # failed writes in a row after which the journal is left alone
+
+Write = t.Callable[[sqlite3.Connection], object]
+
+
+class FileJournal(Journal):
+    """A journal that writes. Raises OSError, sqlite3.Error, NotAJournal when it is made, and nothing afterwards."""
+
+    def __init__(self, path: Path, address: str, warn: Warn) -> None:
+        super().__init__(path=path)
+        self._file, self._address, self._warn = path, address, warn
+        self._db: sqlite3.Connection | None = None
+        self._module, self._run = "", 0
+        self._rows: dict[Key, int] = {}
+        self._misses = 0
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            if not is_corrupt(error):
+                raise
+            self._replace(error)
+
+    def _open(self) -> None:
+        db = open_for_writing(self._file)
+        try:
+            self._inode = self._file.stat().st_ino
+            self._memory = recall(db, self._address, time.time())
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+
+    def _replace(self, error: sqlite3.Error) -> None:
+        """Moves a corrupt file aside and begins a new one."""
+        self.shut()
+        if self._file.exists() and self._file.stat().st_ino == getattr(self, "_inode", self._file.stat().st_ino):
+            aside = move_aside(self._file)
+            self._warn(f"The journal {self._file} is corrupt ({error}): it was moved to {aside} and a new one begun")
+        remembered = self._memory
+        self._open()
+        self._memory = remembered
+        self._rows.clear()
+        if self._module:
+            self.begin_run(self._module)
+
+    def _write(self, write: Write) -> None:
+        """One transaction; what goes wrong with it is a warning."""
+        if self._db is None:
+            return
+        try:
+            with transaction(self._db):
+                write(self._db)
+            self._misses = 0
+        except sqlite3.ProgrammingError:  # a fault of ours, such as another thread: not to be hidden
+            raise
+        except sqlite3.Error as error:
+            self._mishap(error)
+
+    def _mishap(self, error: sqlite3.Error) -> None:
+        self._misses += 1
+        if self._misses == 1:
+            self._warn(f"The journal {self._file} cannot be written ({error}): this run goes on without it")
+        if self._misses >= PATIENCE:
+            self.shut()
+        elif is_corrupt(error):
+            try:
+                self._replace(error)
+            except (OSError, sqlite3.Error, NotAJournal) as again:
+                self._warn(f"No new journal can be begun: {again}")
+
+    def begin_run(self, module: str, *, check: bool = False) -> None:
+        if check:
+            return
+        self._module = module
+
+        def write(db: sqlite3.Connection) -> None:
+            _bury(db)
+            self._run = _insert(
+                db,
+                "runs",
+                address=self._address,
+                module=module,
+                began=time.time(),
+                status="running",
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                born=birth(os.getpid()),
+            )
+
+        self._write(write)
+
+    def start(self, step: Step, statements: t.Sequence[str] = ()) -> None:
+        self._write(lambda db: self._begin(db, step, statements))
+
+    def _begin(self, db: sqlite3.Connection, step: Step, statements: t.Sequence[str] = ()) -> int:
+        self._rows[step.key] = _insert(
+            db,
+            "steps",
+            run=self._run,
+            object=self._object(db, step.key),
+            began=time.time(),
+            status="running",
+            reason=step.reason,
+            statements=json.dumps(list(statements)),
+            size=step.size,
+            expected_bytes=step.expected.bytes,
+            expected_rows=step.expected.rows,
+            expected_seconds=step.expected.seconds,
+        )
+        return self._rows[step.key]
+
+    def tick(self, step: Step, tick: Tick) -> None:
+        if tick.cursor is None and not tick.owns:
+            return
+
+        def write(db: sqlite3.Connection) -> None:
+            thing, now = self._object(db, step.key), time.time()
+            if tick.cursor is not None:
+                db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (thing, json.dumps(tick.cursor), now))
+            if tick.owns:
+                db.execute("INSERT OR REPLACE INTO owned VALUES (?, ?, ?)", (thing, json.dumps(tick.owns), now))
+
+        self._write(write)
+
+    def close(self, outcome: Outcome) -> None:
+        self._write(lambda db: self._end(db, outcome))
+        self._rows.pop(outcome.step.key, None)
+
+    def _end(self, db: sqlite3.Connection, outcome: Outcome) -> None:
+        step, actual = outcome.step, outcome.actual
+        row = self._rows.get(step.key) or self._begin(db, step)
+        db.execute(
+            "UPDATE steps SET status = ?, bytes = ?, rows = ?, written = ?, seconds = ?, bytes_before = ?,"
+            " bytes_after = ?, changed = ?, proven = ?, attempts = ?, error = ? WHERE id = ?",
+            (
+                *(outcome.status, actual.bytes, actual.rows, actual.written, actual.seconds, outcome.bytes_before),
+                *(outcome.bytes_after, outcome.changed, outcome.proven, outcome.attempts, _text(outcome.error), row),
+            ),
+        )
+        thing, now = self._object(db, step.key), time.time()
+        db.execute("DELETE FROM deferred WHERE object = ?", (thing,))
+        if outcome.status == "deferred":
+            db.execute("INSERT INTO deferred VALUES (?, ?, ?)", (thing, _text(outcome.error), now))
+        if outcome.status == "done":
+            db.execute("DELETE FROM cursors WHERE object = ?", (thing,))
+            self._disown(db, step, thing)
+        self._learn(db, outcome, thing, now)
+
+    def _disown(self, db: sqlite3.Connection, step: Step, thing: int) -> None:
+        """What was made is finished, or, for a task that names what it removes, gone."""
+        db.execute("DELETE FROM owned WHERE object = ?", (thing,))
+        for name in getattr(step.task, "names", ()):
+            db.execute(
+                "DELETE FROM owned WHERE owns = ? AND object IN (SELECT id FROM objects WHERE address = ? AND ref = ?)",
+                (json.dumps(name), self._address, written(step.task.ref)),
+            )
+
+    def _learn(self, db: sqlite3.Connection, outcome: Outcome, thing: int, now: float) -> None:
+        """Takes the attempt into memory, by the rule that past() states, and into the rate of its kind."""
+        step, seconds, ok = outcome.step, outcome.actual.seconds, outcome.status == "done"
+        if not ok and seconds <= 0:
+            return  # never began
+        before = step.size if outcome.bytes_before is None else outcome.bytes_before
+        after = before if outcome.bytes_after is None else outcome.bytes_after
+        if not ok:
+            known = db.execute("SELECT ok, seconds FROM attempts WHERE object = ?", (thing,)).fetchone()
+            if known and known[0] and known[1] >= seconds:
+                return
+        db.execute(
+            "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (thing, now, seconds, before, after, step.expected.bytes, ok),
+        )
+        if ok and step.size and seconds > 0:
+            db.execute(
+                "INSERT INTO rates VALUES (?, ?, ?, ?) ON CONFLICT (address, kind) DO UPDATE"
+                " SET bytes = bytes * ? + excluded.bytes, seconds = seconds * ? + excluded.seconds",
+                (self._address, step.task.kind, step.size, seconds, FADE, FADE),
+            )
+
+    def end_run(self, status: str) -> None:
+        ended = (time.time(), status, self._run)
+        self._write(lambda db: db.execute("UPDATE runs SET ended = ?, status = ? WHERE id = ?", ended))
+        self.prune(time.time() - KEEP_SECONDS)
+
+    def prune(self, before: float) -> None:
+        """Forgets what happened before that moment (seconds since 1970)."""
+
+        def write(db: sqlite3.Connection) -> None:
+            old = db.execute("SELECT max(id) FROM runs WHERE began < ?", (before,)).fetchone()[0]
+            gone = 0
+            if old is not None:
+                db.execute("DELETE FROM steps WHERE run <= ?", (old,))
+                gone = db.execute("DELETE FROM runs WHERE id <= ?", (old,)).rowcount
+            for table in ("attempts", "cursors", "owned", "deferred", "sizes"):
+                gone += db.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+            if gone:
+                _sweep(db)
+
+        self._write(write)
+
+    def sample(self, database: str, ref: Ref, size: int, rows: int | None, now: datetime) -> None:
+        moment = now.timestamp()
+
+        def write(db: sqlite3.Connection) -> None:
+            thing = self._object(db, ("", ref._replace(database=database)))
+            db.execute(
+                "INSERT OR IGNORE INTO sizes VALUES (?, ?, ?, ?, ?)", (thing, int(moment // 3600), moment, size, rows)
+            )
+
+        self._write(write)
+
+    def shut(self) -> None:
+        if self._db is not None:
+            db, self._db = self._db, None
+            try:
+                db.close()
+            except sqlite3.Error as error:
+                self._warn(f"The journal {self._file} did not close: {error}")
+
+    def _object(self, db: sqlite3.Connection, key: Key) -> int:
+        named = (self._address, key[0], written(key[1]))
+        db.execute("INSERT OR IGNORE INTO objects (address, kind, ref) VALUES (?, ?, ?)", named)
+        found = db.execute("SELECT id FROM objects WHERE address = ? AND kind = ? AND ref = ?", named).fetchone()
+        return int(found[0])
+
+
+def _bury(db: sqlite3.Connection) -> None:
+    """Closes runs that were killed: what they were in comes first in the next run."""
+    for run in interrupted(db):
+        db.execute(
+            "INSERT OR REPLACE INTO deferred SELECT object, 'the run was killed', began FROM steps"
+            " WHERE run = ? AND status = 'running'",
+            (run,),
+        )
+        db.execute("UPDATE steps SET status = 'interrupted' WHERE run = ? AND status = 'running'", (run,))
+        db.execute("UPDATE runs SET status = 'interrupted' WHERE id = ?", (run,))
+
+
+def _sweep(db: sqlite3.Connection) -> None:
+    tables = ("steps", "attempts", "cursors", "owned", "deferred", "sizes")
+    used = " UNION ".join(f"SELECT object FROM {table}" for table in tables)
+    db.execute(f"DELETE FROM objects WHERE id NOT IN ({used})")
+
+
+def _insert(db: sqlite3.Connection, table: str, **values: str | float | None) -> int:
+    names, marks = ", ".join(values), ", ".join("?" * len(values))
+    texts = [_text(value) if isinstance(value, str) else value for value in values.values()]
+    return int(db.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", texts).lastrowid or 0)
+
+
+def _text(value: str) -> str:
+    """SQLite's text is UTF-8: a file name that is not becomes readable rather than an error."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")

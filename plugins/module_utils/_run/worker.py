@@ -1,0 +1,234 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One attempt at one step, in a worker's thread: session, limits, ticks, proof. Which step when is the runner's."""
+
+from __future__ import annotations
+
+import threading
+import time
+import typing as t
+
+from .._records import (
+    Amount,
+    Busy,
+    CannotConnect,
+    DbFault,
+    Engine,
+    Gone,
+    Limit,
+    Pace,
+    Proof,
+    Refused,
+    Server,
+    Session,
+    Step,
+    Tick,
+    Work,
+)
+from .._units import say_bytes, say_seconds
+from .control import Control
+
+FIRST_PACE = Pace(1000, 0.2)
+MOST_ROWS = 1_000_000
+POLL_FIRST, POLL_MOST = 0.05, 1.0  # seconds between two readings of a limit that is waited for
+
+Prove = t.Callable[[t.Any, Step], Proof]
+Replan = t.Callable[[t.Any, Step], t.Optional[Step]]
+Tell = t.Callable[["Job", Tick, t.Optional[threading.Event]], None]
+
+
+class Verdict(t.NamedTuple):
+    """How an attempt ended: an outcome's status, or `again`."""
+
+    status: str
+    error: str = ""
+    proof: Proof | None = None
+
+
+NONE_YET = Verdict("failed", "its session ended without a word")
+
+
+class Job:
+    """A step on its way through its attempts. The main thread has it between two attempts, a worker during one."""
+
+    def __init__(self, place: int, step: Step, cursor: str | None) -> None:
+        self.place, self.step, self.cursor = place, step, cursor
+        self.key = step.key
+        self.done = Amount()
+        self.committed = False  # a bite with something in it was committed
+        self.attempts = 0
+        self.seconds = 0.0  # of work, without the waits
+        self.error = ""  # of the last attempt
+        self.not_before = 0.0  # time.monotonic() of the next attempt
+        self.pace: Pace = getattr(step.task, "pace", None) or FIRST_PACE
+        self.session: Session | None = None  # while one is open: the main thread may cancel it
+        self.cancels = 0
+        self.cancel_again = 0.0
+
+
+class Worker:
+    """Carries out single attempts; one for all threads, since it keeps nothing of its own."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        server: Server,
+        control: Control,
+        *,
+        prove: Prove | None,
+        replan: Replan | None,
+        tell: Tell,
+    ) -> None:
+        self.engine, self.server, self.control = engine, server, control
+        self.prove, self.replan, self.tell = prove, replan, tell
+
+    def attempt(self, job: Job) -> Verdict:
+        """Never raises what a step may raise: a failing step must not take the others along."""
+        verdict = NONE_YET
+        try:
+            with self.engine.session(job.step.task.ref.database) as session:
+                job.session = session
+                try:
+                    verdict = self._in_session(job, session)
+                finally:
+                    job.session = None
+        except Exception as error:
+            # What goes wrong while a session ends does not change how the step ended.
+            verdict = self._judge(job, error) if verdict is NONE_YET else verdict
+        return verdict
+
+    def _judge(self, job: Job, error: Exception) -> Verdict:
+        said = str(error) if isinstance(error, DbFault) else f"{type(error).__name__}: {error}"
+        why = self.control.ending()
+        if why and not isinstance(error, Refused):
+            return Verdict("deferred", why if isinstance(error, DbFault) else f"{why} ({said})")
+        if isinstance(error, (Busy, Gone, CannotConnect)):
+            job.pace = job.pace._replace(rows=max(1, job.pace.rows // 2))
+            return Verdict("again", said)
+        return Verdict("failed", said)
+
+    def _in_session(self, job: Job, session: Session) -> Verdict:
+        if job.step.projected and self.replan and job.attempts == 1:
+            again = self.replan(session, job.step)
+            if again is None or again.key != job.key:
+                return Verdict("skipped", "no longer due")
+            if not again.expected.seconds:
+                again = again._replace(expected=again.expected._replace(seconds=job.step.expected.seconds))
+            job.step = again
+        barred = self._barred(job, session, job.step.limits)
+        if barred:
+            return barred
+        why = self.control.ending()
+        if why:
+            return Verdict("deferred", why)
+        halted = self._act(job, session)
+        return halted or self._proven(job, session)
+
+    def _act(self, job: Job, session: Session) -> Verdict | None:
+        """Drives the act tick by tick; a verdict when it was halted before its end."""
+        act = self.engine.carry_out(session, _paced(job), self.server, job.cursor)
+        began = time.monotonic()
+        try:
+            tick = next(act, None)
+            while tick is not None:
+                self._take(job, tick)
+                job.seconds += time.monotonic() - began
+                began = 0.0
+                halted = self._halted(job, session, tick)
+                began = time.monotonic()
+                if halted:
+                    return halted
+                job.pace = _adapted(job.pace, tick)
+                tick = _onward(act, job.pace)
+        finally:
+            # Rollback and removal of what is half-done live in the act's own `finally`.
+            act.close()
+            job.seconds += time.monotonic() - began if began else 0.0
+        return None
+
+    def _take(self, job: Job, tick: Tick) -> None:
+        job.done = job.done.plus(tick.amount)
+        if tick.cursor is not None:
+            job.cursor = tick.cursor
+            job.committed = job.committed or any(tick.amount)
+        if not tick.owns:
+            self.tell(job, tick, None)
+            return
+        written = threading.Event()
+        self.tell(job, tick, written)
+        written.wait()
+
+    def _halted(self, job: Job, session: Session, tick: Tick) -> Verdict | None:
+        """Whether the step has to end here.
+
+        Limits are read at cursors only: there all is committed and the session idle. In between, pausing would hold
+        locks, the session may be busy in the act, and space that the act itself took would be counted against it.
+        """
+        why = self.control.ending()
+        if not why and tick.cursor is not None and self.control.spent():
+            why = "the time budget ended"
+        if why:
+            return Verdict("deferred", why)
+        if tick.cursor is None:
+            return None
+        barred = self._barred(job, session, job.step.limits)
+        return barred and barred._replace(status="deferred")
+
+    def _barred(self, job: Job, session: Session, limits: t.Sequence[Limit]) -> Verdict | None:
+        """None when every limit holds, now or after a wait; unknown is too much."""
+        for limit in limits:
+            pause, began = POLL_FIRST, time.monotonic()
+            while True:
+                reading = self.engine.gauge(session, limit.gauge, job.step)
+                if reading is not None and reading <= limit.worst:
+                    break
+                said = _say(limit, reading)
+                if limit.otherwise == "skip":
+                    return Verdict("skipped", said)
+                why = self.control.stopped() or (self.control.spent() and "the time budget ended")
+                if why:
+                    return Verdict("deferred", f"{said}; waited {say_seconds(time.monotonic() - began)}: {why}")
+                self.control.sleep(pause)
+                pause = min(POLL_MOST, pause * 2)
+        return None
+
+    def _proven(self, job: Job, session: Session) -> Verdict:
+        """Done is done: what goes wrong while it is proven is told, and does not undo it."""
+        if self.prove is None:
+            return Verdict("done")
+        try:
+            return Verdict("done", proof=self.prove(session, job.step))
+        except Exception as error:
+            said = str(error) if isinstance(error, DbFault) else f"{type(error).__name__}: {error}"
+            return Verdict("done", f"done, but not measured again: {said}")
+
+
+def _paced(job: Job) -> t.Any:
+    """The task; where it takes bites, with a pace that earlier attempts taught."""
+    task: t.Any = job.step.task
+    return task._replace(pace=job.pace) if getattr(task, "pace", None) else task
+
+
+def _onward(act: Work, pace: Pace) -> Tick | None:
+    try:
+        return act.send(pace)
+    except StopIteration:
+        return None
+
+
+def _adapted(pace: Pace, tick: Tick) -> Pace:
+    """Larger or smaller bites, at most twice or half as large, so that one takes `pace.seconds`."""
+    if tick.cursor is None or pace.seconds <= 0 or tick.amount.seconds <= 0:
+        return pace
+    factor = min(2.0, max(0.5, pace.seconds / tick.amount.seconds))
+    return pace._replace(rows=min(MOST_ROWS, max(1, int(pace.rows * factor))))
+
+
+def _say(limit: Limit, reading: float | None) -> str:
+    """The gauge, its reading and the limit in words."""
+    unit: t.Callable[[float], str] = say_bytes if limit.gauge.endswith("_missing") else say_seconds
+    name = limit.gauge.replace("_", " ")
+    if reading is None:
+        return f"{name} is unknown, and unknown is too much (limit {unit(limit.worst)})"
+    return f"{name} is {unit(reading)}, over the limit of {unit(limit.worst)}"
