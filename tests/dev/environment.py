@@ -62,7 +62,7 @@ def ensure(names: list[str]) -> None:
     """Make the named layers, in this order, unless they are there already."""
     DEV.mkdir(exist_ok=True)
     link_collection()
-    with _only_one():
+    with only_one("environment"):
         for name in names:
             layer = LAYERS[name]
             _ensure_environment(layer.environment)
@@ -79,9 +79,9 @@ def link_collection() -> None:
 
 
 @contextlib.contextmanager
-def _only_one() -> Iterator[None]:
-    """Two commands started at once must not install into each other."""
-    with (DEV / "environment.lock").open("w") as lock:
+def only_one(what: str) -> Iterator[None]:
+    """Two commands started at once must not install, or copy, into each other."""
+    with (DEV / f"{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -11,7 +11,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from .environment import DEV, ROOT, ensure, python_of
+from .environment import DEV, ROOT, ensure, only_one, python_of
 from .sanity import refresh_copy
 from .steps import Log, StepFailed
 
@@ -60,8 +60,9 @@ def package(log: Log) -> None:
 
 def build(log: Log) -> Path:
     """Build the tarball and return where it is."""
-    source = refresh_copy()
-    log.run("ansible-galaxy", "collection", "build", source, "--output-path", PACKAGE, "--force")
+    with only_one("ansible-test"):
+        source = refresh_copy()
+        log.run("ansible-galaxy", "collection", "build", source, "--output-path", PACKAGE, "--force")
     return next(PACKAGE.glob("dbfleet-maintenance-*.tar.gz"))
 
 

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from . import pip_cache
-from .environment import DEV, ROOT
+from .environment import DEV, ROOT, only_one
 from .steps import Log, StepFailed
 
 COPY = DEV / "ansible-test" / "ansible_collections" / "dbfleet" / "maintenance"
@@ -22,11 +22,11 @@ MINORS = range(8, 16)
 
 def sanity(log: Log) -> None:
     """Every sanity test on every Python that is found here and that ansible-test knows."""
-    refresh_copy()
-    found = link_interpreters()
-    log.say("Pythons: " + ", ".join(sorted(found, key=lambda name: int(name.split(".")[1]))))
-    pip_cache.prepare(log)
-    output = log.run("ansible-test", "sanity", "--color", "no", env={"PATH": search_path()}, cwd=COPY)
+    with only_one("ansible-test"):
+        refresh_copy()
+        log.say("Pythons: " + ", ".join(link_interpreters()))
+        pip_cache.prepare(log)
+        output = log.run("ansible-test", "sanity", "--color", "no", env={"PATH": search_path()}, cwd=COPY)
     if "All targets skipped" in output:
         raise StepFailed("nothing was tested: ansible-test found no files")
 
@@ -66,20 +66,20 @@ def _files() -> list[Path]:
     return [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
-def link_interpreters() -> set[str]:
+def link_interpreters() -> list[str]:
     """Put every Python that really runs into one directory, as python3.N.
 
     ansible-test takes the first python3.N on PATH, also one that a version manager only pretends to have.
     """
     shutil.rmtree(INTERPRETERS, ignore_errors=True)
     INTERPRETERS.mkdir(parents=True)
-    found = set()
+    found = []
     for minor in MINORS:
         name = f"python3.{minor}"
         for candidate in _candidates(name):
             if _runs(candidate, minor):
                 (INTERPRETERS / name).symlink_to(candidate)
-                found.add(name)
+                found.append(name)
                 break
     return found
 

@@ -59,7 +59,8 @@ def test_a_failed_step_keeps_the_counts_that_it_had() -> None:
     def fails(log: Log) -> None:
         raise StepFailed("pytest exited with 1", Counts(passed=3, failed=2))
 
-    result, _ = steps.run_step(Step("x", "x", "code", fails), live=False)
+    result, output = steps.run_step(Step("x", "x", "code", fails), live=False)
+    assert output == "pytest exited with 1\n"
     assert (result.status, result.counts, result.note) == ("failed", Counts(3, 2, 0), "pytest exited with 1")
 
 
