@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn, Self, TypeVar
@@ -234,7 +235,11 @@ def sweep(base: Path) -> None:
                 not owner["keep"] and owner["namespace"] == _namespace() and born(int(owner["pid"])) != owner["born"]
             )
         except FileNotFoundError:
-            stale = _age(folder) > UNOWNED_FOR and not folder.name.endswith("-cache")
+            # Only an empty one: what is in any other folder of such a name is not ours.
+            if _age(folder) > UNOWNED_FOR:
+                with suppress(OSError):
+                    folder.rmdir()
+            continue
         except (OSError, ValueError, KeyError):
             continue
         if stale:

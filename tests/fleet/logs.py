@@ -97,7 +97,8 @@ class Sessions:
             session = Logged(who[2] if who else "", "", pid, "", who[1] if who else "")
         elif command == "Init DB":
             session = session._replace(database=argument)
-        elif command in ("Query", "Execute"):
+        elif command in ("Query", "Execute") and pid:
+            # Connection 0 is the server itself, creating its own tables at its start.
             name = _MYSQL_APPLICATION.fullmatch(argument)
             if name:
                 self._known[pid] = session._replace(application=name[1])

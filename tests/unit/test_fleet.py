@@ -92,6 +92,7 @@ def test_mysql_statement_of_many_lines_and_restart_in_between() -> None:
         "2026-11-21T20:59:35.516423Z\t    8 Connect\troot@localhost on  using Socket\n"
         "2026-11-21T20:59:35.516424Z\t    8 Query\tSELECT 'a\n\n\tb'\n"
         f"{BANNER}"
+        "2026-11-21T20:59:36.516424+01:00\t    0 Execute\tCREATE TABLE performance_schema.x(\n`a` INT)\n"
         "2026-11-21T20:59:36.516425+01:00\t    8 Execute\tSELECT 5\n"
     )
     assert [entry.statement for entry in Sessions().read(text)] == ["SELECT 'a\n\n\tb'", "SELECT 5"]
