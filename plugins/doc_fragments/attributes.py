@@ -18,14 +18,17 @@ attributes:
       - Check mode measures and plans exactly as a run does, and leaves out only the carrying out. It writes nothing,
         neither to a database nor to the journal.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    description:
+      - Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+        change.
     support: partial
     details:
-      - Steps follow from what is measured. A second run finds nothing due unless the databases were changed meanwhile, or
-        O(force) is set.
+      - Steps follow from what is measured. A second run finds nothing due unless the databases were changed
+        meanwhile, or O(force) is set.
   platform:
     description: Target OS/families that can be operated against.
     support: full
@@ -47,12 +50,15 @@ attributes:
     details:
       - This module only reads.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    description:
+      - Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: N/A
     details:
       - This module changes nothing.
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+        change.
     support: full
     details:
       - This module changes nothing.

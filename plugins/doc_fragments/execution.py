@@ -17,15 +17,15 @@ options:
     default: 2
   lock_timeout:
     description:
-      - Longest wait for a lock that the application would queue behind, as V(500ms), V(1s) or V(1m). Then the step is tried
-        again with growing pauses.
+      - Longest wait for a lock that the application would queue behind, as V(500ms), V(1s) or V(1m). Then the step is
+        tried again with growing pauses.
     type: str
     default: 1s
   journal:
     description:
       - Path of the journal, a small SQLite file on the host where the module runs, or V(none).
-      - By default V(/var/lib/dbfleet/journal.sqlite) where that can be written to, else C(dbfleet/journal.sqlite) in the
-        user's state directory. Losing it costs speed and history, never correctness.
+      - By default V(/var/lib/dbfleet/journal.sqlite) where that can be written to, else C(dbfleet/journal.sqlite) in
+        the user's state directory. Losing it costs speed and history, never correctness.
     type: str
   allow_untested:
     description:
@@ -43,8 +43,8 @@ options:
 options:
   time_budget:
     description:
-      - A step is started only if it is predicted to fit into what is left of this time, as V(30m) or V(2h). What is left over
-        is deferred and comes first next time.
+      - A step is started only if it is predicted to fit into what is left of this time, as V(30m) or V(2h). What is
+        left over is deferred and comes first next time.
     type: str
   hard_stop:
     description:
@@ -53,8 +53,8 @@ options:
     default: true
   window:
     description:
-      - The maintenance window as V(22:00-06:00), on the server's clock. Outside of it nothing is started, and its end is the
-        end of the budget.
+      - The maintenance window as V(22:00-06:00), on the server's clock. Outside of it nothing is started, and its end
+        is the end of the budget.
     type: str
   window_timezone:
     description:
@@ -92,7 +92,7 @@ options:
     type: path
   assume_free_space:
     description:
-      - Free space on the server, as V(200GB), for servers whose file systems cannot be looked at from where the module runs
-        (managed services). Without it rebuilds are skipped there.
+      - Free space on the server, as V(200GB), for servers whose file systems cannot be looked at from where the
+        module runs (managed services). Without it rebuilds are skipped there.
     type: str
 """

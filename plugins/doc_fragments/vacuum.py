@@ -17,8 +17,8 @@ actions:
   default: [vacuum, analyze, freeze, reclaim]
 dead_percent:
   description:
-    - A table is vacuumed from this share of dead rows on, if there are at least O(min_dead_rows). The table's own storage
-      parameters for autovacuum win.
+    - A table is vacuumed from this share of dead rows on, if there are at least O(min_dead_rows). The table's own
+      storage parameters for autovacuum win.
   type: float
   default: 10.0
 min_dead_rows:
@@ -33,7 +33,8 @@ max_dead_rows:
   default: 10000000
 changed_percent:
   description:
-    - A table is analyzed when this share of its rows changed since the last time. The table's own storage parameters win.
+    - A table is analyzed when this share of its rows changed since the last time. The table's own storage parameters
+      win.
   type: float
   default: 10.0
 analyze_max_age:
@@ -43,9 +44,9 @@ analyze_max_age:
   default: 7d
 freeze_age_percent:
   description:
-    - A table is frozen from this share of the server's C(autovacuum_freeze_max_age) on, multixacts and TOAST included.
-      Every database that can be connected to is looked at, templates and catalogs too, unless O(databases) or O(tables) say
-      otherwise.
+    - A table is frozen from this share of the server's C(autovacuum_freeze_max_age) on, multixacts and TOAST
+      included. Every database that can be connected to is looked at, templates and catalogs too, unless O(databases)
+      or O(tables) say otherwise.
   type: float
   default: 50.0
 vacuum_cost_delay:
@@ -69,7 +70,8 @@ reclaim_max_size:
   default: 50GB
 reclaim_replicated_max_size:
   description:
-    - Larger tables are not rebuilt but reported where replicas or a cluster would replay the rebuild (MySQL, MariaDB).
+    - Larger tables are not rebuilt but reported where replicas or a cluster would replay the rebuild (MySQL,
+      MariaDB).
   type: str
   default: 1GB
 reclaim_max_snapshot_age:
@@ -79,8 +81,8 @@ reclaim_max_snapshot_age:
   default: 10m
 reclaim_method:
   description:
-    - V(online) uses what lets writers go on (InnoDB's online rebuild, pg_repack, SQLite's incremental vacuum) and reports a
-      finding where there is no such means.
+    - V(online) uses what lets writers go on (InnoDB's online rebuild, pg_repack, SQLite's incremental vacuum) and
+      reports a finding where there is no such means.
     - V(exclusive) rebuilds while writers wait (VACUUM FULL, SQLite's VACUUM).
   type: str
   choices: [online, exclusive]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An action module from its options to its exit: the stages of one operation, carried out. Every error is caught here."""
+"""An action module from its options to its exit: one operation, carried out. Every error is caught here."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from ._records import (
     Operation,
     Outcome,
     Plan,
-    Proof,
     Ref,
     Server,
-    Session,
     Step,
 )
 from ._selection import Patterns
@@ -70,7 +68,7 @@ class Action:
         self.outcomes: list[Outcome] = []
         self.findings: list[Finding] = []
 
-    def result(self) -> t.Dict[str, t.Any]:
+    def result(self) -> dict[str, t.Any]:
         """Runs, and returns what the module returns. Raises DbFault."""
         from ._engines import open_engine
 
@@ -104,18 +102,14 @@ class Action:
         from ._run.journal import open_journal
 
         params = self.module.params
-        journal = open_journal(params["journal"], self.address, readonly=self.check)
-        try:
+        journal = open_journal(params["journal"], self.address, readonly=self.check, warn=self.module.warn)
+        with journal:
             plan = self._plan(stages, journal)
             closed = how.time_budget is not None and how.time_budget <= 0
             if self.check or closed or not any(not s.skip for s in plan.steps):
                 self.outcomes = [_foreseen(step, closed) for step in plan.steps]
             else:
                 self._apply(stages, how, journal, plan)
-        finally:
-            for warning in journal.warnings:
-                self.module.warn(warning)
-            journal.release()
 
     def _plan(self, stages: Stages, journal: Journal) -> Plan:
         """Measures and plans, in the order in which the runner will work."""
@@ -129,15 +123,16 @@ class Action:
 
     def _apply(self, stages: Stages, how: Execution, journal: Journal, plan: Plan) -> None:
         """Under the guard, and measured anew under it: another run may have done the work meanwhile."""
-        from ._run.control import Control
+        from ._run.control import Control, Registration
 
         databases = sorted({s.task.ref.database for s in plan.steps if not s.skip})
         wait = 0.0 if how.if_running != "wait" else (how.time_budget or 86400.0)
         try:
-            with Control(self.name, self.address, databases, began=self.began, execution=how) as control:
-                with stages.engine.guard(databases, wait):
-                    plan = self._plan(stages, journal)
-                    self._carry_out(stages, how, journal, plan, control)
+            registration = Registration(self.name, self.address, databases)
+            control = Control(how, started=self.began, registration=registration)
+            with control, stages.engine.guard(databases, wait):
+                plan = self._plan(stages, journal)
+                self._carry_out(stages, how, journal, plan, control)
         except Held as held:
             if how.if_running != "skip":
                 raise
@@ -147,27 +142,23 @@ class Action:
     def _carry_out(self, stages: Stages, how: Execution, journal: Journal, plan: Plan, control: Control) -> None:
         from ._run.runner import Runner
 
-        prove = stages.prover(self.name, plan)
-
-        def prove_and_tell(session: Session, step: Step) -> Proof:
-            proof = prove(session, step)
-            self.findings.extend(proof.findings)
-            return proof
-
         journal.begin_run(self.name)
         runner = Runner(
             stages.engine,
             stages.server,
             journal,
             execution=how,
-            prove=prove_and_tell,
+            prove=stages.prover(self.name, plan),
             replan=stages.replanner(self.name),
             control=control,
+            warn=self.module.warn,
         )
         self.outcomes = runner.run(plan)
-        journal.end_run("failed" if any(o.status == "failed" for o in self.outcomes) else "done")
+        self.findings += runner.findings
+        failed = any(o.status == "failed" for o in self.outcomes)
+        journal.end_run("stopped" if control.stopped() else "failed" if failed else "done")
 
-    def _report(self, engine: Engine, server: Server) -> t.Dict[str, t.Any]:
+    def _report(self, engine: Engine, server: Server) -> dict[str, t.Any]:
         from . import _report as report
 
         most = self.module.params["max_results"]

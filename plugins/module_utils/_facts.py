@@ -16,7 +16,7 @@ from ._records import DbFault, Engine, Execution, Finding, Measured, Operation, 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-Facts = t.Dict[str, t.Any]
+Facts = dict[str, t.Any]
 READING = {name: EXECUTION[name] for name in ("jobs", "lock_timeout", "journal", "allow_untested", "max_results")}
 OPERATIONS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate")
 SAMPLE = 10  # steps an operation in db_due: a fleet's results cost memory on the controller
@@ -34,8 +34,8 @@ def _facts_module(spec: t.Mapping[str, t.Any], gather: t.Callable[[AnsibleModule
 
 
 def _look(
-    module: AnsibleModule, asked: t.Mapping[str, t.Tuple[Operation, t.Any]], how: Execution, memory: bool
-) -> t.Tuple[Engine, Measured, t.Dict[str, Plan]]:
+    module: AnsibleModule, asked: t.Mapping[str, tuple[Operation, t.Any]], how: Execution, memory: bool
+) -> tuple[Engine, Measured, dict[str, Plan]]:
     from ._engines import open_engine
 
     engine = open_engine(module.params, how)
@@ -62,16 +62,11 @@ def _look(
     return engine, measured, plans
 
 
-def _remembered(module: AnsibleModule, address: str) -> t.Tuple[Memory, t.Mapping[str, float]]:
+def _remembered(module: AnsibleModule, address: str) -> tuple[Memory, t.Mapping[str, float]]:
     from ._run.journal import open_journal
 
-    journal = open_journal(module.params["journal"], address, readonly=True)
-    try:
+    with open_journal(module.params["journal"], address, readonly=True, warn=module.warn) as journal:
         return Memory(journal.past(), journal.overdue()), journal.rates()
-    finally:
-        for warning in journal.warnings:
-            module.warn(warning)
-        journal.release()
 
 
 # ---- db_bloat_facts --------------------------------------------------------------------------------------------------
@@ -87,9 +82,7 @@ def bloat_module() -> None:
         policy = bloat.policy(module.params)
         engine, measured, plans = _look(module, {"bloat": (bloat, policy)}, execution(module.params), False)
         server, most = measured.server, module.params["max_results"]
-        objects = sorted(
-            bloat.selected(policy, measured), key=lambda x: x.bloat.bytes if x.bloat else -1, reverse=True
-        )
+        objects = sorted(bloat.selected(policy, measured), key=lambda x: x.bloat.bytes if x.bloat else -1, reverse=True)
         rows = [table_result(x, policy.bloat_percent) for x in objects]
         fact = {
             "engine": server.engine,
@@ -112,7 +105,7 @@ def bloat_module() -> None:
 # ---- db_assess_facts -------------------------------------------------------------------------------------------------
 
 
-def assess_options() -> t.Dict[str, t.Any]:
+def assess_options() -> dict[str, t.Any]:
     """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
     from ._operations import preflight, vacuum
 
@@ -130,7 +123,7 @@ def assess_module() -> None:
 
         began, params = time.monotonic(), module.params
         how = execution(params)
-        planners: t.Dict[str, t.Any] = {"vacuum": vacuum, "preflight": preflight}
+        planners: dict[str, t.Any] = {"vacuum": vacuum, "preflight": preflight}
         shared = {name: params[name] for name in SELECTION}
         asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items() if params[n] is not None}
         engine, measured, plans = _look(module, asked, how, True)

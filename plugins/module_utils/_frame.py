@@ -28,7 +28,7 @@ from ._records import (
 )
 from ._selection import Patterns
 
-Asked = t.Mapping[str, t.Tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
+Asked = t.Mapping[str, tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
 
 
 class Memory(t.NamedTuple):
@@ -61,7 +61,7 @@ class Stages:
         again = {d.name: d for d in self._look([i for i in self.chosen if i.name in doubtful], wants)}
         return measured._replace(databases=tuple(_overlay(d, again.get(d.name)) for d in measured.databases))
 
-    def plans(self, memory: Memory) -> t.Tuple[Measured, t.Dict[str, Plan]]:
+    def plans(self, memory: Memory) -> tuple[Measured, dict[str, Plan]]:
         """Every planner's plan. Steps that a limit would stop now are planned again as skipped, with the reason."""
         measured = self.measure(memory)
         plans = self._plan(measured)
@@ -71,7 +71,7 @@ class Stages:
             plans = self._plan(measured)
         return measured, plans
 
-    def _plan(self, measured: Measured) -> t.Dict[str, Plan]:
+    def _plan(self, measured: Measured) -> dict[str, Plan]:
         out = {}
         for name, (operation, policy) in self.asked.items():
             plan = operation.plan(policy, measured)
@@ -94,7 +94,7 @@ class Stages:
             raise faults[0]  # nothing could be looked at: that is no finding, that is a failure
         return [_unreadable(i, f) if isinstance(f, DbFault) else f for i, f in zip(infos, found)]
 
-    def _look_at(self, info: DatabaseInfo, wants: Wants) -> t.Union[Database, DbFault]:
+    def _look_at(self, info: DatabaseInfo, wants: Wants) -> Database | DbFault:
         try:
             with self.engine.session(info.name) as session:
                 return self.engine.measure(session, wants, self.server)._replace(system=info.system)
@@ -103,11 +103,11 @@ class Stages:
         except DbFault as fault:
             return fault
 
-    def _blocked(self, plans: t.Mapping[str, Plan]) -> t.Dict[Key, str]:
+    def _blocked(self, plans: t.Mapping[str, Plan]) -> dict[Key, str]:
         """Which steps a limit of the kind `skip` would stop at this moment: check mode must say so, too."""
         from ._run.limits import breach
 
-        limited: t.Dict[str, list[Step]] = {}
+        limited: dict[str, list[Step]] = {}
         for plan in plans.values():
             for step in plan.steps:
                 if not step.skip and any(x.otherwise == "skip" for x in step.limits):
@@ -141,11 +141,11 @@ class Stages:
 
         return prove
 
-    def replanner(self, name: str) -> t.Callable[[Session, Step], t.Optional[Step]]:
+    def replanner(self, name: str) -> t.Callable[[Session, Step], Step | None]:
         """The planner asked again before a projected step starts; None: it is due no more."""
         operation, policy = self.asked[name]
 
-        def replan(session: Session, step: Step) -> t.Optional[Step]:
+        def replan(session: Session, step: Step) -> Step | None:
             new = operation.plan(policy, self._again(session, step.task.ref, operation, policy))
             return next((s for s in new.steps if s.key == step.key), None)
 
@@ -162,7 +162,7 @@ class Stages:
         return measured
 
 
-def _overlay(database: Database, closer: t.Optional[Database]) -> Database:
+def _overlay(database: Database, closer: Database | None) -> Database:
     """The second look takes the place of the first, object by object."""
     if closer is None:
         return database
@@ -175,7 +175,7 @@ def _unreadable(info: DatabaseInfo, fault: DbFault) -> Database:
     return Database(info.name, system=info.system, findings=(finding,))
 
 
-def choose(server: Server, databases: Patterns, wants: Wants) -> t.Tuple[list[DatabaseInfo], list[Finding]]:
+def choose(server: Server, databases: Patterns, wants: Wants) -> tuple[list[DatabaseInfo], list[Finding]]:
     """The databases to look at. Raises BadInput for a named database that is not there."""
     names = {info.name for info in server.databases}
     missing = [name for name in databases.literal if name not in names]

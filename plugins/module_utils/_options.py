@@ -10,7 +10,7 @@ import typing as t
 from ._records import BadInput, Execution
 from ._units import duration, size
 
-Spec = t.Dict[str, t.Dict[str, t.Any]]
+Spec = dict[str, dict[str, t.Any]]
 
 CONNECTION: Spec = {
     "engine": {"type": "str", "required": True, "choices": ["postgresql", "mysql", "mariadb", "sqlite"]},
@@ -86,7 +86,7 @@ def execution(params: t.Mapping[str, t.Any]) -> Execution:
     )
 
 
-def _seconds(params: t.Mapping[str, t.Any], name: str) -> t.Optional[float]:
+def _seconds(params: t.Mapping[str, t.Any], name: str) -> float | None:
     return None if params.get(name) is None else duration(params[name], name)
 
 

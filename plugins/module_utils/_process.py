@@ -38,18 +38,18 @@ class Program:
             errors="replace",
             start_new_session=True,
         )
-        self._read: t.List[str] = ["", ""]
+        self._read: list[str] = ["", ""]
         pipes = (self._child.stdout, self._child.stderr)
         self._readers = [threading.Thread(target=self._drain, args=(n, p), daemon=True) for n, p in enumerate(pipes)]
         for reader in self._readers:
             reader.start()
 
-    def _drain(self, number: int, pipe: t.Optional[t.IO[str]]) -> None:
+    def _drain(self, number: int, pipe: t.IO[str] | None) -> None:
         if pipe:
             with pipe:
                 self._read[number] = pipe.read()
 
-    def wait(self, seconds: float) -> t.Optional[Completed]:
+    def wait(self, seconds: float) -> Completed | None:
         """What it said, once it has ended; None while it runs."""
         try:
             code = self._child.wait(seconds)

@@ -26,7 +26,7 @@ class Ref(t.NamedTuple):
         return f"{name} partition {self.partition}" if self.partition else name
 
 
-Key = t.Tuple[str, Ref]  # (kind of step, object): identifies a step across check mode, runs and the journal
+Key = tuple[str, Ref]  # (kind of step, object): identifies a step across check mode, runs and the journal
 
 
 # ---- measured --------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ class Dead(t.NamedTuple):
 
     rows: int
     percent: float  # of live and dead rows together
-    removable: t.Optional[int] = None  # when something pins the horizon: how many of them a vacuum could remove now
+    removable: int | None = None  # when something pins the horizon: how many of them a vacuum could remove now
 
 
 class Bloat(t.NamedTuple):
@@ -61,15 +61,15 @@ class Table(t.NamedTuple):
     bytes: int = 0  # own storage with out-of-line values, without indexes
     total_bytes: int = 0  # with its indexes
     rows: int = 0
-    dead: t.Optional[Dead] = None
-    inserted: t.Optional[int] = None  # rows since the last vacuum
-    insert_limit: t.Optional[float] = None  # the server's own threshold for `inserted`; None: it has none
-    changed: t.Optional[int] = None  # rows since the last analyze
-    analyzed: t.Optional[datetime] = None
+    dead: Dead | None = None
+    inserted: int | None = None  # rows since the last vacuum
+    insert_limit: float | None = None  # the server's own threshold for `inserted`; None: it has none
+    changed: int | None = None  # rows since the last analyze
+    analyzed: datetime | None = None
     missing_statistics: str = ""  # what the optimizer has no statistics for: "the table", "column a", …
-    freeze_percent: t.Optional[float] = None  # of the age at which the server freezes by force
+    freeze_percent: float | None = None  # of the age at which the server freezes by force
     freeze_floor: float = 0.0  # freezing cannot get below this: the age of what pins the horizon, in the same percent
-    bloat: t.Optional[Bloat] = None
+    bloat: Bloat | None = None
     own: t.Mapping[str, float] = {}  # the object's own settings that override the policy's field of that name
     lacks: t.Mapping[str, str] = {}  # capability -> why it is not there, see CAPABILITIES
     pinned_by: str = ""  # who keeps dead rows of this table from being removed
@@ -96,18 +96,18 @@ CAPABILITIES = (
 class Activity(t.NamedTuple):
     """Who is at work on the server, as far as the login may see."""
 
-    oldest_seconds: t.Optional[float] = None  # of the longest open transaction that is not ours
+    oldest_seconds: float | None = None  # of the longest open transaction that is not ours
     oldest_who: str = ""
-    connections: t.Optional[int] = None
-    max_connections: t.Optional[int] = None
+    connections: int | None = None
+    max_connections: int | None = None
 
 
 class Space(t.NamedTuple):
     """A file system of the server: `free` and `total` bytes, None when they cannot be read from where we run."""
 
     name: str  # data, wal, tmp, tablespace NAME, the file
-    free: t.Optional[int] = None
-    total: t.Optional[int] = None
+    free: int | None = None
+    total: int | None = None
 
 
 class Leftover(t.NamedTuple):
@@ -128,7 +128,7 @@ class Finding(t.NamedTuple):
     code: str
     ref: Ref
     message: str
-    cure: t.Optional["Task"] = None  # a task that nobody carries out; the engine spells it as the fix
+    cure: Task | None = None  # a task that nobody carries out; the engine spells it as the fix
     fix: str = ""  # where no task fits: a statement or an action in words
 
 
@@ -136,10 +136,10 @@ class DatabaseInfo(t.NamedTuple):
     """A database as the server lists it, before anybody connected to it."""
 
     name: str
-    bytes: t.Optional[int] = None
+    bytes: int | None = None
     system: bool = False  # templates and the server's own: looked at for transaction-id age only
     why_not: str = ""  # why it cannot be connected to
-    freeze_percent: t.Optional[float] = None
+    freeze_percent: float | None = None
 
 
 class Server(t.NamedTuple):
@@ -164,7 +164,7 @@ class Database(t.NamedTuple):
     leftovers: tuple[Leftover, ...] = ()
     findings: tuple[Finding, ...] = ()
     lacks: t.Mapping[str, str] = {}
-    activity: t.Optional[Activity] = None  # when asked for
+    activity: Activity | None = None  # when asked for
     spaces: tuple[Space, ...] = ()  # when activity was asked for
 
 
@@ -196,12 +196,12 @@ class Wants(t.NamedTuple):
     indexes: bool = False  # indexes as Table(kind="index"), with their bloat when `bloat`
     leftovers: bool = False
     activity: bool = False  # open transactions, connections, free space
-    freeze_from: t.Optional[float] = None  # look into system and unselected databases from this freeze_percent on
+    freeze_from: float | None = None  # look into system and unselected databases from this freeze_percent on
     exact: tuple[Ref, ...] = ()  # second look: only where a threshold lies between low and high
-    scan_budget: t.Optional[int] = None  # bytes that exact measurement may read
+    scan_budget: int | None = None  # bytes that exact measurement may read
     only: tuple[Ref, ...] = ()  # the proof measures what was touched, nothing else
 
-    def merge(self, other: "Wants") -> "Wants":
+    def merge(self, other: Wants) -> Wants:
         smallest = [w.bloat_min_bytes for w in (self, other) if w.bloat]
         ages = [w.freeze_from for w in (self, other) if w.freeze_from is not None]
         budgets = [w.scan_budget for w in (self, other) if w.scan_budget is not None]
@@ -223,16 +223,16 @@ class Execution(t.NamedTuple):
     """The options of how to carry out, in seconds and bytes; the same for every module."""
 
     jobs: int = 2
-    time_budget: t.Optional[float] = None
+    time_budget: float | None = None
     hard_stop: bool = True
     lock_timeout: float = 1.0  # longest wait for a lock that others would queue behind
     concurrent_wait: float = 1800.0  # longest wait of work that nobody queues behind
     retries: int = 3
     if_running: str = "fail"  # fail, skip, wait
     replicas: tuple[str, ...] = ()
-    max_replica_lag: t.Optional[float] = None
+    max_replica_lag: float | None = None
     stop_file: str = ""
-    assume_free_space: t.Optional[int] = None  # where the server's free space cannot be read
+    assume_free_space: int | None = None  # where the server's free space cannot be read
 
 
 class Amount(t.NamedTuple):
@@ -243,8 +243,10 @@ class Amount(t.NamedTuple):
     seconds: float = 0.0
     written: int = 0
 
-    def plus(self, more: "Amount") -> "Amount":
-        return Amount(*(a + b for a, b in zip(self, more)))
+    def plus(self, more: Amount) -> Amount:
+        return Amount(
+            self.bytes + more.bytes, self.rows + more.rows, self.seconds + more.seconds, self.written + more.written
+        )
 
 
 class Pace(t.NamedTuple):
@@ -262,7 +264,7 @@ class Vacuum(t.NamedTuple):
     freeze: bool = False
     analyze: bool = False
     truncate: bool = True  # giving back empty pages at the end takes an exclusive lock for a moment
-    cost_delay: t.Optional[float] = None  # milliseconds
+    cost_delay: float | None = None  # milliseconds
 
     @property
     def kind(self) -> str:
@@ -339,17 +341,17 @@ class Outcome(t.NamedTuple):
     step: Step
     status: str  # planned done skipped deferred failed
     actual: Amount = Amount()
-    bytes_before: t.Optional[int] = None
-    bytes_after: t.Optional[int] = None
+    bytes_before: int | None = None
+    bytes_after: int | None = None
     changed: bool = False  # deferred or failed steps may have changed something: they say so
-    proven: t.Optional[bool] = None  # the planner, shown the new measurement, asks for it no more
+    proven: bool | None = None  # the planner, shown the new measurement, asks for it no more
     error: str = ""
     attempts: int = 1
 
 
 class Proof(t.NamedTuple):
     proven: bool
-    bytes_after: t.Optional[int] = None
+    bytes_after: int | None = None
     findings: tuple[Finding, ...] = ()
 
 
@@ -357,10 +359,10 @@ class Proof(t.NamedTuple):
 
 
 class Tick(t.NamedTuple):
-    """What was done since the last tick. With a cursor all is committed: the runner may stop here and go on another night."""
+    """What was done since the last tick. With a cursor all is committed: the runner may stop here, to go on later."""
 
     amount: Amount = Amount()
-    cursor: t.Optional[str] = None  # opaque to the runner
+    cursor: str | None = None  # opaque to the runner
     owns: str = ""  # journaled before the act goes on: wreckage that the next run may remove
 
 
@@ -391,13 +393,13 @@ class Engine(t.Protocol):
     def measure(self, session: t.Any, wants: Wants, server: Server) -> Database:
         """Reads what `wants` asks for of the session's database, and no more. Only reads."""
 
-    def gauge(self, session: t.Any, name: str, step: Step) -> t.Optional[float]:
+    def gauge(self, session: t.Any, name: str, step: Step) -> float | None:
         """A reading for a Limit, or None when it cannot be known."""
 
     def spell(self, task: Task, server: Server) -> t.Sequence[str]:
         """The words of a task: what check mode shows."""
 
-    def carry_out(self, session: t.Any, task: Task, server: Server, cursor: t.Optional[str]) -> Work:
+    def carry_out(self, session: t.Any, task: Task, server: Server, cursor: str | None) -> Work:
         """And what runs, by the same words. Raises Busy, Gone, Refused; closing the generator cleans up."""
 
     def guard(self, databases: t.Sequence[str], wait: float) -> t.ContextManager[None]:

@@ -10,7 +10,7 @@ import typing as t
 from ._records import Database, Engine, Finding, Outcome, Server, Table
 from ._units import say_bytes
 
-Result = t.Dict[str, t.Any]
+Result = dict[str, t.Any]
 
 
 def server_facts(server: Server) -> Result:

@@ -56,7 +56,7 @@ def say_seconds(value: float) -> str:
     number = max(0.0, float(value))
     if number < 10:
         return f"{number:.2f} s"
-    whole = int(round(number))
+    whole = round(number)
     for unit, factor, below, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= factor:
             rest = whole % factor // smaller

@@ -18,10 +18,10 @@ class Window(t.NamedTuple):
     text: str
     opens: int  # minutes after midnight
     closes: int
-    zone: t.Optional[tzinfo]
+    zone: tzinfo | None
 
     def left(self, now: datetime) -> float:
-        """Seconds until the window closes; 0 when it is not open. A night that skips or repeats an hour counts right."""
+        """Seconds until the window closes, 0 when it is not open; right in a night that skips or repeats an hour."""
         here = now.astimezone(self.zone or timezone.utc)
         for day in (here.date() - timedelta(days=1), here.date()):
             start, end = (self._moment(day, minutes) for minutes in (self.opens, self.closes))
@@ -39,7 +39,7 @@ class Window(t.NamedTuple):
         return wall.astimezone(timezone.utc)
 
 
-def window(text: str, zone: t.Optional[str]) -> Window:
+def window(text: str, zone: str | None) -> Window:
     """`22:00-06:00`, in the named time zone (`Europe/Berlin`) or in UTC. Raises BadInput."""
     found = _TIMES.match(text)
     hours = [int(n) for n in found.groups()] if found else []
@@ -51,7 +51,7 @@ def window(text: str, zone: t.Optional[str]) -> Window:
     return Window(text.strip(), opens, closes, _zone(zone))
 
 
-def _zone(name: t.Optional[str]) -> t.Optional[tzinfo]:
+def _zone(name: str | None) -> tzinfo | None:
     if not name or name.upper() == "UTC":
         return None
     from zoneinfo import ZoneInfo

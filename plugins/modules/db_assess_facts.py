@@ -10,8 +10,8 @@ module: db_assess_facts
 short_description: Measures a server once and says which maintenance is due
 version_added: 0.1.0
 description:
-  - One measurement, and the planner of every operation that is asked for. Operations that are not asked for are not assessed,
-    and not due.
+  - One measurement, and the planner of every operation that is asked for. Operations that are not asked for are not
+    assessed, and not due.
   - It only reads. The playbooks start with it and run no other module on a host where nothing is due.
 author:
   - The dbfleet.maintenance contributors (@dbfleet)
@@ -42,8 +42,8 @@ options:
         default: 1h
       min_free_percent:
         description:
-          - Maintenance must not start when less than this share of a file system of the server is free. What cannot be read from
-            where the module runs is not judged.
+          - Maintenance must not start when less than this share of a file system of the server is free. What cannot
+            be read from where the module runs is not judged.
         type: float
         default: 10.0
       max_connections_percent:
@@ -106,7 +106,8 @@ ansible_facts:
           description: Whether maintenance may start (C(ok)), and what stops it (C(stopped_by)).
           type: dict
         vacuum:
-          description: C(due), the number of steps, expected bytes, rows and seconds, and about ten of the steps (C(sample)).
+          description:
+            - C(due), the number of steps, expected bytes, rows and seconds, and about ten of the steps (C(sample)).
           type: dict
         reindex:
           description: As for vacuum.
@@ -124,7 +125,8 @@ ansible_facts:
           description: As for vacuum.
           type: dict
         findings:
-          description: What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
+          description:
+            - What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
           type: list
           elements: dict
         seconds:

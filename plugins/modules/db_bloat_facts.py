@@ -10,8 +10,9 @@ module: db_bloat_facts
 short_description: Measures how much space of tables and files a rebuild would give back
 version_added: 0.1.0
 description:
-  - Estimates the bloat of every selected table, with the interval in which the truth is expected and the method used. Where the
-    interval straddles O(bloat_percent) it looks closer, as far as the server has the means and O(scan_budget) allows.
+  - Estimates the bloat of every selected table, with the interval in which the truth is expected and the method used.
+    Where the interval straddles O(bloat_percent) it looks closer, as far as the server has the means and
+    O(scan_budget) allows.
   - PostgreSQL is estimated from the catalogs, InnoDB from file size and sampled rows, SQLite exactly from its pages
     where the dbstat table is compiled in, else from its list of free pages.
 author:
@@ -24,8 +25,8 @@ extends_documentation_fragment:
 options:
   method:
     description:
-      - V(auto) estimates, and looks closer where the threshold lies inside the interval. V(estimate) never looks closer,
-        V(exact) always does.
+      - V(auto) estimates, and looks closer where the threshold lies inside the interval. V(estimate) never looks
+        closer, V(exact) always does.
     type: str
     choices: [auto, estimate, exact]
     default: auto
@@ -83,7 +84,8 @@ ansible_facts:
           description: Totals of each database; C(unknown) counts what could not be estimated.
           type: dict
         findings:
-          description: What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
+          description:
+            - What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
           type: list
           elements: dict
         summary:

@@ -10,11 +10,11 @@ module: db_vacuum
 short_description: Vacuums, analyzes, freezes and reclaims what measurement shows is due
 version_added: 0.1.0
 description:
-  - Measures every selected table, plans what is due by the thresholds given here, carries it out worst first, and measures
-    again to prove it.
-  - PostgreSQL is vacuumed by dead rows, by inserts and by the age of transaction ids, and analyzed where statistics are stale
-    or missing. MySQL, MariaDB and SQLite are analyzed where statistics are stale. Space is given back to the file system on
-    all of them where a table is bloated and there is a means that does not lock writers out.
+  - Measures every selected table, plans what is due by the thresholds given here, carries it out worst first, and
+    measures again to prove it.
+  - PostgreSQL is vacuumed by dead rows, by inserts and by the age of transaction ids, and analyzed where statistics
+    are stale or missing. MySQL, MariaDB and SQLite are analyzed where statistics are stale. Space is given back to
+    the file system on all of them where a table is bloated and there is a means that does not lock writers out.
   - What is not due is left alone. A second run changes nothing.
 author:
   - The dbfleet.maintenance contributors (@dbfleet)
@@ -113,7 +113,8 @@ ansible_facts:
               description: Why it was skipped, deferred or failed.
               type: str
         findings:
-          description: What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
+          description:
+            - What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
           type: list
           elements: dict
         summary:

@@ -22,7 +22,7 @@ OPTIONS: dict[str, t.Any] = {
 
 
 class Policy(t.NamedTuple):
-    window: t.Optional[Window]
+    window: Window | None
     max_transaction_age: float
     min_free_percent: float
     max_connections_percent: float

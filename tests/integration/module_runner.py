@@ -1,0 +1,130 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A module run as a process of its own, without Ansible's packing around it: arguments on standard input."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MODULES = "ansible_collections.dbfleet.maintenance.plugins.modules"
+
+
+class Ran(NamedTuple):
+    """What a module said."""
+
+    code: int
+    result: dict[str, Any]
+    text: str
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.result["changed"])
+
+    def fact(self) -> dict[str, Any]:
+        """The one fact that it returned."""
+        (found,) = self.result["ansible_facts"].values()
+        return dict(found)
+
+    def steps(self) -> list[tuple[str, str, str]]:
+        """Database, object and kind of every step."""
+        return [(s["database"], s["object"], s["kind"]) for s in self.fact()["steps"]]
+
+    def statements(self, *statuses: str) -> list[str]:
+        """What the steps of these statuses execute, all steps without any."""
+        found = [s for s in self.fact()["steps"] if not statuses or s["status"] in statuses]
+        return [statement for step in found for statement in step["statements"]]
+
+    def codes(self) -> set[str]:
+        """The codes of the findings."""
+        return {f["code"] for f in self.fact()["findings"]}
+
+
+class Running:
+    """A module under way: for what has to happen meanwhile."""
+
+    def __init__(self, name: str, options: Mapping[str, Any], *, check: bool, diff: bool, python: str) -> None:
+        self._child = subprocess.Popen(
+            [python, "-m", "tests.integration.module_runner", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+        settings = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
+        self._words = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, **settings}})
+        if self._child.stdin:
+            self._child.stdin.write(self._words)
+            self._child.stdin.close()
+            self._child.stdin = None
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def send(self, sign: signal.Signals) -> None:
+        self._child.send_signal(sign)
+
+    def poll(self) -> int | None:
+        return self._child.poll()
+
+    def wait(self, timeout: float = 300) -> Ran:
+        """The end of it, however it comes."""
+        try:
+            out, err = self._child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            out, err = self._child.communicate()
+            raise AssertionError(f"did not end in {timeout} s: {out[-2000:]}{err[-2000:]}") from None
+        try:
+            result = json.loads(out.strip().splitlines()[-1]) if out.strip() else {}
+        except ValueError:
+            raise AssertionError(f"not a result: {out[-3000:]}{err[-3000:]}") from None
+        return Ran(self._child.returncode, result, out + err)
+
+
+def start(
+    name: str, options: Mapping[str, Any], *, check: bool = False, diff: bool = False, python: str = sys.executable
+) -> Running:
+    """Starts a module and does not wait."""
+    return Running(name, options, check=check, diff=diff, python=python)
+
+
+def run(name: str, options: Mapping[str, Any], *, check: bool = False, fails: bool = False, **more: Any) -> Ran:
+    """Runs a module to its end. It must succeed, or with `fails` must not."""
+    ran = start(name, options, check=check, **more).wait()
+    if bool(ran.result.get("failed", ran.code != 0)) != fails:
+        raise AssertionError(f"{name} {'succeeded' if fails else 'failed'}: {ran.text[-4000:]}")
+    return ran
+
+
+def until(condition: Any, seconds: float = 30, what: str = "the condition") -> None:
+    """Waits for something that must happen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come true in {seconds} s")
+        time.sleep(0.02)
+
+
+def main() -> None:
+    from ansible.module_utils import basic
+
+    basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
+    basic._ANSIBLE_PROFILE = "legacy"
+    runpy.run_module(f"{MODULES}.{sys.argv[1]}", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
