@@ -10,6 +10,14 @@ import typing as t
 from .._records import Engine, Limit, Session, Step
 from .._units import say_bytes, say_seconds
 
+NAMES = {
+    "disk_missing": "disk space missing for it:",
+    "wal_missing": "space missing for its WAL or binlog:",
+    "tmp_missing": "temporary space missing for it:",
+    "oldest_snapshot": "the oldest snapshot's age is",
+    "replica_lag": "the lag of the replicas is",
+}
+
 
 def breach(engine: Engine, session: Session, step: Step, *, otherwise: str = "") -> str:
     """The first broken limit in words, or nothing; of one kind (`wait` or `skip`) where `otherwise` names it."""
@@ -27,7 +35,7 @@ def reading(engine: Engine, session: Session, step: Step, limit: Limit) -> str:
     if value is not None and value <= limit.worst:
         return ""
     unit: t.Callable[[float], str] = say_bytes if limit.gauge.endswith("_missing") else say_seconds
-    name = limit.gauge.replace("_", " ")
+    name = NAMES.get(limit.gauge, limit.gauge.replace("_", " "))
     if value is None:
-        return f"{name} is unknown, and unknown is too much (limit {unit(limit.worst)})"
-    return f"{name} is {unit(value)}, over the limit of {unit(limit.worst)}"
+        return f"{name} unknown, and unknown is too much (limit {unit(limit.worst)})"
+    return f"{name} {unit(value)}, over the limit of {unit(limit.worst)}"

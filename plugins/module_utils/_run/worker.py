@@ -16,7 +16,6 @@ from .._records import (
     DbFault,
     Engine,
     Gone,
-    Limit,
     Pace,
     Proof,
     Refused,
@@ -26,8 +25,9 @@ from .._records import (
     Tick,
     Work,
 )
-from .._units import say_bytes, say_seconds
+from .._units import say_seconds
 from .control import Control
+from .limits import reading
 
 FIRST_PACE = Pace(1000, 0.2)
 MOST_ROWS = 1_000_000
@@ -116,7 +116,7 @@ class Worker:
             if not again.expected.seconds:
                 again = again._replace(expected=again.expected._replace(seconds=job.step.expected.seconds))
             job.step = again
-        barred = self._barred(job, session, job.step.limits)
+        barred = self._barred(job, session)
         if barred:
             return barred
         why = self.control.ending()
@@ -172,18 +172,17 @@ class Worker:
             return Verdict("deferred", why)
         if tick.cursor is None:
             return None
-        barred = self._barred(job, session, job.step.limits)
+        barred = self._barred(job, session)
         return barred and barred._replace(status="deferred")
 
-    def _barred(self, job: Job, session: Session, limits: t.Sequence[Limit]) -> Verdict | None:
+    def _barred(self, job: Job, session: Session) -> Verdict | None:
         """None when every limit holds, now or after a wait; unknown is too much."""
-        for limit in limits:
+        for limit in job.step.limits:
             pause, began = POLL_FIRST, time.monotonic()
             while True:
-                reading = self.engine.gauge(session, limit.gauge, job.step)
-                if reading is not None and reading <= limit.worst:
+                said = reading(self.engine, session, job.step, limit)
+                if not said:
                     break
-                said = _say(limit, reading)
                 if limit.otherwise == "skip":
                     return Verdict("skipped", said)
                 why = self.control.stopped() or (self.control.spent() and "the time budget ended")
@@ -223,12 +222,3 @@ def _adapted(pace: Pace, tick: Tick) -> Pace:
         return pace
     factor = min(2.0, max(0.5, pace.seconds / tick.amount.seconds))
     return pace._replace(rows=min(MOST_ROWS, max(1, int(pace.rows * factor))))
-
-
-def _say(limit: Limit, reading: float | None) -> str:
-    """The gauge, its reading and the limit in words."""
-    unit: t.Callable[[float], str] = say_bytes if limit.gauge.endswith("_missing") else say_seconds
-    name = limit.gauge.replace("_", " ")
-    if reading is None:
-        return f"{name} is unknown, and unknown is too much (limit {unit(limit.worst)})"
-    return f"{name} is {unit(reading)}, over the limit of {unit(limit.worst)}"
