@@ -26,7 +26,7 @@ from ._records import (
     Step,
     Wants,
 )
-from ._selection import Patterns
+from ._selection import Patterns, names_of
 
 Asked = t.Mapping[str, tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
 
@@ -75,7 +75,7 @@ class Stages:
         out = {}
         for name, (operation, policy) in self.asked.items():
             plan = operation.plan(policy, measured)
-            out[name] = plan._replace(findings=(*self.findings, *plan.findings))
+            out[name] = plan._replace(findings=(*self.findings, *plan.findings, *_unknown_tables(policy, measured)))
         return out
 
     def _measured(self, databases: t.Sequence[Database], memory: Memory) -> Measured:
@@ -114,11 +114,12 @@ class Stages:
                     limited.setdefault(step.task.ref.database, []).append(step)
         blocked = {}
         for database, steps in limited.items():
-            with self.engine.session(database) as session:
-                for step in steps:
-                    why = breach(self.engine, session, step, otherwise="skip")
-                    if why:
-                        blocked[step.key] = why
+            try:
+                with self.engine.session(database) as session:
+                    found = {step.key: breach(self.engine, session, step, otherwise="skip") for step in steps}
+            except DbFault as fault:  # the database went away meanwhile: none of its limits can be known
+                found = {step.key: str(fault) for step in steps}
+            blocked.update({key: why for key, why in found.items() if why})
         return blocked
 
     def prover(self, name: str, plan: Plan) -> t.Callable[[Session, Step], Proof]:
@@ -168,6 +169,19 @@ def _overlay(database: Database, closer: Database | None) -> Database:
         return database
     exact = {table.ref: table for table in closer.tables}
     return database._replace(tables=tuple(exact.get(table.ref, table) for table in database.tables))
+
+
+def _unknown_tables(policy: t.Any, measured: Measured) -> list[Finding]:
+    """Tables that were named, and are in none of the databases: a typing error that would else do nothing, silently."""
+    named = getattr(getattr(policy, "tables", None), "literal", ())
+    if not named:
+        return []
+    there = {name for d in measured.databases for table in d.tables for name in names_of(table.ref)}
+    return [
+        Finding(2, "no_such_table", Ref(""), f"tables: no selected database has a table {name}")
+        for name in named
+        if name not in there
+    ]
 
 
 def _unreadable(info: DatabaseInfo, fault: DbFault) -> Database:
