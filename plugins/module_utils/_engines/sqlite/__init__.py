@@ -1,0 +1,116 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The SQLite engine: files as databases. Thin: each room beside this file knows its own matter. No threshold."""
+
+from __future__ import annotations
+
+import sqlite3
+import typing as t
+from contextlib import contextmanager
+from datetime import datetime
+
+from ..._records import (
+    Database,
+    DatabaseInfo,
+    DbFault,
+    Execution,
+    MissingMeans,
+    Refused,
+    Server,
+    Step,
+    Task,
+    Wants,
+    Work,
+)
+from . import guard, maintenance
+from .catalog import Header, header
+from .connection import Session
+from .files import Selection, on_disk
+from .measure import measure
+
+_LACKS = {
+    "vacuum": "SQLite keeps no dead rows: a deleted row's space is reused at once",
+    "freeze": "SQLite has no transaction ids",
+    "cost delay": "SQLite cannot be slowed down",
+}
+
+
+class SQLite:
+    """Every file that the option `databases` asks for. Raises BadInput, MissingMeans."""
+
+    selects = True
+    one_writer = True
+
+    def __init__(self, params: t.Mapping[str, t.Any], execution: Execution) -> None:
+        if sqlite3.sqlite_version_info < (3, 34):
+            cure = "Use a Python that is built with SQLite 3.34 or newer (ansible_python_interpreter)"
+            raise MissingMeans(f"SQLite {sqlite3.sqlite_version} is too old", cure=cure)
+        self.selection = Selection(params.get("databases") or [])
+        self.execution = execution
+        self._sessions: set[Session] = set()
+
+    def greet(self) -> Server:
+        """Finds the files and looks into each. Raises BadInput for a named file that is not there."""
+        import socket
+
+        found = self.selection.find()
+        heads: dict[str, Header] = {}
+        infos = [self._info(path, heads) for path in found.paths]
+        return Server(
+            engine="sqlite",
+            version=sqlite3.sqlite_version,
+            number=sqlite3.sqlite_version_info,
+            address=f"sqlite on {socket.gethostname()}",
+            role="primary",
+            now=datetime.now().astimezone(),
+            databases=tuple(infos),
+            lacks=_LACKS,
+            settings={"files": heads},
+            findings=found.findings,
+        )
+
+    def _info(self, path: str, heads: dict[str, Header]) -> DatabaseInfo:
+        """A file that cannot be read keeps nobody from the others."""
+        try:
+            with self.session(path) as session:
+                heads[path] = session.read(header)
+        except Refused as fault:
+            if "readonly" not in fault.cause:
+                return DatabaseInfo(path, on_disk(path), why_not=_why(fault))
+        except DbFault as fault:
+            return DatabaseInfo(path, on_disk(path), why_not=_why(fault))
+        return DatabaseInfo(path, on_disk(path))
+
+    @contextmanager
+    def session(self, database: str) -> t.Iterator[Session]:
+        session = Session(database, self.execution.lock_timeout)
+        self._sessions.add(session)
+        try:
+            yield session
+        finally:
+            self._sessions.discard(session)
+            session.close()
+
+    def measure(self, session: Session, wants: Wants, server: Server) -> Database:
+        return measure(session, wants, server)
+
+    def gauge(self, session: Session, name: str, step: Step) -> float | None:
+        return maintenance.gauge(session, name, step)
+
+    def spell(self, task: Task, server: Server) -> t.Sequence[str]:
+        return maintenance.spell(task, server)
+
+    def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:
+        return maintenance.carry_out(session, task, server, cursor)
+
+    def guard(self, databases: t.Sequence[str], wait: float) -> t.ContextManager[None]:
+        return guard.guard(databases, wait)
+
+    def close(self) -> None:
+        for session in list(self._sessions):
+            session.close()
+
+
+def _why(fault: DbFault) -> str:
+    return fault.cause + (f". {fault.cure}" if fault.cure else "")

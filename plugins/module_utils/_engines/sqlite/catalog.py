@@ -1,0 +1,154 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the catalog says: the file's header, tables, their indexes and statistics. Only reads; no threshold."""
+
+from __future__ import annotations
+
+import sqlite3
+import typing as t
+
+from .connection import Way
+
+# Tables that a virtual table keeps for itself: FTS3, FTS4, FTS5, R*Tree. SQLite has ANALYZE pass over none of them,
+# though nobody's queries profit. `pragma_table_list` names them only from 3.37 on.
+_SHADOWS = ("content", "segments", "segdir", "docsize", "stat", "data", "idx", "config", "node", "parent", "rowid")
+
+_TABLES = """
+SELECT name, rootpage, tbl_name FROM main.sqlite_schema WHERE type = 'table'
+"""
+_INDEXES = """
+SELECT m.name, i.name, i.origin, i.partial,
+       EXISTS (SELECT 1 FROM main.sqlite_schema AS s WHERE s.type = 'index' AND s.name = i.name) AS stored
+  FROM main.sqlite_schema AS m, pragma_index_list(m.name, 'main') AS i
+ WHERE m.type = 'table' AND m.rootpage > 0
+"""
+_FOREIGN_COLLATIONS = """
+SELECT DISTINCT m.tbl_name, x.coll
+  FROM main.sqlite_schema AS m, pragma_index_xinfo(m.name, 'main') AS x
+ WHERE m.type = 'index' AND x.coll IS NOT NULL
+   AND x.coll COLLATE NOCASE NOT IN (SELECT name FROM pragma_collation_list)
+"""
+
+
+class Header(t.NamedTuple):
+    """What the words of a task depend on, and the file's size in pages."""
+
+    page_size: int = 4096
+    pages: int = 0
+    free: int = 0  # pages on the freelist
+    auto_vacuum: int = 0  # 0 none, 1 full, 2 incremental
+    wal: bool = False
+
+    @property
+    def bytes(self) -> int:
+        return self.pages * self.page_size
+
+
+class Index(t.NamedTuple):
+    name: str  # as dbstat names it
+    known_as: str  # as sqlite_stat1 names it
+    partial: bool
+
+
+class TableInfo(t.NamedTuple):
+    name: str
+    indexes: tuple[Index, ...] = ()
+    clustered: bool = False  # WITHOUT ROWID: the rows live in the tree of the primary key
+    parts: tuple[str, ...] = ()  # trees that hold its data: its own, or a virtual table's shadow tables
+    foreign: tuple[str, ...] = ()  # collations of its indexes that only the application has
+    virtual: bool = False
+
+
+def header(db: sqlite3.Connection, way: Way) -> Header:
+    """Page counts include what the write-ahead log has."""
+    size, pages, free, auto = (
+        _one(db, f"PRAGMA main.{name}") for name in ("page_size", "page_count", "freelist_count", "auto_vacuum")
+    )
+    return Header(size, pages, free, auto, way.wal)
+
+
+def header_of(first: bytes) -> Header:
+    """The same out of a file's first 100 bytes: https://sqlite.org/fileformat.html#the_database_header."""
+    at = {offset: int.from_bytes(first[offset : offset + 4], "big") for offset in (28, 36, 52, 64)}
+    size = int.from_bytes(first[16:18], "big")
+    auto = 0 if not at[52] else 2 if at[64] else 1
+    return Header(65536 if size == 1 else size, at[28], at[36], auto)
+
+
+def _one(db: sqlite3.Connection, sql: str) -> int:
+    return int(db.execute(sql).fetchone()[0])
+
+
+def tables(db: sqlite3.Connection) -> list[TableInfo]:
+    """The user's tables by name. Shadow tables are counted as parts of their virtual table."""
+    rows = db.execute(_TABLES).fetchall()
+    stored = {name for name, root, _tbl in rows if root and not name.lower().startswith("sqlite_")}
+    virtual = [name for name, root, _tbl in rows if not root]
+    owner = {f"{name}_{part}": name for name in virtual for part in _SHADOWS if f"{name}_{part}" in stored}
+    indexes: dict[str, list[Index]] = {}
+    clustered = set()
+    for table, index, origin, partial, in_schema in db.execute(_INDEXES):
+        if origin == "pk" and not in_schema:
+            clustered.add(table)  # its tree and its statistics bear the table's name
+            indexes.setdefault(table, []).append(Index("", table, partial=False))
+        else:
+            indexes.setdefault(table, []).append(Index(index, index, bool(partial)))
+    foreign: dict[str, list[str]] = {}
+    for table, collation in db.execute(_FOREIGN_COLLATIONS):
+        foreign.setdefault(table, []).append(collation)
+    found = [
+        TableInfo(name, tuple(indexes.get(name, ())), name in clustered, (name,), tuple(foreign.get(name, ())))
+        for name in stored - set(owner)
+    ]
+    for name in virtual:
+        parts = [part for part, of in owner.items() if of == name]
+        trees = tuple(tree for part in parts for tree in (part, *(i.name for i in indexes.get(part, ()) if i.name)))
+        found.append(TableInfo(name, parts=trees, virtual=True))
+    return sorted(found)
+
+
+class Statistics(t.NamedTuple):
+    """What sqlite_stat1 knows of one table."""
+
+    rows: int | None = None  # when it was analyzed
+    indexes: frozenset[str] = frozenset()
+
+
+def statistics(db: sqlite3.Connection, infos: t.Sequence[TableInfo]) -> dict[str, Statistics]:
+    """By table; nothing for tables that were never analyzed. Partial indexes count only their own rows."""
+    if not db.execute("SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_stat1'").fetchone():
+        return {}
+    partial = {i.name for info in infos for i in info.indexes if i.partial}
+    found: dict[str, Statistics] = {}
+    for table, index, stat in db.execute("SELECT tbl, idx, stat FROM main.sqlite_stat1"):
+        known = found.get(table, Statistics())
+        first = str(stat).split(" ", 1)[0]
+        if index not in partial and first.isdigit():
+            known = known._replace(rows=max(known.rows or 0, int(first)))
+        found[table] = known._replace(indexes=known.indexes | {index})
+    return found
+
+
+def missing_statistics(info: TableInfo, rows: int, known: Statistics | None) -> str:
+    """What the optimizer has no statistics for, and ANALYZE would give: it records nothing of an empty table."""
+    if not rows or not info.indexes or info.virtual:
+        return ""
+    if known is None:
+        return "the table"
+    missing = [i.known_as for i in info.indexes if not i.partial and i.known_as not in known.indexes]
+    return f"index {', '.join(missing)}" if missing else ""
+
+
+def count(db: sqlite3.Connection, table: str) -> int:
+    """Rows, by reading the smallest tree of the table."""
+    return _one(db, f"SELECT count(*) FROM main.{quoted(table)}")
+
+
+def any_row(db: sqlite3.Connection, table: str) -> bool:
+    return db.execute(f"SELECT 1 FROM main.{quoted(table)} LIMIT 1").fetchone() is not None
+
+
+def quoted(name: str) -> str:
+    """The one place where an identifier becomes SQL."""
+    return '"' + name.replace('"', '""') + '"'
