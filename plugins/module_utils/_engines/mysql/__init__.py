@@ -1,0 +1,136 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine for MySQL and MariaDB: who is asked for what. SQL stands in the files beside this one."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing as t
+
+from ..._records import Database, DbFault, Execution, Finding, Refused, Server, Step, Task, Wants, Work
+from . import activity, bloat, catalog, dictionary, greeting, guard, maintenance, replicas, space
+from .connection import Link
+from .options import driver, login
+from .privileges import Grants, read_grants
+
+# The dictionary of the whole server serves the first look at every database; a proof reads it anew.
+FRESH_SECONDS = 30.0
+Pieces = dict[str, list[dictionary.Piece]]
+
+
+class MySQL:
+    """MySQL and MariaDB behind the Engine protocol: the server says which of them it is."""
+
+    one_writer = False
+    selects = False
+
+    def __init__(self, params: t.Mapping[str, t.Any], execution: Execution) -> None:
+        driver()
+        self.login, self.execution = login(params), execution
+        self._links: list[Link] = []
+        self._lock = threading.Lock()
+        self._pieces: tuple[float, Pieces | None] = (0.0, None)
+        self._grants: Grants | None = None
+
+    def greet(self) -> Server:
+        """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect."""
+        with self.session("") as link:
+            server, self._grants = greeting.greet(link)
+        return server
+
+    @contextlib.contextmanager
+    def session(self, database: str) -> t.Iterator[Link]:
+        """A session that no default of the login or the server cuts off. Raises CannotConnect, Busy."""
+        link = Link(self.login, self.execution, database)
+        with self._lock:
+            self._links.append(link)
+        try:
+            yield link
+        finally:
+            link.close()
+            with self._lock:
+                self._links.remove(link)
+
+    def measure(self, session: Link, wants: Wants, server: Server) -> Database:
+        """Reads what `wants` asks for of the session's database, and no more. Only reads."""
+        name = session.database
+        found = Database(name)
+        if wants.activity:
+            found = found._replace(
+                activity=activity.activity(session, server.settings), spaces=space.spaces(session, server.settings)
+            )
+        if not (wants.tables or wants.bloat or wants.leftovers or wants.exact):
+            return found
+        grants = self._grants or read_grants(session)
+        pieces = self._dictionary(session, server, fresh=bool(wants.only))
+        contents = catalog.read(session, wants, pieces, grants)
+        running = activity.rebuilds(session)
+        estimates, doubts = bloat.estimates(session, wants, contents, server)
+        tables = tuple(
+            catalog.table(stored, server, grants, estimates.get(stored.ref), running)
+            for stored in (*contents.tables, *contents.partitions)
+        )
+        findings = (*contents.findings, *doubts, *_under_way(name, running, contents))
+        return found._replace(tables=tables, findings=findings)
+
+    def _dictionary(self, session: Link, server: Server, *, fresh: bool) -> Pieces | None:
+        page_size = int(server.settings.get("innodb_page_size") or 16384)
+        with self._lock:
+            read_at, pieces = self._pieces
+            if fresh or not read_at or time.monotonic() - read_at > FRESH_SECONDS:
+                try:
+                    pieces = dictionary.read(session, page_size)
+                except Refused:
+                    pieces = None
+                self._pieces = (time.monotonic(), pieces)
+        return pieces
+
+    def gauge(self, session: Link, name: str, step: Step) -> float | None:
+        """A reading for a Limit, or None when it cannot be known."""
+        ref = step.task.ref
+        if name == "oldest_snapshot":
+            return activity.oldest_snapshot(session, ref)
+        if name == "replica_lag":
+            return replicas.lag(self.login, self.execution)
+        if name == "wal_missing":
+            return 0.0  # the binary log holds a rebuild's statement, not its rows
+        if name in ("disk_missing", "tmp_missing"):
+            settings = greeting.read_settings(session)
+            needs = space.needs(session, settings, ref.database, ref.path[0], step.size)
+            kind = "data" if name == "disk_missing" else "tmp"
+            return space.missing(session, settings, kind, needs, self.execution.assume_free_space)
+        return None
+
+    def spell(self, task: Task, server: Server) -> t.Sequence[str]:
+        """The words of a task: what check mode shows."""
+        return maintenance.act_of(task)[0](task, server)
+
+    def carry_out(self, session: Link, task: Task, server: Server, cursor: str | None) -> Work:
+        """And what runs, by the same words. Raises Busy, Gone, Refused, Stopped."""
+        return maintenance.act_of(task)[1](session, task, server, cursor)
+
+    @contextlib.contextmanager
+    def guard(self, databases: t.Sequence[str], wait: float) -> t.Iterator[None]:
+        """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
+        with self.session("") as link:
+            guard.take(link, databases, wait)
+            yield
+
+    def close(self) -> None:
+        """Ends every session that is still open."""
+        with self._lock:
+            open_links = list(self._links)
+        for link in open_links:
+            with contextlib.suppress(DbFault):
+                link.close()
+
+
+def _under_way(database: str, running: t.Sequence[activity.Running], contents: catalog.Contents) -> t.Iterator[Finding]:
+    for other in running:
+        for stored in contents.tables:
+            if other.touches(stored.ref):
+                message = f"connection {other.id} has been rebuilding it for {other.seconds:.0f} s, maybe of a dead run"
+                yield Finding(2, "rebuild_running", stored.ref, message, fix=f"Wait for it, or KILL {other.id}")

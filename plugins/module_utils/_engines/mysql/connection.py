@@ -1,0 +1,175 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sessions with the server: settings, statements, cancelling. Options are read in options.py."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing as t
+
+from ..._records import CannotConnect, DbFault, Execution, Stopped
+from .capabilities import Flavour, flavour_of
+from .faults import number_of, text_of, translated
+from .options import Login, driver
+
+IDENTITY = "SELECT VERSION(), @@version_comment, CONNECTION_ID(), @@pseudo_thread_id"
+A_YEAR = 31536000
+
+
+def settings(flavour: Flavour, execution: Execution) -> dict[str, str]:
+    """What every session sets before anything else, so that no login's or server's default cuts maintenance off."""
+    wait = str(max(1, round(execution.lock_timeout)))
+    found = {
+        # ANSI_QUOTES, NO_BACKSLASH_ESCAPES and strictness about old zero dates are all off.
+        "sql_mode": "'NO_ENGINE_SUBSTITUTION'",
+        "time_zone": "'+00:00'",
+        # Metadata locks: everybody who comes later queues behind us.
+        "lock_wait_timeout": wait,
+        "innodb_lock_wait_timeout": wait,
+        "wait_timeout": str(A_YEAR),
+        "sql_big_selects": "1",
+        "sql_select_limit": "18446744073709551615",
+        # ANALYZE reports its errors in words only.
+        "lc_messages": "'en_US'",
+    }
+    timeouts = ("max_execution_time", "max_statement_time", "idle_transaction_timeout")
+    found.update((name, "0") for name in timeouts if flavour.has(name))
+    if flavour.has("statistics expiry"):
+        found["information_schema_stats_expiry"] = "0"
+    return found
+
+
+class Link:
+    """One connection, used by one thread; only `cancel` may come from another."""
+
+    def __init__(self, login: Login, execution: Execution, database: str = "") -> None:
+        self.database, self.login, self.execution = database, login, execution
+        self.stopping = False
+        self._closed = False
+        self._local = False
+        self._lock = threading.Lock()
+        self._raw = _opened(login, database)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        version, comment, self.id, pseudo = self.rows(IDENTITY)[0]
+        self.flavour = flavour_of(str(version), str(comment))
+        self.comment = str(comment)
+        # Behind a multiplexing proxy the greeting's thread id is the proxy's own, and each statement may be given
+        # to another connection.
+        self.direct = int(pseudo) == int(self.id) == int(self._raw.thread_id())
+        if self.login.encrypted and not self._cipher():
+            raise CannotConnect(
+                "the server does not speak TLS, and ssl_mode asks for it", cure="Set up TLS on the server"
+            )
+        words = ", ".join(f"{name} = {value}" for name, value in settings(self.flavour, self.execution).items())
+        self.rows(f"SET SESSION {words}")
+        if self.login.role:
+            self.rows("SET ROLE %s", (self.login.role,))
+
+    def _cipher(self) -> str:
+        found = self.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+        return str(found[0][1]) if found else ""
+
+    def rows(self, query: str, values: t.Sequence[t.Any] = (), *, obj: str = "") -> list[tuple[t.Any, ...]]:
+        """All rows of one query; without values the text goes to the server as it is."""
+        with self._cursor(obj) as cursor:
+            cursor.execute(query, tuple(values) or None)
+            return list(cursor.fetchall())
+
+    def records(self, query: str) -> list[dict[str, t.Any]]:
+        """Rows by column name, for SHOW statements whose columns come and go with the version."""
+        with self._cursor("") as cursor:
+            cursor.execute(query)
+            names = [str(column[0]) for column in cursor.description or ()]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+    def run(self, statement: str, *, obj: str = "") -> list[tuple[t.Any, ...]]:
+        """A statement that changes something, in exactly the words that check mode shows."""
+        return self.rows(statement, obj=obj)
+
+    def keep_local(self) -> None:
+        """Nothing of this session goes into the binary log from here on (replicas and the outside see none of it)."""
+        if not self._local:
+            self.rows("SET SESSION sql_log_bin = 0")
+            self._local = True
+
+    @contextlib.contextmanager
+    def _cursor(self, obj: str) -> t.Iterator[t.Any]:
+        if self.stopping:
+            raise Stopped("stopped before it began", database=self.database, obj=obj)
+        try:
+            with self._raw.cursor() as cursor:
+                yield cursor
+        except DbFault:
+            raise
+        except (driver().Error, OSError) as fault:
+            raise translated(fault, database=self.database, obj=obj, stopping=self.stopping) from fault
+
+    def cancel(self) -> None:
+        """Ends what the session is doing; from any thread, and harmless when it does nothing."""
+        with self._lock:
+            if self._closed or self.stopping:
+                return
+            self.stopping = True
+        with contextlib.suppress(DbFault):
+            other = _opened(self.login, "")
+            try:
+                # A statement that is sent this very moment would not be seen by one KILL alone.
+                for _attempt in range(2):
+                    with other.cursor() as cursor, contextlib.suppress(driver().Error):
+                        cursor.execute(f"KILL QUERY {int(self.id)}")
+                    time.sleep(0.05)
+            finally:
+                other.close()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        # The server may have hung up already.
+        with contextlib.suppress(Exception):
+            self._raw.close()
+
+
+def _opened(login: Login, database: str) -> t.Any:
+    """A raw connection. Raises CannotConnect or Busy, without the password in any word."""
+    pymysql = driver()
+    arguments = dict(login.arguments)
+    if database:
+        arguments["database"] = database
+    try:
+        return pymysql.connect(**arguments)
+    except (pymysql.Error, OSError, RuntimeError, ValueError, TypeError) as fault:
+        number = number_of(fault)
+        if number in (1040, 1203, 1226):
+            raise translated(fault, database=database) from None
+        secret = str(arguments.get("password") or "")
+        text = text_of(fault).replace(secret, "********") if secret else text_of(fault)
+        raise CannotConnect(text, database=database, cure=_connect_cure(number, text)) from None
+
+
+CONNECT_CURES = {
+    1045: "Check login_user, login_password and from which hosts the account may log in",
+    1698: "Check login_user, login_password and from which hosts the account may log in",
+    1044: "Grant the login something in that database",
+    1049: "Name a database that is there",
+    2002: "Check login_host, login_port, login_unix_socket, and that the server is running",
+    2003: "Check login_host, login_port, login_unix_socket, and that the server is running",
+}
+
+
+def _connect_cure(number: int, text: str) -> str:
+    if "cryptography" in text:
+        return "Install the Python library cryptography beside PyMySQL, or connect by TLS or a socket"
+    if "SSL" in text or "certificate" in text.lower():
+        return "Check ssl_mode, ca_cert, ssl_cert, ssl_key and check_hostname"
+    return CONNECT_CURES.get(number, "")

@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""InnoDB's dictionary: files, sizes, rows, change counters of every table and partition, read once for all databases.
+
+Each view is generated whole by the server whatever is asked of it, so a server with a thousand databases must not be
+asked a thousand times.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import names
+
+TABLES = "SELECT TABLE_ID, NAME, SPACE, SPACE_TYPE, ZIP_PAGE_SIZE FROM information_schema.{tables}"
+SPACES = "SELECT SPACE, NAME, FILE_SIZE, ALLOCATED_SIZE FROM information_schema.{tablespaces}"
+STATS = """
+    SELECT TABLE_ID, STATS_INITIALIZED, NUM_ROWS, CLUST_INDEX_SIZE, OTHER_INDEX_SIZE, MODIFIED_COUNTER
+      FROM information_schema.{tablestats}"""
+# TYPE is a set of bits: 1 clustered, 2 unique, 32 full-text, 64 spatial, 128 on a virtual column.
+INDEXES = """
+    SELECT TABLE_ID, COUNT(*), BIT_OR(TYPE)
+      FROM information_schema.{indexes}
+     WHERE NAME NOT IN ('GEN_CLUST_INDEX', 'FTS_DOC_ID_INDEX')
+     GROUP BY TABLE_ID"""
+FULLTEXT, SPATIAL, VIRTUAL = 32, 64, 128
+
+
+class Piece(t.NamedTuple):
+    """One clustered index with its secondary indexes: a table, a partition or a subpartition."""
+
+    database: str
+    name: str  # plain, `#` and all: see names.place
+    own_file: bool
+    file_bytes: int  # 0 where the file is shared
+    sparse: bool  # pages are compressed into holes of the file
+    page_bytes: int
+    known: bool  # the counters below have been read since the server opened the table
+    rows: int
+    clustered_pages: int
+    other_pages: int
+    modified: int
+    indexes: int = 0
+    index_types: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk, or of the pages in a shared file."""
+        return self.file_bytes if self.own_file else self.page_bytes * (self.clustered_pages + self.other_pages)
+
+
+def read(link: t.Any, page_size: int) -> dict[str, list[Piece]]:
+    """All pieces by database. Raises Refused without the privilege PROCESS."""
+    views = {name: link.flavour.view(name.upper()) for name in ("tables", "tablespaces", "tablestats", "indexes")}
+    tables, spaces, stats, indexes = (link.rows(query.format(**views)) for query in (TABLES, SPACES, STATS, INDEXES))
+    files = {int(row[0]): row for row in spaces}
+    numbers = {int(row[0]): row for row in stats}
+    kinds = {int(row[0]): (int(row[1]), int(row[2] or 0)) for row in indexes}
+    found: dict[str, list[Piece]] = {}
+    for database, name, row in _named(link, tables, files):
+        table = int(row[0])
+        piece = _piece((database, name), row, files.get(int(row[2])), numbers.get(table), page_size)
+        piece = piece._replace(indexes=kinds.get(table, (0, 0))[0], index_types=kinds.get(table, (0, 0))[1])
+        found.setdefault(database, []).append(piece)
+    return found
+
+
+def _piece(
+    names: tuple[str, str],
+    row: t.Sequence[t.Any],
+    file: t.Sequence[t.Any] | None,
+    numbers: t.Sequence[t.Any] | None,
+    page_size: int,
+) -> Piece:
+    own = file is not None and str(row[3]) == "Single"
+    size, allocated = (int(file[2] or 0), int(file[3] or 0)) if file and own else (0, 0)
+    known = numbers is not None and str(numbers[1]) in ("1", "Initialized")
+    rows, clustered, other, modified = (int(n or 0) for n in numbers[2:6]) if numbers and known else (0, 0, 0, 0)
+    return Piece(
+        database=names[0],
+        name=names[1],
+        own_file=own,
+        file_bytes=size,
+        # Blocks that the file system has not yet given to a new file do not make it sparse.
+        sparse=0 < allocated < size // 2,
+        page_bytes=int(row[4] or 0) or page_size,
+        known=known,
+        rows=rows,
+        clustered_pages=clustered,
+        other_pages=other,
+        modified=modified,
+    )
+
+
+def _named(
+    link: t.Any, tables: t.Sequence[t.Sequence[t.Any]], files: t.Mapping[int, t.Sequence[t.Any]]
+) -> t.Iterator[tuple[str, str, t.Sequence[t.Any]]]:
+    """Each table with its plain names.
+
+    MySQL's tablespaces carry them as they are. MariaDB decodes what its file names encode when it is asked to; the
+    marks of partitions are no part of the encoding, so the parts between them are decoded one by one.
+    """
+    plain: dict[str, str] = {}
+    if link.flavour.has("file names"):
+        parts = [p for row in tables for p in (names.pieces(str(row[1]))[0], *names.pieces(str(row[1]))[1])]
+        plain = _decoded(link, names.odd(parts))
+    for row in tables:
+        file = files.get(int(row[2]))
+        if not plain and file and str(row[3]) == "Single" and not link.flavour.has("file names"):
+            database, name = str(file[1]).partition("/")[::2]
+        else:
+            encoded, parts = names.pieces(str(row[1]))
+            database, name = plain.get(encoded, encoded), "#".join(plain.get(p, p) for p in parts)
+        yield database, name, row
+
+
+def _decoded(link: t.Any, parts: t.Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for start in range(0, len(parts), 500):
+        some = parts[start : start + 500]
+        words = ", ".join(["CONVERT(CAST(%s AS BINARY) USING filename)"] * len(some))
+        found.update(zip(some, (str(value) for value in link.rows(f"SELECT {words}", some)[0])))
+    return found

@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How far the named replicas lag behind. Each is asked by a session of its own, with the same login."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..._records import BadInput, DbFault, Execution
+from .connection import Link
+from .greeting import replica_status
+from .options import Login
+
+
+def lag(login: Login, execution: Execution) -> float | None:
+    """Seconds that the slowest of them lags; None when one cannot be asked, does not replicate, or does not know."""
+    worst = 0.0
+    for name in execution.replicas:
+        seconds = _lag_of(login, execution, name)
+        if seconds is None:
+            return None
+        worst = max(worst, seconds)
+    return worst if execution.replicas else None
+
+
+def _lag_of(login: Login, execution: Execution, name: str) -> float | None:
+    try:
+        link = Link(elsewhere(login, name), execution)
+    except DbFault:
+        return None
+    try:
+        found = [_seconds(row) for row in replica_status(link)]
+    except DbFault:
+        return None
+    finally:
+        link.close()
+    known = [seconds for seconds in found if seconds is not None]
+    return max(known) if known and len(known) == len(found) else None
+
+
+def _seconds(row: t.Mapping[str, t.Any]) -> float | None:
+    value = row.get("Seconds_Behind_Source", row.get("Seconds_Behind_Master"))
+    return None if value is None else float(value)
+
+
+def elsewhere(login: Login, name: str) -> Login:
+    """The same login on `host` or `host:port`; an IPv6 address stands in brackets before its port. Raises BadInput."""
+    host, port = name, str(login.arguments.get("port") or 3306)
+    if name.startswith("["):
+        host, _bracket, rest = name[1:].partition("]")
+        port = rest.lstrip(":") or port
+    elif name.count(":") == 1:
+        host, port = name.split(":")
+    if not host or not port.isdigit():
+        raise BadInput(f"replicas: {name!r} is not understood", cure="Write host or host:port")
+    arguments = {k: v for k, v in login.arguments.items() if k != "unix_socket"}
+    return login._replace(arguments={**arguments, "host": host, "port": int(port)}, address=f"{host}:{port}")
