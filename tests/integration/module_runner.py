@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,15 +55,17 @@ class Ran(NamedTuple):
 class Running:
     """A module under way: for what has to happen meanwhile."""
 
-    def __init__(self, name: str, options: Mapping[str, Any], *, check: bool, diff: bool, python: str) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any], *, check: bool, diff: bool, bare: bool) -> None:
+        # Without site-packages there is no driver: the interpreter of a host on which nobody installed one.
+        flags, paths = (["-S"], bare_path()) if bare else ([], [p for p in sys.path if p])
         self._child = subprocess.Popen(
-            [python, "-m", "tests.integration.module_runner", name],
+            [sys.executable, *flags, "-m", "tests.integration.module_runner", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         settings = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
         self._words = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, **settings}})
@@ -95,10 +100,21 @@ class Running:
 
 
 def start(
-    name: str, options: Mapping[str, Any], *, check: bool = False, diff: bool = False, python: str = sys.executable
+    name: str, options: Mapping[str, Any], *, check: bool = False, diff: bool = False, bare: bool = False
 ) -> Running:
     """Starts a module and does not wait."""
-    return Running(name, options, check=check, diff=diff, python=python)
+    return Running(name, options, check=check, diff=diff, bare=bare)
+
+
+def bare_path() -> list[str]:
+    """A path that holds Ansible, this collection and these tests, and no other package."""
+    import ansible
+
+    folder = Path(tempfile.mkdtemp(prefix="bare"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "ansible").symlink_to(Path(ansible.__file__).parent)
+    root = Path(__file__).parents[2]
+    return [str(folder), str(root), str(root / ".dev" / "collections")]
 
 
 def run(name: str, options: Mapping[str, Any], *, check: bool = False, fails: bool = False, **more: Any) -> Ran:

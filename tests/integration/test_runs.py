@@ -1,0 +1,232 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole runs of db_vacuum in bad company: lock holders, rivals, signals, stop files, budgets, bad input, no driver."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet import Fleet, Server
+
+from .churn import churn
+from .conftest import Pool
+from .module_runner import run, start, until
+from .test_check_equals_run import SERVERS, options
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, pool: Pool) -> Server:
+    return pool.get(str(request.param))
+
+
+@contextmanager
+def connected(server: Server, database: str) -> Iterator[Any]:
+    """A driver's connection in a transaction, as an application has it."""
+    if server.engine == "postgresql":
+        import psycopg2
+
+        db: Any = psycopg2.connect(
+            host=server.host, port=server.port, user=server.user, password=server.password, dbname=database
+        )
+    else:
+        import pymysql
+
+        db = pymysql.connect(
+            host=server.host, port=server.port, user=server.user, password=server.password, database=database
+        )
+    try:
+        yield db.cursor()
+    finally:
+        db.close()
+
+
+def hold(cursor: Any, server: Server) -> None:
+    """A transaction that has written to jobs and sits there."""
+    cursor.execute("BEGIN")
+    cursor.execute("UPDATE jobs SET state = 'held' WHERE id = 5")
+    if server.engine == "postgresql":
+        cursor.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+
+
+def test_a_lock_holder_fails_one_step_and_no_other(
+    server: Server, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    name = database(server)
+    churn(server, name)
+    with connected(server, name) as cursor:
+        hold(cursor, server)
+        ran = run("db_vacuum", options(server, name, tmp_path, lock_timeout="1s", retries=1), fails=True)
+    status = {s["object"]: s["status"] for s in ran.fact()["steps"] if s["kind"] != "drop_leftover"}
+    (held,) = [o for o in status if o.endswith("jobs")]
+    assert status.pop(held) == "failed"
+    assert set(status.values()) == {"done"}
+    assert "jobs" in ran.result["msg"]
+    assert server.password not in ran.text
+    assert run("db_vacuum", options(server, name, tmp_path)).steps() != []
+    assert not run("db_vacuum", options(server, name, tmp_path)).changed
+
+
+def test_two_runs_at_once(server: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
+    name = database(server)
+    churn(server, name)
+    with connected(server, name) as cursor:
+        hold(cursor, server)
+        first = start("db_vacuum", options(server, name, tmp_path, lock_timeout="20s", retries=0))
+        registered = tmp_path / "journal" / "journal.sqlite"
+        until(registered.exists, what="the first run's journal")
+        until(lambda: "already" in rival(server, name, tmp_path), 20, "a rival that is turned away")
+        skipped = run("db_vacuum", options(server, name, tmp_path, if_running="skip"))
+        assert not skipped.changed
+        assert {s["status"] for s in skipped.fact()["steps"]} == {"skipped"}
+        assert "already_running" in skipped.codes()
+        waiting = start("db_vacuum", options(server, name, tmp_path, if_running="wait"))
+        check = run("db_vacuum", options(server, name, tmp_path), check=True)
+        assert check.changed
+        cursor.execute("ROLLBACK")
+        assert first.wait().changed
+        late = waiting.wait()
+        assert not late.changed, late.text
+
+
+def rival(server: Server, name: str, tmp_path: Path) -> str:
+    """What a second run says."""
+    ran = start("db_vacuum", options(server, name, tmp_path, lock_timeout="200ms", retries=0)).wait()
+    return str(ran.result.get("msg", ""))
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "stop_file"])
+def test_a_stop_leaves_nothing_behind(
+    server: Server, database: Callable[[Server], str], tmp_path: Path, how: str
+) -> None:
+    name = database(server)
+    churn(server, name)
+    stop = tmp_path / "stop"
+    asked = options(server, name, tmp_path, lock_timeout="60s", jobs=1, stop_file=str(stop))
+    with connected(server, name) as cursor:
+        hold(cursor, server)
+        child = start("db_vacuum", asked)
+        until((tmp_path / "journal" / "journal.sqlite").exists, what="the run's journal")
+        until(lambda: waits_for_lock(server), 30, "a step that waits")
+        if how == "stop_file":
+            stop.touch()
+        else:
+            child.send(signal.SIGTERM)
+        ran = child.wait(20)
+        cursor.execute("ROLLBACK")
+    assert "deferred" in {s["status"] for s in ran.fact()["steps"]}
+    assert any("stop" in (s["error"] or "").lower() for s in ran.fact()["steps"])
+    stop.unlink(missing_ok=True)
+    again = run("db_vacuum", asked)
+    assert {s["status"] for s in again.fact()["steps"]} == {"done"}
+    assert not run("db_vacuum", asked).changed
+
+
+def waits_for_lock(server: Server) -> bool:
+    if server.engine == "postgresql":
+        return server.sql("SELECT count(*) FROM pg_catalog.pg_locks WHERE NOT granted")[0][0] != "0"
+    return any("metadata lock" in " ".join(row) for row in server.sql("SHOW FULL PROCESSLIST"))
+
+
+def test_a_budget_defers_and_the_next_run_goes_on(
+    server: Server, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    name = database(server)
+    churn(server, name)
+    nothing = run("db_vacuum", options(server, name, tmp_path, time_budget="1ms"))
+    assert not nothing.changed
+    assert {s["status"] for s in nothing.fact()["steps"]} == {"deferred"}
+    assert run("db_vacuum", options(server, name, tmp_path)).changed
+    assert not run("db_vacuum", options(server, name, tmp_path)).changed
+
+
+def test_outside_the_window_nothing_starts(server: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
+    name = database(server)
+    churn(server, name)
+    from datetime import datetime, timedelta
+
+    later = datetime.now(UTC) + timedelta(hours=3)
+    window = f"{later:%H:%M}-{later + timedelta(hours=1):%H:%M}"
+    for check in (True, False):
+        ran = run("db_vacuum", options(server, name, tmp_path, window=window), check=check)
+        assert not ran.changed
+        assert {s["status"] for s in ran.fact()["steps"]} == {"deferred"}
+        assert "outside_window" in ran.codes()
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ({"databases": ["no_such_database"]}, "no_such_database"),
+        ({"tables": ["[a-z]*"]}, "["),
+        ({"dead_percent": 140}, "dead_percent"),
+        ({"reclaim_min_size": "100GB"}, "reclaim_max_size"),
+        ({"reclaim_min_size": "much"}, "reclaim_min_size"),
+        ({"lock_timeout": "1 fortnight"}, "lock_timeout"),
+        ({"force": True}, "force"),
+        ({"jobs": 0}, "jobs"),
+        ({"max_replica_lag": "5s"}, "replicas"),
+        ({"window": "26:00-27:00"}, "window"),
+        ({"login_password": "wrong"}, ""),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_touched(
+    pool: Pool, database: Callable[[Server], str], tmp_path: Path, bad: dict[str, Any], word: str
+) -> None:
+    for key in ("postgresql-16", "mariadb"):
+        server = pool.get(key)
+        name = database(server)
+        server.mark_log()
+        ran = run("db_vacuum", options(server, name, tmp_path, **bad), fails=True)
+        assert word in ran.result["msg"]
+        assert ran.result["changed"] is False
+        assert server.password not in ran.text
+        assert "Traceback" not in ran.text
+
+
+def test_what_an_engine_does_not_have_is_refused(
+    mysql: Server, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    name = database(mysql)
+    for bad in ({"actions": ["freeze"]}, {"vacuum_cost_delay": 2}, {"session_role": "somebody"}):
+        ran = run("db_vacuum", options(mysql, name, tmp_path, **bad), fails=True)
+        assert next(iter(bad)) in ran.result["msg"]
+
+
+def test_no_driver_names_the_package(pool: Pool, database: Callable[[Server], str], tmp_path: Path) -> None:
+    for key, package in (("postgresql-16", "psycopg2-binary"), ("mariadb", "PyMySQL")):
+        server = pool.get(key)
+        child = start("db_vacuum", options(server, database(server), tmp_path), bare=True)
+        ran = child.wait()
+        assert ran.result["failed"]
+        assert package in ran.result["msg"]
+        assert "Traceback" not in ran.text
+
+
+def test_a_server_that_is_not_there(fleet: Fleet, tmp_path: Path) -> None:
+    server = fleet.postgresql(16, name="gone")
+    asked = options(server, "postgres", tmp_path, connect_timeout=5)
+    server.stop()
+    ran = run("db_vacuum", asked, fails=True)
+    assert f"{server.host}:{server.port}" in ran.result["msg"]
+    assert server.password not in ran.text
+
+
+def test_an_empty_server(fleet: Fleet, tmp_path: Path, pool: Pool) -> None:
+    del fleet
+    for key in SERVERS:
+        server = pool.get(key)
+        server.sql("CREATE DATABASE empty_one")
+        try:
+            ran = run("db_vacuum", options(server, "empty_one", tmp_path))
+            assert not ran.changed
+            assert ran.steps() == []
+        finally:
+            server.sql("DROP DATABASE empty_one")
