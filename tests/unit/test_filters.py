@@ -1,0 +1,104 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lines at the end of a playbook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.dbfleet.maintenance.plugins.filter.report import report
+from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._night import LISTED, trouble
+
+FINDING = {
+    "priority": 2,
+    "code": "horizon_pinned",
+    "database": "shop",
+    "object": "public.orders",
+    "message": "a transaction is open",
+    "fix": None,
+}
+
+
+def _assessed(steps: int = 0, stopped_by: tuple[str, ...] = (), findings: tuple[dict[str, Any], ...] = ()) -> Any:
+    sample = {"database": "shop", "object": "public.orders", "kind": "vacuum", "reason": "dead rows 41 %"}
+    vacuum = {"due": steps > 0, "steps": steps, "bytes": 1024 * steps, "sample": [sample] * min(steps, 2)}
+    preflight = {"ok": not stopped_by, "stopped_by": list(stopped_by)}
+    return {"ansible_facts": {"db_due": {"preflight": preflight, "vacuum": vacuum, "findings": list(findings)}}}
+
+
+def _ran(*statuses: str, findings: tuple[dict[str, Any], ...] = (), **more: Any) -> Any:
+    steps = [
+        {
+            "database": "shop",
+            "object": "public.orders",
+            "kind": "vacuum",
+            "status": status,
+            "error": None if status in ("planned", "done") else "why",
+            "expected": {"bytes_freed": 2048},
+            "proven": True if status == "done" else None,
+        }
+        for status in statuses
+    ]
+    counts = {status: statuses.count(status) for status in ("done", "skipped", "deferred", "failed")}
+    summary = {"planned": len(steps), **counts, "bytes_freed": 0, "seconds": 1.5}
+    return {"ansible_facts": {"db_vacuum": {"steps": steps, "summary": summary, "findings": list(findings)}}, **more}
+
+
+def _lines(host: dict[str, Any], **how: bool) -> list[str]:
+    return report({"db1": host, "other": {}}, ["db1"], ["vacuum"], **how)
+
+
+def test_a_healthy_host_takes_one_line() -> None:
+    assert _lines({"maintenance_assessed": _assessed()}) == ["db1: nothing due"]
+
+
+def test_what_is_planned_and_what_was_done() -> None:
+    assessed = _assessed(2)
+    planned = {"maintenance_assessed": assessed, "vacuum_result": _ran("planned", "planned", "deferred")}
+    assert _lines(planned, planned=True) == [
+        "db1: vacuum: 3 steps planned, about 4.0 kB to free",
+        "db1:   deferred: vacuum of shop public.orders: why",
+    ]
+    done = {"maintenance_assessed": assessed, "vacuum_result": _ran("done", "done")}
+    assert _lines(done) == ["db1: vacuum: 2 of 2 steps done, 1.50 s"]
+
+
+def test_only_a_full_report_names_what_is_due() -> None:
+    host = {"maintenance_assessed": _assessed(3)}
+    assert _lines(host) == ["db1: vacuum: 3 steps due, about 3.0 kB to free"]
+    assert _lines(host, full=True)[1:] == [
+        "db1:   due: vacuum of shop public.orders: dead rows 41 %",
+        "db1:   due: vacuum of shop public.orders: dead rows 41 %",
+        "db1:   and 1 more steps",
+    ]
+
+
+def test_what_stops_a_host_is_said() -> None:
+    assert _lines({"maintenance_assessed": _assessed(2, ("it is 12:00",))}) == ["db1: not started: it is 12:00"]
+
+
+def test_an_error_is_trouble_and_what_was_done_before_is_shown() -> None:
+    host = {"maintenance_error": "1 of 2 steps failed", "vacuum_result": _ran("done", "failed")}
+    assert trouble(host, ["vacuum"]) == "1 of 2 steps failed"
+    first, second = _lines(host)
+    assert first == "db1: FAILED: 1 of 2 steps failed; vacuum: 1 of 2 steps done, 1 failed, 1.50 s"
+    assert second == "db1:   failed: vacuum of shop public.orders: why"
+
+
+def test_a_host_that_is_lost_under_way_is_trouble() -> None:
+    lost = {"unreachable": True, "msg": "Task failed: no route to host"}
+    for host in ({"maintenance_assessed": lost}, {"maintenance_assessed": _assessed(1), "vacuum_result": lost}):
+        assert trouble(host, ["vacuum"]) == "out of reach: no route to host"
+        assert _lines(host)[0].startswith("db1: FAILED: out of reach: no route to host")
+    assert trouble({"maintenance_assessed": _assessed(1), "vacuum_result": _ran("done")}, ["vacuum"]) == ""
+
+
+def test_findings_are_named_once_by_priority_and_not_all_of_them() -> None:
+    minor = {**FINDING, "priority": 3, "message": "minor", "fix": "do it"}
+    assessed = _assessed(findings=(minor, FINDING))
+    host = {"maintenance_assessed": assessed, "vacuum_result": _ran(findings=(FINDING,))}
+    assert _lines(host)[1:] == ["db1:   finding (2): shop public.orders: a transaction is open"]
+    assert _lines(host, full=True)[2:] == ["db1:   finding (3): shop public.orders: minor | fix: do it"]
+    many = tuple({**FINDING, "message": str(i)} for i in range(LISTED + 3))
+    assert _lines({"maintenance_assessed": _assessed(findings=many)})[-1] == "db1:   and 3 more findings"

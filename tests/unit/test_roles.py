@@ -1,0 +1,102 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One spec an operation: a role's variables are its modules' options, under its own name and with the same defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from jinja2.nativetypes import NativeEnvironment
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import READING
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight, vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
+
+ROOT = Path(__file__).parents[2]
+OMITTED = object()
+
+
+class Role(NamedTuple):
+    """A role and the options that it takes, those of the operation apart from those that serve all operations."""
+
+    name: str
+    operation: dict[str, Any]
+    execution: dict[str, Any]
+
+    def variable(self, option: str) -> str:
+        """The role's name stands in front once."""
+        return option if option.startswith(f"{self.name}_") else f"{self.name}_{option}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """By variable."""
+        return {self.variable(option): spec for option, spec in {**self.operation, **self.execution}.items()}
+
+    def read(self, name: str) -> Any:
+        """A YAML file of the role."""
+        return yaml.safe_load((ROOT / "roles" / self.name / name).read_text(encoding="utf-8"))
+
+
+ROLES = [Role("vacuum", vacuum.OPTIONS, EXECUTION), Role("preflight", preflight.OPTIONS, {})]
+each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+
+
+def _values(texts: dict[str, Any], **variables: Any) -> dict[str, Any]:
+    """What Ansible makes of variables that may be templates of other variables; what is omitted is left out."""
+    known = {**variables, "omit": OMITTED}
+    made = {
+        name: NativeEnvironment().from_string(text).render(known) if isinstance(text, str) and "{{" in text else text
+        for name, text in texts.items()
+    }
+    return {name: value for name, value in made.items() if value is not OMITTED}
+
+
+@each_role
+def test_argument_specs_are_the_options(role: Role) -> None:
+    specified = role.read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert all(spec.pop("description") for spec in specified.values())
+    assert specified == {
+        name: {key: value for key, value in spec.items() if value is not None} for name, spec in role.options.items()
+    }
+
+
+@each_role
+def test_defaults_are_the_options_defaults(role: Role) -> None:
+    wanted = {name: spec["default"] for name, spec in role.options.items() if spec.get("default") is not None}
+    assert _values(role.read("defaults/main.yml")) == wanted
+
+
+@each_role
+def test_the_module_gets_every_option_and_leaves_out_what_has_no_default(role: Role) -> None:
+    defaults = _values(role.read("defaults/main.yml"))
+    handed = {name: value for name, value in role.read("vars/main.yml").items() if isinstance(value, dict)}
+    assert handed[f"{role.name}_policy"].keys() == role.operation.keys()
+    assert handed.get(f"{role.name}_execution", {}).keys() == role.execution.keys()
+    for texts in handed.values():
+        wanted = {name: defaults[role.variable(name)] for name in texts if role.variable(name) in defaults}
+        assert _values(texts, **defaults) == wanted
+
+
+@each_role
+def test_what_serves_all_operations_is_given_once(role: Role) -> None:
+    given = {f"maintenance_{option}": object() for option in role.execution}
+    defaults = _values(role.read("defaults/main.yml"), **given)
+    handed = _values(role.read("vars/main.yml").get(f"{role.name}_execution", {}), **{**given, **defaults})
+    assert handed == {option: given[f"maintenance_{option}"] for option in role.execution}
+
+
+@each_role
+def test_the_roles_own_variables_win(role: Role) -> None:
+    own = {name: object() for name in role.options}
+    given = {f"maintenance_{option}": object() for option in {**role.operation, **role.execution}}
+    for texts in role.read("vars/main.yml").values():
+        assert _values(texts, **{**given, **own}) == {option: own[role.variable(option)] for option in texts}
+
+
+def test_the_connection_is_what_every_module_takes() -> None:
+    connection = yaml.safe_load((ROOT / "playbooks/vars/connection.yml").read_text(encoding="utf-8"))
+    assert connection["dbfleet_connection"].keys() == {**CONNECTION, **SELECTION, **READING}.keys()
