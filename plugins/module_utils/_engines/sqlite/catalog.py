@@ -15,11 +15,10 @@ from .connection import Way
 _SHADOWS = ("content", "segments", "segdir", "docsize", "stat", "data", "idx", "config", "node", "parent", "rowid")
 
 _TABLES = """
-SELECT name, rootpage, tbl_name FROM main.sqlite_schema WHERE type = 'table'
+SELECT type, name, rootpage FROM main.sqlite_schema WHERE type IN ('table', 'index')
 """
 _INDEXES = """
-SELECT m.name, i.name, i.origin, i.partial,
-       EXISTS (SELECT 1 FROM main.sqlite_schema AS s WHERE s.type = 'index' AND s.name = i.name) AS stored
+SELECT m.name, i.name, i.origin, i.partial
   FROM main.sqlite_schema AS m, pragma_index_list(m.name, 'main') AS i
  WHERE m.type = 'table' AND m.rootpage > 0
 """
@@ -27,7 +26,7 @@ _FOREIGN_COLLATIONS = """
 SELECT DISTINCT m.tbl_name, x.coll
   FROM main.sqlite_schema AS m, pragma_index_xinfo(m.name, 'main') AS x
  WHERE m.type = 'index' AND x.coll IS NOT NULL
-   AND x.coll COLLATE NOCASE NOT IN (SELECT name FROM pragma_collation_list)
+   AND upper(x.coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM')
 """
 
 
@@ -83,13 +82,14 @@ def _one(db: sqlite3.Connection, sql: str) -> int:
 def tables(db: sqlite3.Connection) -> list[TableInfo]:
     """The user's tables by name. Shadow tables are counted as parts of their virtual table."""
     rows = db.execute(_TABLES).fetchall()
-    stored = {name for name, root, _tbl in rows if root and not name.lower().startswith("sqlite_")}
-    virtual = [name for name, root, _tbl in rows if not root]
+    of_indexes = {name for kind, name, _root in rows if kind == "index"}
+    stored = {n for kind, n, root in rows if kind == "table" and root and not n.lower().startswith("sqlite_")}
+    virtual = [name for kind, name, root in rows if kind == "table" and not root]
     owner = {f"{name}_{part}": name for name in virtual for part in _SHADOWS if f"{name}_{part}" in stored}
     indexes: dict[str, list[Index]] = {}
     clustered = set()
-    for table, index, origin, partial, in_schema in db.execute(_INDEXES):
-        if origin == "pk" and not in_schema:
+    for table, index, origin, partial in db.execute(_INDEXES):
+        if origin == "pk" and index not in of_indexes:
             clustered.add(table)  # its tree and its statistics bear the table's name
             indexes.setdefault(table, []).append(Index("", table, partial=False))
         else:
