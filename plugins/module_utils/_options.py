@@ -67,14 +67,16 @@ def execution(params: t.Mapping[str, t.Any]) -> Execution:
             raise BadInput(f"{name}: {params[name]} is below {least}", cure=f"Give at least {least}")
     if params.get("max_replica_lag") and not params.get("replicas"):
         raise BadInput("max_replica_lag has no replicas to read the lag from", cure="Name them in the option replicas")
+    if params.get("replicas") and params.get("max_replica_lag") is None:
+        raise BadInput("replicas are named, but not how much lag is too much", cure="Give max_replica_lag, such as 10s")
     if params.get("window_timezone") and not params.get("window"):
         raise BadInput("window_timezone is given without a window", cure="Give window as 22:00-06:00")
     return Execution(
         jobs=params.get("jobs") or 2,
-        time_budget=_seconds(params, "time_budget"),
+        time_budget=_positive(params, "time_budget", "leave no time for anything"),
         hard_stop=params.get("hard_stop") is not False,
-        lock_timeout=_positive(params, "lock_timeout", 1.0),
-        concurrent_wait=_positive(params, "concurrent_wait", 1800.0),
+        lock_timeout=_positive(params, "lock_timeout", "never wait") or 1.0,
+        concurrent_wait=_positive(params, "concurrent_wait", "never wait") or 1800.0,
         retries=3 if params.get("retries") is None else params["retries"],
         if_running=params.get("if_running") or "fail",
         replicas=tuple(params.get("replicas") or ()),
@@ -90,8 +92,9 @@ def _seconds(params: t.Mapping[str, t.Any], name: str) -> float | None:
     return None if params.get(name) is None else duration(params[name], name)
 
 
-def _positive(params: t.Mapping[str, t.Any], name: str, otherwise: float) -> float:
+def _positive(params: t.Mapping[str, t.Any], name: str, means: str) -> float | None:
+    """Servers count in milliseconds, and take 0 for no limit at all."""
     found = _seconds(params, name)
-    if found is not None and found <= 0:
-        raise BadInput(f"{name}: {params[name]} would never wait", cure="Give at least 100ms")
-    return otherwise if found is None else found
+    if found is not None and found < 0.001:
+        raise BadInput(f"{name}: {params[name]} would {means}", cure="Give at least 1ms, or leave the option out")
+    return found

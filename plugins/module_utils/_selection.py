@@ -10,6 +10,8 @@ import typing as t
 
 from ._records import BadInput, Ref
 
+_ANY = "for such a character in a name write ?"
+
 
 class Patterns:
     """A pattern list. A list of nothing but exclusions starts from everything."""
@@ -25,6 +27,7 @@ class Patterns:
         self._take = [_compiled(str(p)) for p in taken or ["*"]]
         self._away = [_compiled(p) for p in away]
         self.everything = all(str(p) == "*" for p in patterns)
+        self.named = any(str(p).strip("*?.") for p in taken)  # at least one says more than that there is a name
 
     def takes(self, *names: str) -> bool:
         """Whether the object is selected; `names` are all the ways to write it."""
@@ -55,11 +58,16 @@ def _compiled(pattern: str) -> t.Pattern[str]:
 
 
 def _check(pattern: str, option: str) -> None:
+    """A pattern that means something else to its writer must not silently select too much, or spare too little."""
     if not pattern.strip():
         raise BadInput(f"{option}: an empty pattern", cure="Remove it, or write * for all")
+    if pattern != pattern.strip():
+        raise BadInput(f"{option}: {pattern!r} begins or ends with white space", cure=f"Write it without; {_ANY}")
+    if pattern.startswith("!"):
+        raise BadInput(f"{option}: {pattern!r} begins with '!'", cure=f"A leading - takes away; {_ANY}")
     for sign in "[]{}%^$|\\":
         if sign in pattern and (_wild(pattern) or sign in "%|^"):
             raise BadInput(
                 f"{option}: {pattern!r} has {sign!r}, which no pattern knows",
-                cure="Patterns take * and ?, and a leading - takes away",
+                cure=f"Patterns take * and ?, and a leading - takes away; {_ANY}",
             )

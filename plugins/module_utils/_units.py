@@ -12,13 +12,18 @@ from ._records import BadInput
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40, "PB": 1 << 50}
 _PARTS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*\Z")
+_MOST = float(1 << 63)  # what servers and clocks can count
+_ROUNDS_UP = 1023.95 / 1024  # from here on one decimal would say 1024.0 of the smaller unit
 
 
 def _read(value: object, units: dict[str, float], option: str, example: str) -> float:
     found = _PARTS.match(str(value))
     if not found or found.group(2) not in units:
         raise BadInput(f"{option}: {str(value)!r} is not understood", cure=f"Write it as {example}")
-    return float(found.group(1)) * units[found.group(2)]
+    number = float(found.group(1)) * units[found.group(2)]
+    if number >= _MOST:
+        raise BadInput(f"{option}: {str(value)[:40]!r} is too large", cure=f"Write it as {example}")
+    return number
 
 
 def duration(value: object, option: str = "duration") -> float:
@@ -31,14 +36,16 @@ def size(value: object, option: str = "size") -> int:
     return int(_read(value, dict(_BYTES), option, "8kB, 100MB or 2GB"))
 
 
-def percentage(value: object, option: str = "percentage", *, most: float = 100.0) -> float:
-    """A plain number from 0 to `most`; raises BadInput."""
+def percentage(value: object, option: str = "percentage", *, most: float = 100.0, zero: bool = True) -> float:
+    """A plain number from 0 to `most`, or above 0 where `zero` is no threshold; raises BadInput."""
     try:
         number = float(str(value))
     except ValueError:
         number = -1.0
     if not 0 <= number <= most:
-        raise BadInput(f"{option}: {value!r} is not a percentage", cure=f"Write a plain number from 0 to {most:g}")
+        raise BadInput(f"{option}: {value!r} is not a percentage", cure=f"Write a plain number from 0 to {most:.0f}")
+    if not number and not zero:
+        raise BadInput(f"{option}: from 0 % on everything would be due, every time", cure="Give a number above 0")
     return number
 
 
@@ -46,7 +53,7 @@ def say_bytes(value: float) -> str:
     """`1536` becomes `1.5 kB`."""
     number, sign = abs(float(value)), "-" if value < 0 else ""
     for unit, factor in reversed(_BYTES.items()):
-        if number >= factor and unit != "B":
+        if number >= factor * _ROUNDS_UP and unit != "B":
             return f"{sign}{number / factor:.1f} {unit}"
     return f"{sign}{number:.0f} B"
 

@@ -15,13 +15,16 @@ _TIMES = re.compile(r"\s*([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})\s
 
 
 class Window(t.NamedTuple):
-    text: str
+    text: str  # with the zone, for messages
     opens: int  # minutes after midnight
     closes: int
     zone: tzinfo | None
 
     def left(self, now: datetime) -> float:
-        """Seconds until the window closes, 0 when it is not open; right in a night that skips or repeats an hour."""
+        """Seconds until the window closes, 0 when it is not open; right in a night that skips or repeats an hour.
+
+        A time that a night skips is the moment of the change; of a time that it repeats, the first counts.
+        """
         here = now.astimezone(self.zone or timezone.utc)
         for day in (here.date() - timedelta(days=1), here.date()):
             start, end = (self._moment(day, minutes) for minutes in (self.opens, self.closes))
@@ -32,11 +35,15 @@ class Window(t.NamedTuple):
         return 0.0
 
     def _moment(self, day: t.Any, minutes: int) -> datetime:
-        zone = self.zone or timezone.utc
+        zone, minute = self.zone or timezone.utc, timedelta(minutes=1)
         wall = datetime(day.year, day.month, day.day, minutes // 60 % 24, minutes % 60, tzinfo=zone)
         if minutes == 24 * 60:
             wall += timedelta(days=1)
-        return wall.astimezone(timezone.utc)
+        moment = wall.astimezone(timezone.utc)
+        # Of a skipped time Python makes one that is later by the whole change.
+        while (moment - minute).astimezone(zone).replace(tzinfo=None) > wall.replace(tzinfo=None):
+            moment -= minute
+        return moment
 
 
 def window(text: str, zone: str | None) -> Window:
@@ -46,9 +53,12 @@ def window(text: str, zone: str | None) -> Window:
     if not found or any(h > 24 for h in hours[::2]) or any(m > 59 for m in hours[1::2]):
         raise BadInput(f"window: {text!r} is not understood", cure="Write it as 22:00-06:00")
     opens, closes = hours[0] * 60 + hours[1], hours[2] * 60 + hours[3]
-    if max(opens, closes) > 24 * 60 or opens == closes:
-        raise BadInput(f"window: {text!r} is empty or past midnight", cure="Write it as 22:00-06:00")
-    return Window(text.strip(), opens, closes, _zone(zone))
+    if max(opens, closes) > 24 * 60 or opens == closes or (opens, closes) == (24 * 60, 0):
+        raise BadInput(
+            f"window: {text!r} is empty, or past 24:00", cure="Write it as 22:00-06:00; the whole day is 00:00-24:00"
+        )
+    found_zone = _zone(zone)
+    return Window(f"{text.strip()} {zone if found_zone else 'UTC'}", opens, closes, found_zone)
 
 
 def _zone(name: str | None) -> tzinfo | None:
