@@ -41,9 +41,10 @@ def _look(
     engine = open_engine(module.params, how)
     address = ""
     try:
+        chosen = choice(module.params, engine)
         server = engine.greet()
         address = server.address
-        stages = Stages(engine, server, asked, choice(module.params, engine), how)
+        stages = Stages(engine, server, asked, chosen, how)
         known, rates = _remembered(module, address) if memory else (Memory(), {})
         measured, plans = stages.plans(known)
     except DbFault as fault:
@@ -139,7 +140,7 @@ def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: 
     server = measured.server
     findings: list[Finding] = [f for p in plans.values() for f in p.findings]
     flight = plans.get("preflight", Plan())
-    stops = preflight.stopping(f for f in flight.findings if f.code in PREFLIGHT_CODES)
+    stops = preflight.stopping(flight.findings)
     fact: Facts = {
         "engine": server.engine,
         "server": server_facts(server),
@@ -152,9 +153,6 @@ def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: 
         fact[name] = _operation_due(name in plans, plans.get(name, Plan()), engine, server)
     fact["due"] = any(fact[name]["due"] for name in OPERATIONS)
     return fact
-
-
-PREFLIGHT_CODES = frozenset(["outside_window", "not_primary", "connections", "free_space"])
 
 
 def _operation_due(assessed: bool, plan: Plan, engine: Engine, server: Server) -> Facts:

@@ -57,7 +57,7 @@ class Table(t.NamedTuple):
     """
 
     ref: Ref
-    kind: str = "table"  # table, partitioned, matview, catalog, index, file
+    kind: str = "table"  # table, partitioned, partition, matview, catalog, index, file
     bytes: int = 0  # own storage with out-of-line values, without indexes
     total_bytes: int = 0  # with its indexes
     rows: int = 0

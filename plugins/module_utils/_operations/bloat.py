@@ -30,7 +30,7 @@ class Policy(t.NamedTuple):
 def policy(params: t.Mapping[str, t.Any]) -> Policy:
     """The user's options, checked and typed. Raises BadInput."""
     return Policy(
-        Patterns(params.get("tables") or ["*"], "tables"),
+        Patterns(["*"] if params.get("tables") is None else params["tables"], "tables"),
         params["method"],
         size(params["scan_budget"], "scan_budget"),
         size(params["min_size"], "min_size"),

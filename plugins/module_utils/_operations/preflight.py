@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import typing as t
+from datetime import timezone
 
-from .._records import BadInput, Finding, Measured, Plan, Ref, Server, Wants
+from .._records import Activity, BadInput, Database, Finding, Measured, Plan, Ref, Server, Wants
 from .._units import duration, percentage, say_bytes, say_seconds
 from .._window import Window, window
 
@@ -19,6 +20,9 @@ OPTIONS: dict[str, t.Any] = {
     "max_connections_percent": {"type": "float", "default": 95.0},
     "role": {"type": "str", "choices": ["any", "primary"], "default": "any"},
 }
+
+
+STOPS = frozenset(["outside_window", "not_primary", "connections", "free_space"])
 
 
 class Policy(t.NamedTuple):
@@ -52,31 +56,43 @@ def doubts(policy: Policy, measured: Measured) -> Wants:
 
 def plan(policy: Policy, measured: Measured) -> Plan:
     """No step. Priority 1 says that maintenance must not start now; the rest is worth knowing."""
-    found: list[Finding] = []
-    found += _window(policy, measured) + _role(policy, measured)
+    found: dict[t.Hashable, Finding] = {f.code: f for f in (*_window(policy, measured), *_role(policy, measured))}
     for database in measured.databases:
-        ref, activity = Ref(database.name), database.activity
-        if activity and activity.oldest_seconds is not None and activity.oldest_seconds >= policy.max_transaction_age:
-            age = say_seconds(activity.oldest_seconds)
-            message = f"a transaction is open for {age}, over {say_seconds(policy.max_transaction_age)}"
-            found.append(Finding(2, "long_transaction", ref, f"{message}: {activity.oldest_who}"))
-        if activity and activity.connections is not None and activity.max_connections:
-            share = 100 * activity.connections / activity.max_connections
-            if share >= policy.max_connections_percent:
-                message = f"{activity.connections} of {activity.max_connections} connections are taken"
-                found.append(Finding(1, "connections", Ref(""), message))
-        for space in database.spaces:
-            if space.free is not None and space.total and 100 * space.free < policy.min_free_percent * space.total:
-                message = f"{say_bytes(space.free)} of {say_bytes(space.total)} are free for {space.name}"
-                found.append(Finding(1, "free_space", Ref(""), f"{message}, under {policy.min_free_percent:g} %"))
-    return Plan(findings=tuple(found))
+        # Every database is asked, and most of this is the server's: said once.
+        for key, finding in (*_activity(policy, database), *_spaces(policy, database)):
+            found.setdefault(key, finding)
+    return Plan(findings=tuple(found.values()))
+
+
+def _activity(policy: Policy, database: Database) -> t.Iterator[tuple[t.Hashable, Finding]]:
+    activity = database.activity or Activity()
+    if activity.oldest_seconds is not None and activity.oldest_seconds >= policy.max_transaction_age:
+        age, most = say_seconds(activity.oldest_seconds), say_seconds(policy.max_transaction_age)
+        who = activity.oldest_who or "whose, this login may not see"
+        message = f"a transaction is open for {age}, over {most}: {who}"
+        key = ("long_transaction", activity.oldest_who or database.name)
+        yield key, Finding(2, "long_transaction", Ref(database.name), message)
+    if activity.connections is not None and activity.max_connections:
+        share = 100 * activity.connections / activity.max_connections
+        if share >= policy.max_connections_percent:
+            message = f"{activity.connections} of {activity.max_connections} connections are taken"
+            message += f", over {policy.max_connections_percent:g} %"
+            yield "connections", Finding(1, "connections", Ref(""), message)
+
+
+def _spaces(policy: Policy, database: Database) -> t.Iterator[tuple[t.Hashable, Finding]]:
+    for space in database.spaces:
+        if space.free is not None and space.total and 100 * space.free < policy.min_free_percent * space.total:
+            message = f"{say_bytes(space.free)} of {say_bytes(space.total)} are free for {space.name}"
+            message += f", under {policy.min_free_percent:g} %"
+            yield (space.name, space.total), Finding(1, "free_space", Ref(""), message)
 
 
 def _window(policy: Policy, measured: Measured) -> list[Finding]:
     if policy.window is None or policy.window.left(measured.server.now) > 0:
         return []
-    clock = measured.server.now.astimezone(policy.window.zone).strftime("%H:%M")
-    message = f"it is {clock}, outside the maintenance window {policy.window.text}"
+    clock = measured.server.now.astimezone(policy.window.zone or timezone.utc).strftime("%H:%M")
+    message = f"it is {clock} there, outside the maintenance window {policy.window.text}"
     return [Finding(1, "outside_window", Ref(""), message)]
 
 
@@ -87,5 +103,5 @@ def _role(policy: Policy, measured: Measured) -> list[Finding]:
 
 
 def stopping(findings: t.Iterable[Finding]) -> list[Finding]:
-    """Why maintenance must not start."""
-    return [f for f in findings if f.priority == 1]
+    """Why maintenance must not start, among findings of whatever origin."""
+    return [f for f in findings if f.priority == 1 and f.code in STOPS]

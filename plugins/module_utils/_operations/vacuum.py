@@ -33,6 +33,8 @@ from .vacuum_needs import ACTIONS, NEEDED_BY, NEEDS, OPTIONS, Need, Policy, dead
 
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
 
+WORTH_FREEZING = 5.0  # percent of the age of a forced freeze
+
 
 def wants(policy: Policy, server: Server) -> Wants:
     """What must be measured. Raises BadInput for what this engine can never do though it was asked for."""
@@ -55,7 +57,7 @@ def wants(policy: Policy, server: Server) -> Wants:
 
 
 def doubts(policy: Policy, measured: Measured) -> Wants:
-    """Tables whose bloat may lie on either side of the threshold."""
+    """Tables whose bloat may lie on either side of the threshold, where it matters."""
     if "reclaim" not in policy.actions or policy.force:
         return Wants()
     return Wants(
@@ -70,9 +72,11 @@ def doubts(policy: Policy, measured: Measured) -> Wants:
 
 
 def tables_of(policy: Policy, measured: Measured) -> t.Iterator[Table]:
+    """The tables whose space may be reclaimed."""
     for database in measured.databases:
-        for table in database.tables:
-            if policy.tables.takes(*names_of(table.ref)):
+        for table in database.tables if not database.system else ():
+            lacking = "reclaim" in table.lacks or "reclaim" not in NEEDED_BY.get(table.kind, ())
+            if not lacking and policy.tables.takes(*names_of(table.ref)):
                 yield table
 
 
@@ -113,15 +117,20 @@ class _Planner:
         return step._replace(skip=why) if why else step
 
     def _wreckage(self) -> list[Step]:
-        steps = []
-        for found in self.database.leftovers if "reclaim" in self.policy.actions else ():
+        steps: list[Step] = []
+        wanted = "reclaim" in self.policy.actions and not self.database.system
+        for found in _merged(self.database.leftovers) if wanted else ():
             if not self.policy.tables.takes(*names_of(found.ref)):
                 continue
-            if found.dead:
-                steps.append(_drop(found))
-            else:
-                message = f"{', '.join(found.names)} of {found.what} look left behind, but {found.why_not}"
+            names = ", ".join(found.names)
+            if not found.dead:
+                message = f"{names} of {found.what} look left behind, but {found.why_not or 'may be in use'}"
                 self.findings.append(Finding(3, "leftover_in_use", found.ref, message))
+            elif any(s.task.ref == found.ref for s in steps):
+                message = f"{names} of {found.what} are left behind, too: the next run removes them"
+                self.findings.append(Finding(3, "leftover_waits", found.ref, message))
+            else:
+                steps.append(_drop(found))
         return steps
 
     def _needs(self, table: Table) -> dict[str, list[Need]]:
@@ -145,10 +154,16 @@ class _Planner:
             message = f"{need.reason}, but vacuum cannot remove them: {table.pinned_by}"
             self._find(2, "horizon_pinned", table, message)
             return True
-        if need.what == "freeze" and table.freeze_floor >= self.policy.freeze_age_percent:
-            self._find(1, "horizon_pinned", table, f"{need.reason}, but freezing cannot help: {table.pinned_by}")
+        if need.what == "freeze" and self._freezes_in_vain(table):
+            who = table.pinned_by or "something as old keeps them from being frozen"
+            self._find(1, "horizon_pinned", table, f"{need.reason}, but freezing cannot help: {who}")
             return True
         return need.what == "reclaim" and self._no_rebuild(need, table)
+
+    def _freezes_in_vain(self, table: Table) -> bool:
+        """Whether it would be due again at once, and no younger. What gets younger is frozen: age is safety."""
+        gain = (table.freeze_percent or 0.0) - table.freeze_floor
+        return table.freeze_floor >= self.policy.freeze_age_percent and gain < WORTH_FREEZING
 
     def _pinned(self, table: Table) -> bool:
         """Whether the rows that a vacuum could remove now would not make it due."""
@@ -165,13 +180,13 @@ class _Planner:
         if means in lacks:
             other = policy.online and "exclusive rebuild" not in lacks
             cure = Rebuild(table.ref, False) if other else None
-            hint = "; not without locking writers out" if other else "; it cannot be rebuilt"
-            self._find(2, f"no_{means.replace(' ', '_')}", table, f"{need.reason}{hint}: {lacks[means]}", cure)
+            hint = "a rebuild would lock writers out" if other else "it cannot be rebuilt"
+            self._find(2, f"no_{means.replace(' ', '_')}", table, f"{need.reason}; {hint}: {lacks[means]}", cure)
         elif policy.force:
             return False
         elif table.total_bytes > policy.reclaim_max_size:
-            size = say_bytes(table.total_bytes)
-            self._find(3, "too_large_to_reclaim", table, f"{need.reason}; {size} are over reclaim_max_size", cure)
+            sizes = f"{say_bytes(table.total_bytes)} are over reclaim_max_size {say_bytes(policy.reclaim_max_size)}"
+            self._find(3, "too_large_to_reclaim", table, f"{need.reason}; {sizes}", cure)
         elif "local rebuild" in lacks and table.total_bytes > policy.reclaim_replicated_max_size:
             message = f"{need.reason}; a rebuild is left to you: {lacks['local rebuild']}"
             self._find(2, "replicated_rebuild", table, message, cure)
@@ -196,10 +211,11 @@ class _Planner:
     def _fold(self, table: Table, needs: dict[str, list[Need]]) -> list[Step]:
         """The fewest steps that meet all needs of a table: a rebuild vacuums and analyzes, VACUUM (ANALYZE) does both.
 
-        A freeze is never left to a rebuild, which a limit may stop; nor is anything else when a limit stops it now.
+        A freeze is never left to a rebuild, which a limit may stop; nor is anything else when the rebuild is stopped
+        now, or not allowed here at all.
         """
         after = tuple(k for k in self.drops if k[1] == table.ref)
-        blocked = self.measured.blocked.get(("reclaim", table.ref), "")
+        blocked = self.lacks.get("rewrite", "") or self.measured.blocked.get(("reclaim", table.ref), "")
         alone = "reclaim" in needs and (blocked or "freeze" in needs)
         rebuild = []
         if "reclaim" in needs:
@@ -219,7 +235,7 @@ class _Planner:
                 table.ref,
                 freeze="freeze" in needs,
                 analyze="analyze" in needs,
-                truncate="truncate" not in self.lacks,
+                truncate="truncate" not in self.lacks and "truncate" not in table.lacks,
                 cost_delay=self.policy.vacuum_cost_delay,
             )
             dead = table.dead.rows if table.dead else 0
@@ -228,6 +244,17 @@ class _Planner:
         if "analyze" in needs:
             return [_step(Analyze(table.ref, table.kind == "partitioned"), merged, table, Amount(), table.bytes / 100)]
         return []
+
+
+def _merged(leftovers: t.Sequence[Leftover]) -> list[Leftover]:
+    """What one kind of work left on one object is removed by one step."""
+    out: dict[tuple[t.Any, ...], Leftover] = {}
+    for found in leftovers:
+        key = (found.ref, found.what, found.dead, found.why_not)
+        known = out.get(key, found._replace(names=(), bytes=0))
+        names = tuple(dict.fromkeys(known.names + found.names))
+        out[key] = found._replace(names=names, bytes=known.bytes + found.bytes)
+    return list(out.values())
 
 
 def _drop(found: Leftover) -> Step:

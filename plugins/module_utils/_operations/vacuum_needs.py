@@ -80,18 +80,20 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
     delay = params.get("vacuum_cost_delay")
     if delay is not None and not 0 <= delay <= 100:
         raise BadInput(f"vacuum_cost_delay: {delay:g} is out of range", cure="Give milliseconds from 0 to 100")
-    tables = params.get("tables") or ["*"]
-    if params["force"] and Patterns(tables, "tables").everything:
+    if not params["actions"]:
+        raise BadInput("actions: the list is empty", cure=f"Name some of {', '.join(ACTIONS)}")
+    tables = Patterns(["*"] if params.get("tables") is None else params["tables"], "tables")
+    if params["force"] and not tables.named:
         raise BadInput("force would take every table", cure="Name the tables that you mean in the option tables")
     smallest, largest = (size(params[f"reclaim_{end}_size"], f"reclaim_{end}_size") for end in ("min", "max"))
-    if smallest > largest:
+    if smallest > largest and "reclaim" in params["actions"]:
         raise BadInput(
             f"reclaim_min_size {say_bytes(smallest)} is over reclaim_max_size {say_bytes(largest)}",
             cure="No table could ever be reclaimed; mend one of them, or take reclaim out of actions",
         )
     lag = params.get("max_replica_lag")
     return Policy(
-        tables=Patterns(tables, "tables"),
+        tables=tables,
         actions=frozenset(params["actions"]),
         dead_percent=percentage(params["dead_percent"], "dead_percent"),
         min_dead_rows=params["min_dead_rows"],
@@ -99,9 +101,9 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         changed_percent=percentage(params["changed_percent"], "changed_percent", most=1e6),
         min_changed_rows=0,
         analyze_max_age=duration(params["analyze_max_age"], "analyze_max_age"),
-        freeze_age_percent=percentage(params["freeze_age_percent"], "freeze_age_percent", most=1000),
+        freeze_age_percent=percentage(params["freeze_age_percent"], "freeze_age_percent", most=1000, zero=False),
         vacuum_cost_delay=delay,
-        reclaim_percent=percentage(params["reclaim_percent"], "reclaim_percent"),
+        reclaim_percent=percentage(params["reclaim_percent"], "reclaim_percent", zero=False),
         reclaim_min_size=smallest,
         reclaim_max_size=largest,
         reclaim_replicated_max_size=size(params["reclaim_replicated_max_size"], "reclaim_replicated_max_size"),
@@ -125,7 +127,7 @@ def dead_rows(table: Table, policy: Policy, measured: Measured) -> Need | None:
         return None
     rows, percent, limit = table.dead.rows, table.dead.percent, own(table, policy, "dead_percent")
     facts = {"dead_rows": rows, "dead_percent": round(percent, 1)}
-    if rows >= policy.max_dead_rows:
+    if rows and rows >= policy.max_dead_rows:
         return Need("vacuum", f"dead rows {rows:,} over {policy.max_dead_rows:,}", facts)
     if rows and rows >= own(table, policy, "min_dead_rows") and percent >= limit:
         return Need("vacuum", f"dead rows {percent:.0f} % ({rows:,}) over {limit:g} %", facts)
@@ -150,11 +152,12 @@ def stale_statistics(table: Table, policy: Policy, measured: Measured) -> Need |
     if share >= limit and table.changed >= own(table, policy, "min_changed_rows"):
         return Need("analyze", f"{share:.0f} % of the rows changed since the last analyze, over {limit:g} %", facts)
     if table.analyzed is None:
-        return Need("analyze", f"{say_count(table.changed, 'row')} changed, and not known to be analyzed", facts)
+        return Need("analyze", f"{say_count(table.changed, 'row')} changed, and no analyze is on record", facts)
     age = (measured.server.now - table.analyzed).total_seconds()
     if age >= policy.analyze_max_age:
-        why = f"changed since the last analyze {say_seconds(age)} ago, over {say_seconds(policy.analyze_max_age)}"
-        return Need("analyze", why, facts)
+        changed = f"{say_count(table.changed, 'row')} changed since the last analyze"
+        why = f"{changed} {say_seconds(age)} ago, over {say_seconds(policy.analyze_max_age)}"
+        return Need("analyze", why, {**facts, "analyzed_seconds_ago": round(age)})
     return None
 
 
