@@ -30,6 +30,7 @@ if t.TYPE_CHECKING:
 
     from ._run.control import Control
     from ._run.journal import Journal
+    from ._window import Window
 
 
 def action_module(name: str, operation: Operation) -> None:
@@ -48,7 +49,9 @@ def action_module(name: str, operation: Operation) -> None:
     failed = [o for o in run.outcomes if o.status == "failed"]
     if failed:
         named = "; ".join(f"{o.step.task.kind} of {o.step.task.ref}: {o.error}" for o in failed[:5])
-        module.fail_json(msg=f"{run.address}: {len(failed)} of {len(run.outcomes)} steps failed: {named}", **result)
+        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+        count = f"{len(failed)} of {len(run.outcomes)} steps failed"
+        module.fail_json(msg=f"{run.address}: {count}: {named}{more}", **result)
     module.exit_json(**result)
 
 
@@ -66,32 +69,38 @@ class Action:
         self.check = bool(module.check_mode)
         self.address = ""
         self.outcomes: list[Outcome] = []
-        self.findings: list[Finding] = []
+        self.plan = Plan()
+        self.findings: list[Finding] = []  # beside those of the plan
 
     def result(self) -> dict[str, t.Any]:
         """Runs, and returns what the module returns. Raises DbFault."""
         from ._engines import open_engine
 
         params = self.module.params
-        how, policy = execution(params), self.operation.policy(params)
+        how, policy, opening = execution(params), self.operation.policy(params), self._window()
         engine = open_engine(params, how)
         try:
+            chosen = choice(params, engine)
             server = engine.greet()
             self.address = server.address
-            stages = Stages(engine, server, {self.name: (self.operation, policy)}, choice(params, engine), how)
-            how = self._within_window(how, server)
+            stages = Stages(engine, server, {self.name: (self.operation, policy)}, chosen, how)
+            how = self._within_window(how, server, opening)
             self._run(stages, how)
             return self._report(engine, server)
         finally:
             engine.close()
 
-    def _within_window(self, how: Execution, server: Server) -> Execution:
-        """The window's end is a budget: what does not fit before it is left for the next night."""
+    def _window(self) -> Window | None:
         if not self.module.params["window"]:
-            return how
+            return None
         from ._window import window
 
-        opening = window(self.module.params["window"], self.module.params["window_timezone"])
+        return window(self.module.params["window"], self.module.params["window_timezone"])
+
+    def _within_window(self, how: Execution, server: Server, opening: Window | None) -> Execution:
+        """The window's end is a budget: what does not fit before it is left for the next night."""
+        if opening is None:
+            return how
         left = opening.left(server.now)
         if left <= 0:
             message = f"outside the maintenance window {opening.text}: nothing is started"
@@ -118,7 +127,7 @@ class Action:
         memory = Memory(journal.past(), journal.overdue())
         measured, plans = stages.plans(memory)
         plan = forecast(plans[self.name], memory.past, journal.rates(), memory.overdue, measured.server.now)
-        self.findings += plan.findings
+        self.plan = plan
         return plan
 
     def _apply(self, stages: Stages, how: Execution, journal: Journal, plan: Plan) -> None:
@@ -137,7 +146,7 @@ class Action:
             if how.if_running != "skip":
                 raise
             self.findings.append(Finding(3, "already_running", Ref(""), str(held)))
-            self.outcomes = [Outcome(step, "skipped", error=str(held)) for step in plan.steps]
+            self.outcomes = [Outcome(step, "skipped", error=step.skip or str(held)) for step in plan.steps]
 
     def _carry_out(self, stages: Stages, how: Execution, journal: Journal, plan: Plan, control: Control) -> None:
         from ._run.runner import Runner
@@ -164,7 +173,7 @@ class Action:
         most = self.module.params["max_results"]
         shown = self.outcomes if len(self.outcomes) <= most else report.worst_first(self.outcomes)[:most]
         summary = report.summary(self.outcomes, time.monotonic() - self.began)
-        findings = report.ordered(self.findings)
+        findings = report.ordered((*self.findings, *self.plan.findings))
         fact = {
             "engine": server.engine,
             "server": report.server_facts(server),
@@ -175,7 +184,7 @@ class Action:
         changed = any(o.changed or o.status == "planned" for o in self.outcomes)
         result = {"changed": changed, "ansible_facts": {self.name: fact}, "summary": fact["summary"]}
         if getattr(self.module, "_diff", False):
-            result["diff"] = report.diff(self.outcomes[:most], engine, server)
+            result["diff"] = report.diff(shown, engine, server)
         return result
 
 

@@ -9,9 +9,11 @@ import typing as t
 
 from ._records import (
     BadInput,
+    CannotConnect,
     Database,
     DatabaseInfo,
     DbFault,
+    DropLeftover,
     Engine,
     Execution,
     Finding,
@@ -50,7 +52,8 @@ class Stages:
 
     def measure(self, memory: Memory) -> Measured:
         """Wants, doubts, exact: what the planners need, measured once for all of them."""
-        measured = self._measured(self._look(self.chosen, self.wants), memory)
+        found = self._look(self.chosen, self.wants)
+        measured = self._measured(_readable(self.chosen, found), memory)
         closer = Wants()
         for operation, policy in self.asked.values():
             closer = closer.merge(operation.doubts(policy, measured))
@@ -58,7 +61,8 @@ class Stages:
             return measured
         doubtful = {ref.database for ref in closer.exact}
         wants = self.wants._replace(exact=closer.exact, only=closer.exact, scan_budget=closer.scan_budget)
-        again = {d.name: d for d in self._look([i for i in self.chosen if i.name in doubtful], wants)}
+        infos = [i for i in self.chosen if i.name in doubtful]
+        again = dict(zip((i.name for i in infos), self._look(infos, wants)))
         return measured._replace(databases=tuple(_overlay(d, again.get(d.name)) for d in measured.databases))
 
     def plans(self, memory: Memory) -> tuple[Measured, dict[str, Plan]]:
@@ -81,18 +85,14 @@ class Stages:
     def _measured(self, databases: t.Sequence[Database], memory: Memory) -> Measured:
         return Measured(self.server, tuple(databases), memory.past, memory.overdue)
 
-    def _look(self, infos: t.Sequence[DatabaseInfo], wants: Wants) -> list[Database]:
+    def _look(self, infos: t.Sequence[DatabaseInfo], wants: Wants) -> list[Database | DbFault]:
+        """Each database measured, or why it could not be."""
         if len(infos) > 1 and self.execution.jobs > 1:
             from concurrent.futures import ThreadPoolExecutor
 
             with ThreadPoolExecutor(min(self.execution.jobs, len(infos))) as pool:
-                found = list(pool.map(lambda info: self._look_at(info, wants), infos))
-        else:
-            found = [self._look_at(info, wants) for info in infos]
-        faults = [f for f in found if isinstance(f, DbFault)]
-        if faults and len(faults) == len(found):
-            raise faults[0]  # nothing could be looked at: that is no finding, that is a failure
-        return [_unreadable(i, f) if isinstance(f, DbFault) else f for i, f in zip(infos, found)]
+                return list(pool.map(lambda info: self._look_at(info, wants), infos))
+        return [self._look_at(info, wants) for info in infos]
 
     def _look_at(self, info: DatabaseInfo, wants: Wants) -> Database | DbFault:
         try:
@@ -118,7 +118,7 @@ class Stages:
                 with self.engine.session(database) as session:
                     found = {step.key: breach(self.engine, session, step, otherwise="skip") for step in steps}
             except DbFault as fault:  # the database went away meanwhile: none of its limits can be known
-                found = {step.key: str(fault) for step in steps}
+                found = {step.key: f"its limits cannot be read: {fault.cause}" for step in steps}
             blocked.update({key: why for key, why in found.items() if why})
         return blocked
 
@@ -128,17 +128,19 @@ class Stages:
         if getattr(policy, "force", False):
             policy = policy._replace(force=False)
         keys = {s.key for s in plan.steps}
+        blocked = {s.key: s.skip for s in plan.steps if s.skip}  # so that needs are not folded into what does not run
         known = {(f.code, f.ref) for f in plan.findings}
 
         def prove(session: Session, step: Step) -> Proof:
-            again = self._again(session, step.task.ref, operation, policy)
+            again = self._again(session, step.task.ref, operation, policy)._replace(blocked=blocked)
             new = operation.plan(policy, again)
             asks = [s for s in new.steps if s.task.ref == step.task.ref and (s.key == step.key or s.key not in keys)]
             finds = [f for f in new.findings if f.ref == step.task.ref and (f.code, f.ref) not in known]
             if asks and not finds:
-                finds = [Finding(2, "not_proven", step.task.ref, f"after {step.task.kind} still due: {asks[0].reason}")]
-            sizes = [x.total_bytes for d in again.databases for x in d.tables if x.ref == step.task.ref]
-            return Proof(not asks and not finds, sizes[0] if sizes else None, tuple(finds))
+                due = "still" if asks[0].key == step.key else f"{asks[0].task.kind} now"
+                message = f"measured again after the {step.task.kind}: {due} due, {asks[0].reason}"
+                finds = [Finding(2, "not_proven", step.task.ref, message)]
+            return Proof(not asks and not finds, _size(again, step), tuple(finds))
 
         return prove
 
@@ -163,12 +165,35 @@ class Stages:
         return measured
 
 
-def _overlay(database: Database, closer: Database | None) -> Database:
+def _overlay(database: Database, closer: Database | DbFault | None) -> Database:
     """The second look takes the place of the first, object by object."""
     if closer is None:
         return database
+    if isinstance(closer, DbFault):
+        message = f"no exact measurement, the estimates stand: {closer.cause}"
+        finding = Finding(3, "not_measured_exactly", Ref(database.name), message, fix=closer.cure)
+        return database._replace(findings=(*database.findings, finding))
     exact = {table.ref: table for table in closer.tables}
-    return database._replace(tables=tuple(exact.get(table.ref, table) for table in database.tables))
+    return database._replace(
+        tables=tuple(exact.get(table.ref, table) for table in database.tables),
+        findings=tuple(dict.fromkeys((*database.findings, *closer.findings))),
+    )
+
+
+def _size(measured: Measured, step: Step) -> int | None:
+    """Bytes of what the step was about: of the object, or of the wreckage that is still there."""
+    task = step.task
+    if isinstance(task, DropLeftover):
+        return sum(x.bytes for d in measured.databases for x in d.leftovers if (x.ref, x.what) == (task.ref, task.what))
+    return next((x.total_bytes for d in measured.databases for x in d.tables if x.ref == task.ref), None)
+
+
+def _readable(infos: t.Sequence[DatabaseInfo], found: t.Sequence[Database | DbFault]) -> list[Database]:
+    """What cannot be read becomes a finding. Raises the first fault where nothing could be looked at."""
+    faults = [f for f in found if isinstance(f, DbFault)]
+    if faults and len(faults) == len(found):
+        raise faults[0]
+    return [_unreadable(i, f) if isinstance(f, DbFault) else f for i, f in zip(infos, found)]
 
 
 def _unknown_tables(policy: t.Any, measured: Measured) -> list[Finding]:
@@ -177,8 +202,9 @@ def _unknown_tables(policy: t.Any, measured: Measured) -> list[Finding]:
     if not named:
         return []
     there = {name for d in measured.databases for table in d.tables for name in names_of(table.ref)}
+    said = "tables: no selected database has a table {}, or this login may not see it"
     return [
-        Finding(2, "no_such_table", Ref(""), f"tables: no selected database has a table {name}")
+        Finding(2, "no_such_table", Ref(""), said.format(name), fix="Mend the option tables, or remove the name")
         for name in named
         if name not in there
     ]
@@ -190,13 +216,13 @@ def _unreadable(info: DatabaseInfo, fault: DbFault) -> Database:
 
 
 def choose(server: Server, databases: Patterns, wants: Wants) -> tuple[list[DatabaseInfo], list[Finding]]:
-    """The databases to look at. Raises BadInput for a named database that is not there."""
+    """The databases to look at. Raises BadInput for a named one that is not there, CannotConnect where none can be."""
     names = {info.name for info in server.databases}
     missing = [name for name in databases.literal if name not in names]
     if missing:
         raise BadInput(
             f"databases: there is no database {', '.join(missing)} on {server.address}",
-            cure=f"There are: {', '.join(sorted(n for n in names)[:20]) or 'none'}",
+            cure=f"There are: {', '.join(sorted(names)[:20]) or 'none'}{', …' if len(names) > 20 else ''}",
         )
     chosen, findings = [], []
     for info in server.databases:
@@ -210,6 +236,9 @@ def choose(server: Server, databases: Patterns, wants: Wants) -> tuple[list[Data
             chosen.append(info._replace(system=False))
         elif old:
             chosen.append(info._replace(system=True))
+    unreadable = [i for i in server.databases if i.why_not and databases.takes(i.name)]
+    if not chosen and unreadable:
+        raise CannotConnect(unreadable[0].why_not, database=unreadable[0].name)
     if not chosen and not findings:
         findings.append(Finding(3, "nothing_selected", Ref(""), "no database is selected", fix="See option databases"))
     return chosen, findings

@@ -21,7 +21,7 @@ def step_result(outcome: Outcome, engine: Engine, server: Server) -> Result:
     """One element of `steps`: the same shape in check mode and in the run."""
     step = outcome.step
     freed = _freed(outcome)
-    ran = outcome.status not in ("planned", "skipped") or outcome.changed
+    ran = outcome.status == "done" or outcome.changed or outcome.actual.seconds > 0
     actual = {
         "bytes_before": outcome.bytes_before,
         "bytes_after": outcome.bytes_after,
