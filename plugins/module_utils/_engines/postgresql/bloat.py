@@ -1,0 +1,144 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much of a table a rebuild would give back: estimated from the catalogs, or measured by pgstattuple. No threshold."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..._records import Bloat, Ref, Server, Wants
+from . import layout
+from .catalog import Row
+from .connection import Session
+from .names import quoted, table_name
+
+COLUMNS = """
+SELECT a.attrelid, a.attlen, a.attalign::pg_catalog.text, a.attisdropped, {width}, {nulls}, {known}
+  FROM pg_catalog.pg_attribute a
+  {source}
+ WHERE a.attnum > 0 AND a.attrelid = ANY (%(oids)s::pg_catalog.oid[]) AND {readable}
+ ORDER BY a.attrelid, a.attnum
+"""
+STATISTIC = {
+    "width": "s.stawidth",
+    "nulls": "s.stanullfrac",
+    "known": "s.starelid IS NOT NULL",
+    "source": """LEFT JOIN pg_catalog.pg_statistic s
+    ON s.starelid = a.attrelid AND s.staattnum = a.attnum AND NOT s.stainherit""",
+    "readable": "true",
+}
+# What a login sees that may not read pg_statistic; where it may not read the table it sees nothing, and nothing is said.
+STATS = {
+    "width": "s.avg_width",
+    "nulls": "s.null_frac",
+    "known": "s.attname IS NOT NULL",
+    "source": """JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname
+    AND s.attname = a.attname AND NOT s.inherited""",
+    "readable": "pg_catalog.has_table_privilege(a.attrelid, 'SELECT') AND NOT pg_catalog.row_security_active(a.attrelid)",
+}
+READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
+ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
+# Points of percent by which the estimate may be off, measured against VACUUM FULL: rows of one size, rows of many sizes,
+# and on top as much as changed since the statistics were taken.
+FIXED_ERROR, VARYING_ERROR, STALE_ERROR = 4.0, 7.0, 15.0
+SMALL = 16  # pages: below, a page more or less is a large share
+
+EXTENSION = """
+SELECT n.nspname::pg_catalog.text
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
+       AND d.deptype = 'e'
+  JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgstattuple'
+ WHERE p.proname = 'pgstattuple_approx' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+"""
+APPROX = """
+SELECT table_len, approx_tuple_count, approx_tuple_len, dead_tuple_len, approx_free_space
+  FROM {schema}.pgstattuple_approx(%s::pg_catalog.regclass)
+"""
+EXACT_ERROR = 3.0
+
+
+def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, Bloat]:
+    """By oid, for tables of `bloat_min_bytes` and more. No statistics: no estimate, rather than a guess."""
+    chosen = {row.oid: row for row in rows if row.relkind in "rm" and row.total_bytes >= wants.bloat_min_bytes}
+    if not chosen:
+        return {}
+    ((readable,),) = session.rows(READABLE)
+    columns: dict[int, list[layout.Column] | None] = {}
+    for oid, length, align, dropped, width, nulls, known in session.rows(
+        COLUMNS.format(**(STATISTIC if readable else STATS)), {"oids": list(chosen)}
+    ):
+        known_so_far = columns.setdefault(oid, [])
+        if known_so_far is None:
+            continue
+        if dropped:  # null in every row that is written anew
+            known_so_far.append(layout.Column(1, 1, 0.0, 1.0))
+        elif not known:
+            columns[oid] = None
+        else:
+            # The server cuts the mean width down to a whole number.
+            wide = float(width) if length > 0 else width + 0.5
+            known_so_far.append(layout.Column(length, ALIGN[align], wide, float(nulls)))
+    block = int(server.settings["block_size"])
+    found = {oid: estimate(chosen[oid], known, block) for oid, known in columns.items() if known}
+    return {oid: bloat for oid, bloat in found.items() if bloat}
+
+
+def estimate(row: Row, columns: t.Sequence[layout.Column], block: int) -> Bloat | None:
+    """From the size of an average row and the number of live rows. Percentages are of the heap, without TOAST."""
+    if not row.heap_bytes:
+        return None
+    one = layout.shape(columns)
+    needed = layout.pages(row.live_rows, one, block=block, fillfactor=fillfactor(row)) * block
+    percent = 100.0 * (row.heap_bytes - needed) / row.heap_bytes
+    stale = min(1.0, row.changed / max(row.live_rows, 1))
+    error = (FIXED_ERROR if one.fixed else VARYING_ERROR) + STALE_ERROR * stale
+    error += 100.0 / max(row.heap_bytes / block, 1.0) if row.heap_bytes < SMALL * block else 0.0
+    return _bloat(row.heap_bytes, percent, error, "estimate")
+
+
+def fillfactor(row: Row) -> float:
+    return row.option("fillfactor") or 100.0
+
+
+def _bloat(heap_bytes: int, percent: float, error: float, method: str) -> Bloat:
+    percent = _within(percent)
+    return Bloat(int(heap_bytes * percent / 100), percent, _within(percent - error), _within(percent + error), method)
+
+
+def _within(percent: float) -> float:
+    return min(100.0, max(0.0, percent))
+
+
+def exact(session: Session, wants: Wants, server: Server, rows: t.Mapping[Ref, Row]) -> dict[Ref, Bloat]:
+    """What pgstattuple_approx reads of the tables in doubt, as long as the scan budget lasts; nothing without it."""
+    doubtful = [(ref, rows[ref]) for ref in wants.exact if ref in rows and not rows[ref].closed]
+    schemas = session.rows(EXTENSION) if doubtful else []
+    if not schemas:
+        return {}
+    left = wants.scan_budget
+    found = {}
+    for ref, row in sorted(doubtful, key=lambda pair: pair[1].heap_bytes):
+        if left is not None and row.heap_bytes > left:
+            break
+        left = None if left is None else left - row.heap_bytes
+        found[ref] = _approx(session, schemas[0][0], ref, row, int(server.settings["block_size"]))
+    return found
+
+
+def _approx(session: Session, schema: str, ref: Ref, row: Row, block: int) -> Bloat:
+    ((length, count, used, dead, free),) = session.rows(APPROX.format(schema=quoted(schema)), (table_name(ref),))
+    if not length:
+        return Bloat(0, 0.0, 0.0, 0.0, "pgstattuple_approx")
+    # Pages that the visibility map vouches for are not read: their item pointers and headers count as used there.
+    kept = max(0.0, float(length) - float(free) - float(dead))
+    needed = 100.0 * kept / fillfactor(row)
+    if count:
+        average = layout.Shape(float(used) / float(count) + layout.ITEM, fixed=False)
+        needed = max(needed, layout.pages(float(count), average, block=block, fillfactor=fillfactor(row)) * block)
+    return _bloat(int(length), 100.0 * (length - needed) / length, EXACT_ERROR, "pgstattuple_approx")

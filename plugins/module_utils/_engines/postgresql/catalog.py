@@ -1,0 +1,283 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables as the catalogs and the statistics describe them: one query for all of a database. No threshold, no bloat."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+
+from ..._records import Dead, Ref, Server, Table, Wants
+from .connection import Session
+from .versions import has, major_of
+
+# A size function opens the table and its indexes and would wait for whoever holds them exclusively: those are left out
+# and their size is taken from the last vacuum or analyze. Statistics come by function: the view joins all indexes.
+TABLES = """
+WITH held AS MATERIALIZED (
+    SELECT DISTINCT l.relation AS oid
+      FROM pg_catalog.pg_locks l
+     WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
+       AND l.database IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
+                               WHERE d.datname = pg_catalog.current_database()))
+), shut AS MATERIALIZED (
+    SELECT oid FROM held
+     UNION SELECT i.indrelid FROM held JOIN pg_catalog.pg_index i ON i.indexrelid = held.oid
+), closed AS MATERIALIZED (
+    SELECT oid FROM shut
+     UNION SELECT c.oid FROM shut JOIN pg_catalog.pg_class c ON c.reltoastrelid = shut.oid
+), chosen AS MATERIALIZED (
+    SELECT c.*, n.nspname
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'm', 'p') AND {only}
+)
+SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
+       c.relpersistence::pg_catalog.text,
+       c.nspname IN ('pg_catalog', 'information_schema'),
+       closed.oid IS NOT NULL,
+       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_relation_size(c.oid)
+            ELSE c.relpages::pg_catalog.int8 * %(block)s END,
+       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_table_size(c.oid)
+            ELSE (c.relpages::pg_catalog.int8 + coalesce(t.relpages, 0)) * %(block)s END,
+       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_total_relation_size(c.oid)
+            ELSE (c.relpages::pg_catalog.int8 + coalesce(t.relpages, 0) + coalesce(x.pages, 0)) * %(block)s END,
+       c.reltuples::pg_catalog.float8, c.relpages, {all_frozen},
+       coalesce(x.number, 0),
+       pg_catalog.pg_stat_get_live_tuples(c.oid), pg_catalog.pg_stat_get_dead_tuples(c.oid),
+       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid), pg_catalog.pg_stat_get_mod_since_analyze(c.oid),
+       greatest(pg_catalog.pg_stat_get_last_vacuum_time(c.oid), pg_catalog.pg_stat_get_last_autovacuum_time(c.oid)),
+       greatest(pg_catalog.pg_stat_get_last_analyze_time(c.oid), pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid)),
+       CASE WHEN c.relfrozenxid <> '0'::pg_catalog.xid THEN pg_catalog.age(c.relfrozenxid) END,
+       CASE WHEN c.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(c.relminmxid) END,
+       CASE WHEN t.relfrozenxid <> '0'::pg_catalog.xid THEN pg_catalog.age(t.relfrozenxid) END,
+       CASE WHEN t.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(t.relminmxid) END,
+       c.reloptions, t.reloptions,
+       {may_maintain},
+       coalesce(x.keyed, false)
+  FROM chosen c
+  LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+  LEFT JOIN closed ON closed.oid = c.oid
+  LEFT JOIN (
+    SELECT i.indrelid, pg_catalog.count(*) AS number, pg_catalog.sum(k.relpages)::pg_catalog.int8 AS pages,
+           pg_catalog.bool_or(i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indimmediate
+                              AND 0 <> ALL (i.indkey)
+                              AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                                               WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+                                                 AND NOT a.attnotnull)) AS keyed
+      FROM pg_catalog.pg_index i
+      JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid
+     WHERE i.indrelid IN (SELECT oid FROM chosen)
+     GROUP BY i.indrelid
+  ) x ON x.indrelid = c.oid
+"""
+EVERYTHING = "n.nspname <> 'pg_toast'"
+ONLY = """(n.nspname::pg_catalog.text, c.relname::pg_catalog.text) IN (
+    SELECT * FROM ROWS FROM (pg_catalog.unnest(%(schemas)s::pg_catalog.text[]),
+                             pg_catalog.unnest(%(names)s::pg_catalog.text[])) AS o (schema, name))"""
+# Since 17 a privilege, before the owner's: of the table or, but for what all databases share, of the database.
+MAY_MAINTAIN = {
+    True: "pg_catalog.has_table_privilege(c.oid, 'MAINTAIN')",
+    False: "pg_catalog.pg_has_role(c.relowner, 'USAGE')",
+}
+DATABASE_OWNER = """(NOT c.relisshared AND pg_catalog.pg_has_role(
+    (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()), 'USAGE'))"""
+# The partitions below each partitioned table, as far as they hold rows, and the rows changed since its last analyze. A
+# partition's counter starts at its own last analyze. When that was the later one, all it counts has come since; and when
+# it was more than an hour later (not by one and the same run, then), as much had changed before as makes autovacuum
+# analyze a table. When it was the earlier one (ANALYZE ONLY), it had changed by less than that when the parent was done.
+PARENTS = """
+WITH RECURSIVE below (root, oid) AS (
+    SELECT c.oid, i.inhrelid
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_catalog.pg_inherits i ON i.inhparent = c.oid
+     WHERE c.relkind = 'p' AND {only}
+     UNION ALL
+    SELECT b.root, i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid
+), leaves AS (
+    SELECT b.root, pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS changed,
+           CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_catalog.pg_stat_get_live_tuples(c.oid) END AS live,
+           greatest(c.reltuples, 0) * %(share)s AS due,
+           greatest(pg_catalog.pg_stat_get_last_analyze_time(c.oid),
+                    pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid)) AS analyzed,
+           pg_catalog.pg_stat_get_last_analyze_time(b.root) AS parent
+      FROM below b
+      JOIN pg_catalog.pg_class c ON c.oid = b.oid AND c.relkind = 'r'
+)
+SELECT l.root, pg_catalog.sum(l.live)::pg_catalog.int8,
+       pg_catalog.sum(CASE WHEN l.parent IS NULL THEN l.changed
+                           WHEN l.analyzed IS NULL OR l.analyzed < l.parent THEN greatest(0, l.changed - l.due)
+                           WHEN l.analyzed > l.parent + '1 hour'::pg_catalog.interval THEN l.changed + l.due
+                           ELSE l.changed END)::pg_catalog.int8
+  FROM leaves l
+ GROUP BY l.root
+"""
+# What a table may set for itself, and the policy's field that it overrides.
+OWN = {
+    "autovacuum_vacuum_scale_factor": ("dead_percent", 100.0),
+    "autovacuum_vacuum_threshold": ("min_dead_rows", 1.0),
+    "autovacuum_analyze_scale_factor": ("changed_percent", 100.0),
+    "autovacuum_analyze_threshold": ("min_changed_rows", 1.0),
+}
+
+
+class Row(t.NamedTuple):
+    """One row of TABLES."""
+
+    oid: int
+    schema: str
+    name: str
+    relkind: str
+    persistence: str
+    catalog: bool
+    closed: bool
+    heap_bytes: int
+    table_bytes: int
+    total_bytes: int
+    reltuples: float
+    relpages: int
+    all_frozen: int | None
+    indexes: int
+    live: int
+    dead: int
+    inserted: int
+    changed: int
+    vacuumed: datetime | None
+    analyzed: datetime | None
+    xid_age: int | None
+    mxid_age: int | None
+    toast_xid_age: int | None
+    toast_mxid_age: int | None
+    options: list[str] | None
+    toast_options: list[str] | None
+    may_maintain: bool
+    keyed: bool  # has an index that names every row: what pg_repack needs
+
+    @property
+    def rows(self) -> int:
+        """Live rows as the planner of the server sees them; as the counters do where it never looked."""
+        return int(self.reltuples) if self.reltuples > 0 else self.live
+
+    @property
+    def live_rows(self) -> int:
+        """Live rows by the counters, unless a crash or a reset has lost them."""
+        return self.live if 2 * (self.live + self.dead) >= self.reltuples else max(int(self.reltuples), self.live)
+
+    def option(self, name: str) -> float | None:
+        return settings_of(self.options).get(name)
+
+
+def scope(wants: Wants) -> tuple[str, dict[str, t.Any]]:
+    """The condition that chooses tables, and its values."""
+    if not wants.only:
+        return EVERYTHING, {}
+    paths = [ref.path for ref in wants.only if len(ref.path) == 2]
+    return ONLY, {"schemas": [p[0] for p in paths], "names": [p[1] for p in paths]}
+
+
+def read(session: Session, wants: Wants, server: Server) -> list[Row]:
+    """All tables, catalogs, materialized views and partitioned tables of the session's database."""
+    major = major_of(server)
+    only, values = scope(wants)
+    statement = TABLES.format(
+        only=only,
+        all_frozen="c.relallfrozen" if has("all frozen pages", major) else "NULL::pg_catalog.int4",
+        may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
+    )
+    found = session.rows(statement, {**values, "block": int(server.settings["block_size"])})
+    rows = [Row(*row) for row in found if row[7] is not None]  # a size is NULL where a table was dropped meanwhile
+    if not any(row.relkind == "p" for row in rows):
+        return rows
+    below = partitions(session, wants, server)
+    return [_summed(row, session, *below.get(row.oid, (0, 0))) if row.relkind == "p" else row for row in rows]
+
+
+def partitions(session: Session, wants: Wants, server: Server) -> dict[int, tuple[int, int]]:
+    """For each partitioned table, by oid: live rows, and rows changed since its last analyze, in its partitions."""
+    only, values = scope(wants)
+    share = float(server.settings["autovacuum_analyze_scale_factor"])
+    found = session.rows(PARENTS.format(only=only), {**values, "share": share})
+    return {root: (live, changed) for root, live, changed in found}
+
+
+def _summed(parent: Row, session: Session, live: int, changed: int) -> Row:
+    """What this run itself has analyzed counts as unchanged, though its partitions still have their turn before them."""
+    known = session.notes.get((session.database, parent.schema, parent.name), 0)
+    return parent._replace(reltuples=float(max(live, parent.reltuples)), live=live, changed=max(0, changed - known))
+
+
+def settings_of(options: list[str] | None) -> dict[str, float]:
+    """Storage parameters that are numbers."""
+    found = {}
+    for option in options or ():
+        name, equals, value = option.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            continue
+    return found
+
+
+def table(row: Row, ref: Ref, server: Server) -> Table:
+    """What the numbers say; who pins the horizon, statistics, bloat and means are added by those who know."""
+    stores = row.relkind != "p"
+    live = row.live_rows
+    return Table(
+        ref=ref,
+        kind=kind_of(row),
+        bytes=row.table_bytes,
+        total_bytes=row.total_bytes,
+        rows=row.rows,
+        dead=Dead(row.dead, 100.0 * row.dead / max(live + row.dead, 1)) if stores else None,
+        inserted=row.inserted if stores else None,
+        insert_limit=insert_limit(row, server) if stores else None,
+        changed=row.changed,
+        analyzed=row.analyzed,
+        freeze_percent=freeze_percent(row, server) if stores else None,
+        own=own_settings(row),
+        indexes=row.indexes,
+    )
+
+
+def kind_of(row: Row) -> str:
+    if row.catalog:
+        return "catalog"
+    return {"m": "matview", "p": "partitioned"}.get(row.relkind, "table")
+
+
+def own_settings(row: Row) -> dict[str, float]:
+    found = settings_of(row.options)
+    return {field: found[name] * factor for name, (field, factor) in OWN.items() if name in found}
+
+
+def insert_limit(row: Row, server: Server) -> float | None:
+    """The server's own threshold. Source: relation_needs_vacanalyze() in autovacuum.c."""
+    settings, own = server.settings, settings_of(row.options)
+    base = own.get("autovacuum_vacuum_insert_threshold", float(settings["autovacuum_vacuum_insert_threshold"]))
+    if base < 0:
+        return None
+    scale = own.get("autovacuum_vacuum_insert_scale_factor", float(settings["autovacuum_vacuum_insert_scale_factor"]))
+    unfrozen = 1.0
+    if row.all_frozen and row.relpages > 0:
+        unfrozen = 1.0 - min(row.all_frozen, row.relpages) / row.relpages
+    return base + scale * max(row.reltuples, 0.0) * unfrozen
+
+
+def freeze_percent(row: Row, server: Server) -> float | None:
+    """The oldest transaction or multixact id, of the table or its TOAST table, in percent of the forced freeze.
+
+    A TOAST table without settings of its own follows its table; a table can only lower the server's limit.
+    """
+    own, toast = settings_of(row.options), settings_of(row.toast_options)
+    shares = []
+    for name, main, out_of_line in (
+        ("autovacuum_freeze_max_age", row.xid_age, row.toast_xid_age),
+        ("autovacuum_multixact_freeze_max_age", row.mxid_age, row.toast_mxid_age),
+    ):
+        limit = float(server.settings[name])
+        own_limit = min(limit, own.get(name, limit))
+        shares += [100.0 * main / own_limit] if main is not None else []
+        shares += [100.0 * out_of_line / min(limit, toast.get(name, own_limit))] if out_of_line is not None else []
+    return max(shares, default=None)

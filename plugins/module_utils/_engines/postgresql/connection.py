@@ -1,0 +1,241 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connections: their settings, opening them, talking through them. What is said there stands in the files beside."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+
+from ..._records import CannotConnect, DbFault, Gone
+from .driver import DriverError, Link, Rows, Values
+from .faults import connect_fault, fault
+from .names import option_value
+from .options import Login
+from .versions import has
+
+APPLICATION = "dbfleet"
+
+
+class Kind(t.NamedTuple):
+    """What a connection is for: connections of one kind are alike, and are used again."""
+
+    read_only: bool = True
+    lock_timeout: float = 1.0  # seconds
+    cost_delay: float | None = None  # a step has set it
+
+
+class Connection:
+    """One connection to one database; raises DbFault. Used by one thread at a time, but for `cancel`."""
+
+    def __init__(self, link: Link, database: str, kind: Kind) -> None:
+        self.link, self.database, self.kind = link, database, kind
+        self.pid = link.promised_pid
+        self.stopping = False
+        self.spoilt = False
+
+    def rows(self, statement: str, values: Values = ()) -> Rows:
+        try:
+            return self.link.rows(statement, values)
+        except DriverError as error:
+            raise self._fault(error) from None
+
+    def run(self, statement: str) -> list[str]:
+        """Executes one statement and returns what the server said beside the result."""
+        self.link.notices()
+        self.rows(statement)
+        return self.link.notices()
+
+    def _fault(self, error: DriverError) -> DbFault:
+        found = fault(error, database=self.database, stopping=self.stopping)
+        self.spoilt = self.spoilt or isinstance(found, Gone) or self.link.closed
+        return found
+
+    def cancel(self) -> None:
+        self.stopping = True
+        with contextlib.suppress(DriverError):
+            self.link.cancel()
+
+    def close(self) -> None:
+        self.link.close()
+
+
+class Connector:
+    """Opens connections with settings that neither the login's nor the database's own defaults can undo.
+
+    All settings travel in libpq's `options`: they outrank ALTER ROLE and ALTER DATABASE … SET, hold from the first
+    moment, and leave nothing in the statement log.
+    """
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+        self.major = 0  # until the first connection: settings that older servers do not know are left out
+        self.plain = False  # a pooler refused our settings: reading only
+        self.pids: set[int] = set()  # server processes of this run
+        self.notes: dict[tuple[str, ...], int] = {}  # changed rows below partitioned tables when this run analyzed them
+        self._lock = threading.Lock()
+
+    def open(self, database: str, kind: Kind) -> Connection:
+        """Raises CannotConnect, MissingMeans."""
+        try:
+            link = self._link(database, kind)
+        except DriverError as error:
+            if self.plain or "unsupported startup parameter" not in error.message:
+                raise connect_fault(error, database=database, password=self.login.password) from None
+            self.plain = True
+            return self.open(database, kind)
+        with self._lock:
+            self.pids.add(link.promised_pid)
+            if not self.major:
+                self.major = link.version // 10000
+                self._settle_on(link)
+        return Connection(link, database, kind)
+
+    def _link(self, database: str, kind: Kind) -> Link:
+        keywords = {
+            **self.login.keywords,
+            "dbname": database,
+            "application_name": APPLICATION,
+            "client_encoding": "UTF8",
+        }
+        if not self.plain:
+            keywords["options"] = self.options(kind)
+        return Link(keywords)
+
+    def _settle_on(self, link: Link) -> None:
+        """Of several hosts every further session goes where the first one went."""
+        if "," in str(self.login.keywords.get("host", "")):
+            keywords = {k: v for k, v in self.login.keywords.items() if k != "hostaddr"}
+            keywords.update(host=link.host, port=link.port)
+            self.login = self.login._replace(keywords=keywords, address=f"{link.host}:{link.port}")
+
+    def options(self, kind: Kind) -> str:
+        """The settings of a session, as libpq's `options`."""
+        settings = {
+            "statement_timeout": "0",
+            "idle_in_transaction_session_timeout": "0",
+            "lock_timeout": str(max(1, round(kind.lock_timeout * 1000))),
+            "search_path": "pg_catalog",
+            "client_min_messages": "notice",
+            "default_transaction_read_only": "on" if kind.read_only else "off",
+            "default_transaction_isolation": "read committed",
+            "default_transaction_deferrable": "off",
+            "standard_conforming_strings": "on",
+            "datestyle": "ISO",
+            "timezone": "UTC",
+            "jit": "off",  # compiling a query of catalogs takes longer than running it
+        }
+        if self.major and has("idle session timeout", self.major):
+            settings["idle_session_timeout"] = "0"
+        if self.major and has("transaction timeout", self.major):
+            settings["transaction_timeout"] = "0"
+        if self.login.role:
+            settings["role"] = self.login.role
+        ours = " ".join(f"-c {name}={option_value(value)}" for name, value in settings.items())
+        return f"{self.login.options} {ours}".strip()
+
+    def forget(self, connection: Connection) -> None:
+        with self._lock:
+            self.pids.discard(connection.pid)
+        connection.close()
+
+
+class Pool:
+    """Connections that are not in use, by database and kind: a step costs no connection of its own."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self._idle: dict[tuple[str, Kind], list[Connection]] = {}
+        self._used: set[Connection] = set()
+        self._lock = threading.Lock()
+
+    def take(self, database: str, kind: Kind) -> Connection:
+        with self._lock:
+            idle = self._idle.get((database, kind), [])
+            connection = idle.pop() if idle else None
+        connection = connection or self.connector.open(database, kind)
+        with self._lock:
+            self._used.add(connection)
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """A connection that was lost or cancelled is not used again; nor are its idle sisters after a loss."""
+        with self._lock:
+            self._used.discard(connection)
+            dropped = [connection] if connection.spoilt or connection.stopping else []
+            if connection.spoilt:
+                dropped += [c for idle in self._idle.values() for c in idle]
+                self._idle.clear()
+            elif not dropped:
+                self._idle.setdefault((connection.database, connection.kind), []).append(connection)
+        for each in dropped:
+            self.connector.forget(each)
+
+    def close(self) -> None:
+        with self._lock:
+            everything = [*self._used, *(c for idle in self._idle.values() for c in idle)]
+            self._used.clear()
+            self._idle.clear()
+        for connection in everything:
+            self.connector.forget(connection)
+
+
+class Session:
+    """A session of one step, on one database: a connection that only reads, and one that works where a step needs it."""
+
+    def __init__(self, pool: Pool, database: str, lock_timeout: float) -> None:
+        self.database, self.lock_timeout, self._pool = database, lock_timeout, pool
+        self.stopped = threading.Event()
+        self._held: dict[Kind, Connection] = {}
+        self._reader = self._take(Kind(True, lock_timeout))
+
+    def _take(self, kind: Kind) -> Connection:
+        if kind not in self._held:
+            self._held[kind] = self._pool.take(self.database, kind)
+        return self._held[kind]
+
+    def rows(self, statement: str, values: Values = ()) -> Rows:
+        """Reads. The connection could not write if it wanted to: its transactions are read-only."""
+        return self._reader.rows(statement, values)
+
+    def worker(self, *, lock_timeout: float, cost_delay: float | None = None) -> Connection:
+        """The connection that carries out."""
+        return self._take(Kind(False, lock_timeout, cost_delay))
+
+    @property
+    def pids(self) -> list[int]:
+        """The server processes of this run: their locks and snapshots are our own."""
+        return sorted(self._pool.connector.pids)
+
+    @property
+    def notes(self) -> dict[tuple[str, ...], int]:
+        """Changed rows below partitioned tables (by database, schema and name) at the time this run analyzed them."""
+        return self._pool.connector.notes
+
+    @property
+    def reader(self) -> Connection:
+        return self._reader
+
+    def cancel(self) -> None:
+        """Ends what the session is doing; from any thread, and harmless when it does nothing."""
+        self.stopped.set()
+        for connection in list(self._held.values()):
+            connection.cancel()
+
+    def end(self) -> None:
+        for connection in self._held.values():
+            self._pool.give_back(connection)
+        self._held.clear()
+
+
+def reachable(pool: Pool, databases: t.Sequence[str], kind: Kind) -> Connection:
+    """A connection to the first of these databases that takes one. Raises the first CannotConnect."""
+    first: CannotConnect | None = None
+    for database in dict.fromkeys(databases):
+        try:
+            return pool.take(database, kind)
+        except CannotConnect as error:
+            first = first or error
+    raise first or CannotConnect("no database to connect to")

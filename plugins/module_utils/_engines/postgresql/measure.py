@@ -1,0 +1,100 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One database measured: which rooms are asked for what, and how their answers become one record. No SQL."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ..._records import Busy, Database, Finding, Ref, Server, Table, Wants
+from . import activity, bloat, catalog, statistics
+from .catalog import Row
+from .connection import Session
+
+MAINTAINING = ("vacuum", "analyze", "freeze", "reclaim", "online rebuild", "exclusive rebuild")
+AGAIN = 3  # a table may be locked between the look at the locks and the look at its size
+
+
+def database(session: Session, wants: Wants, server: Server) -> Database:
+    """What `wants` asks for."""
+    found = Database(session.database)
+    if wants.activity:
+        found = found._replace(activity=activity.activity(session, server))
+    if wants.tables or wants.bloat or wants.exact or wants.leftovers:
+        found = _objects(session, wants, server, found)
+    return found
+
+
+def _objects(session: Session, wants: Wants, server: Server, found: Database) -> Database:
+    rows = _patiently(session, wants, server)
+    findings = list(_temporary(rows, session.database, server))
+    rows = [row for row in rows if row.persistence != "t"]
+    refs = {row.oid: Ref(session.database, (row.schema, row.name)) for row in rows}
+    tables = {row.oid: catalog.table(row, refs[row.oid], server) for row in rows}
+    horizon = activity.horizon(session, server)
+    running = activity.others(session)
+    busy = activity.busy_tables(running)
+    missing = statistics.missing(session, wants, server, rows) if wants.tables else {}
+    estimates = bloat.estimates(session, wants, server, rows) if wants.bloat else {}
+    closer = bloat.exact(session, wants, server, {refs[row.oid]: row for row in rows})
+    for row in rows:
+        table = horizon.apply(tables[row.oid], row)
+        tables[row.oid] = table._replace(
+            missing_statistics=missing.get(row.oid, ""),
+            bloat=closer.get(table.ref) or estimates.get(row.oid),
+            lacks=_lacks(row, busy.get(row.oid, ""), server),
+        )
+    findings += activity.findings(running, refs)
+    findings += _may_not(rows, session.database, server)
+    return found._replace(tables=tuple(tables.values()), findings=(*found.findings, *findings))
+
+
+def _patiently(session: Session, wants: Wants, server: Server) -> list[Row]:
+    for left in reversed(range(AGAIN)):
+        try:
+            return catalog.read(session, wants, server)
+        except Busy:
+            if not left:
+                raise
+            time.sleep(0.1)
+    return []
+
+
+def _lacks(row: Row, busy: str, server: Server) -> dict[str, str]:
+    if not row.may_maintain:
+        return dict.fromkeys(MAINTAINING, "the login may not maintain it")
+    if busy:
+        return dict.fromkeys(MAINTAINING, busy)
+    return {}
+
+
+def _may_not(rows: t.Sequence[Row], name: str, server: Server) -> t.Iterator[Finding]:
+    """One finding a database, and the GRANT that cures it."""
+    refused = [row for row in rows if not row.may_maintain and not row.catalog]
+    if refused:
+        user = str(server.settings["user"])
+        some = ", ".join(f"{row.schema}.{row.name}" for row in refused[:3]) + (" …" if len(refused) > 3 else "")
+        message = f"{user} may not maintain {len(refused)} of its tables: {some}"
+        yield Finding(2, "may_not_maintain", Ref(name), message, fix=_grant(user, server))
+
+
+def _grant(user: str, server: Server) -> str:
+    from .names import quoted
+    from .versions import has, major_of
+
+    if has("maintain", major_of(server)):
+        return f"GRANT pg_maintain TO {quoted(user)}"
+    return f"GRANT the owner's role TO {quoted(user)}, or give a superuser's login"
+
+
+def _temporary(rows: t.Sequence[Row], name: str, server: Server) -> t.Iterator[Finding]:
+    """Temporary tables of others hold the database's transaction-id age, and nobody but their session can freeze them."""
+    for row in rows:
+        percent = (catalog.freeze_percent(row, server) or 0.0) if row.persistence == "t" else 0.0
+        if percent >= 50:
+            message = (
+                f"a temporary table of another session keeps transaction ids at {percent:.0f} % of a forced freeze"
+            )
+            yield Finding(2, "old_temporary_table", Ref(name, (row.schema, row.name)), message, fix="End that session")
