@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 APPLICATION = 0x6462666C  # "dbfl": PRAGMA application_id tells our file from everybody else's
-BUSY_SECONDS = 5.0  # other modules' transactions on this file last milliseconds
+BUSY_SECONDS = 3.0  # other modules' transactions on this file last milliseconds
 MAGIC = b"SQLite format 3\0"
 
 # An object is what a step's key is, on one server. Refs are JSON: file names need not be valid UTF-8, SQLite's text is.

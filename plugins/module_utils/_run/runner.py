@@ -101,8 +101,8 @@ class Runner:
         for key in step.after:
             lost = self._lost.get(key)
             if lost:
-                reason = f", {lost.error}" if lost.error else ""
-                return Verdict("skipped", f"it comes after {key[0]} of {key[1]}, which was {lost.status}{reason}")
+                verb = "failed" if lost.status == "failed" else f"was {lost.status}"
+                return Verdict("skipped", f"it comes after {key[0]} of {key[1]}, which {verb}: {lost.error}")
         stopped = self.control.stopped()
         if stopped:
             return Verdict("deferred", stopped)
