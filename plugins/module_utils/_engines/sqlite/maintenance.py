@@ -77,15 +77,16 @@ def _plainly(session: Session, words: t.Sequence[str]) -> Work:
 def _slices(session: Session, words: t.Sequence[str]) -> Work:
     """Slice after slice of free pages, each a transaction of its own: may be stopped after each."""
     with session.write() as db:
-        size, left = _number(db, "page_size"), _number(db, "freelist_count")
+        size, pages, left = (_number(db, name) for name in ("page_size", "page_count", "freelist_count"))
         while left:
             session.check()
             db.execute(words[0]).fetchall()  # one page a row: a cursor that is not read to its end frees one
             now = _number(db, "freelist_count")
             if now >= left:
                 break  # writers free pages as fast, or the file is not in this mode any more: the proof will tell
-            freed, left = left - now, now
-            yield Tick(Amount(bytes=freed * size, written=2 * freed * size), cursor=str(left))
+            left, before, pages = now, pages, _number(db, "page_count")  # pages of the pointer map go along
+            freed = max(0, before - pages) * size
+            yield Tick(Amount(bytes=freed, written=2 * freed), cursor=str(left))
         if words[1:]:
             _checkpoint(session, db)
     yield Tick(cursor="0")
