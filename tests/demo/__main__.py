@@ -1,0 +1,174 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`./dev demo`: a throwaway fleet of real servers, checked, maintained, and checked again. What fills it: shop.py."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import say_bytes
+from tests.fleet import Fleet, Server, available
+from tests.playbook import ROOT, Call, Played, play, steps, variables, write_inventory
+
+from .shop import fill, fill_file
+from .table import table
+
+FOLDER = ROOT / ".dev" / "demo"
+WIDTH = 100
+# The scale of the demo: the default of 100 MB would leave tables of this size alone.
+RECLAIM_MIN_SIZE = "10MB"
+Hosts = dict[str, dict[str, Any]]
+
+
+def main() -> int:
+    """Runs the demo; 1 when a run failed, check and run differ, or the second run changed something."""
+    began = time.monotonic()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    journal = FOLDER / "journal.sqlite"
+    for file in FOLDER.glob("*.sqlite*"):
+        file.unlink()
+    with Fleet() as fleet:
+        hosts = start(fleet)
+        inventory = write_inventory(
+            FOLDER / "inventory.yml", hosts, maintenance_journal=str(journal), vacuum_reclaim_min_size=RECLAIM_MIN_SIZE
+        )
+        heading(f"The fleet is up and churned ({time.monotonic() - began:.0f} s)")
+        say(f"Inventory: {inventory.relative_to(ROOT)}. Two settings are the demo's own: reclaiming begins at")
+        say(f"{RECLAIM_MIN_SIZE} (vacuum_reclaim_min_size, else 100MB), and the servers' own autovacuum and automatic")
+        say("statistics are off, so that the churn is still there to be seen.")
+        check = run("What would be done", inventory, "--check", "--diff")
+        first = run("Do it", inventory, "--diff")
+        again = run("And again", inventory)
+    return conclude(hosts, check, first, again, time.monotonic() - began)
+
+
+def start(fleet: Fleet) -> Hosts:
+    """Starts the servers that are on this machine, all at once, and fills them."""
+    there = available()
+    makers: dict[str, Callable[[], Server]] = {
+        "pg16": lambda: fleet.postgresql(16),
+        "pg18": lambda: fleet.postgresql(18),
+    }
+    if any(name.startswith("mariadb") for name in there):
+        makers["mariadb"] = fleet.mariadb
+    if any(name.startswith("mysql") for name in there):
+        makers["mysql"] = fleet.mysql
+    files = {name: FOLDER / f"{name}.sqlite3" for name in ("sensors", "archive")}
+    heading(f"Starting {', '.join(makers)} and two SQLite files")
+    with ThreadPoolExecutor() as pool:
+        filled = [pool.submit(fill_file, file, incremental=name == "sensors") for name, file in files.items()]
+        servers = dict(zip(makers, pool.map(started, makers.values()), strict=True))
+        for job in filled:
+            job.result()
+    hosts: Hosts = {name: variables(server) for name, server in servers.items()}
+    hosts["pg18"]["vacuum_reclaim_method"] = "exclusive"
+    for name, file in files.items():
+        hosts[name] = {"db_engine": "sqlite", "db_databases": [str(file)]}
+    hosts["archive"]["vacuum_reclaim_method"] = "exclusive"
+    for name, server in servers.items():
+        say(f"{name:10}{type(server).__name__} {server.version}, database shop" + asked_for(hosts[name]))
+    for name, file in files.items():
+        say(f"{name:10}SQLite {sqlite3.sqlite_version}, {file.name}" + asked_for(hosts[name]))
+    return hosts
+
+
+def started(make: Callable[[], Server]) -> Server:
+    server = make()
+    fill(server)
+    return server
+
+
+def asked_for(host: dict[str, Any]) -> str:
+    return "; writers may wait: vacuum_reclaim_method: exclusive" if "vacuum_reclaim_method" in host else ""
+
+
+def run(title: str, inventory: Path, *arguments: str) -> Played:
+    """One run of the playbook, shown as it is."""
+    command = ["ansible-playbook", "-i", str(inventory.relative_to(ROOT)), "playbooks/maintenance.yml", *arguments]
+    heading(title)
+    say("$ " + " ".join(command))
+    began = time.monotonic()
+    quiet = {"ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false", "ANSIBLE_FORCE_COLOR": "1" if sys.stdout.isatty() else "0"}
+    played = play("maintenance", inventory, *arguments, env=quiet, show=show)
+    say(f"({time.monotonic() - began:.1f} s)")
+    return played
+
+
+def show(line: str) -> None:
+    """A line of Ansible's output, wrapped where a terminal would cut it in the middle of a word."""
+    recap = re.fullmatch(r"(\S+) +: (ok=.*unreachable=.*)", line)
+    if recap:
+        line = f"{recap[1]:10}: " + re.sub(" {2,}", "  ", recap[2]).rstrip()
+    if len(line) <= WIDTH or "\x1b" in line:
+        say(line)
+        return
+    margin = len(line) - len(line.lstrip(" -+"))
+    for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * (margin + 4), break_long_words=False):
+        say(part)
+
+
+def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds: float) -> int:
+    """Shows the table, and what did not hold."""
+    heading("What was due, and what was done")
+    order = list(hosts)
+    done = sorted(first.of("db_vacuum").values(), key=lambda call: order.index(call.host))
+    for line in table(done):
+        say(line)
+    problems = judge(hosts, check, first, again)
+    count = sum(len(call.fact["steps"]) for call in done)
+    freed = sum(call.fact["summary"]["bytes_freed"] for call in done)
+    say("")
+    say(f"{count} steps on {len(done)} hosts, {say_bytes(freed)} given back.")
+    for problem in problems:
+        say(f"FAILED: {problem}")
+    if not problems:
+        say("The check had named exactly these steps and statements, in the same order.")
+        say(f"The second run found nothing due on {len(hosts)} of {len(hosts)} hosts, and changed nothing.")
+    say(f"{seconds:.0f} s in all.")
+    return 1 if problems else 0
+
+
+def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str]:
+    """What a demo must show, and did not."""
+    runs = {"the check": check, "the run": first, "the second run": again}
+    problems = [f"{name} exited with {played.code}" for name, played in runs.items() if played.code]
+    if steps(check.calls) != steps(first.calls):
+        different = set(steps(check.calls)) ^ set(steps(first.calls))
+        problems.append(f"check and run differ: {sorted(different)[:3]}")
+    if set(first.of("db_vacuum")) != set(hosts):
+        problems.append("nothing was due on " + ", ".join(sorted(set(hosts) - set(first.of("db_vacuum")))))
+    problems += [f"{call.host}: the second run had something to do" for call in again.of("db_vacuum").values()]
+    problems += [f"{call.host}: {step['kind']} of {step['object']} is {what}" for call, step, what in unhappy(first)]
+    return problems
+
+
+def unhappy(first: Played) -> list[tuple[Call, dict[str, Any], str]]:
+    """Steps that were not done, or that did not help."""
+    return [
+        (call, step, step["status"] if step["status"] != "done" else "not proven")
+        for call in first.of("db_vacuum").values()
+        for step in call.fact["steps"]
+        if step["status"] != "done" or step["proven"] is not True
+    ]
+
+
+def heading(text: str) -> None:
+    say("")
+    say(f"== {text} ".ljust(WIDTH, "="))
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
