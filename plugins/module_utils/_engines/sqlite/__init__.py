@@ -24,6 +24,7 @@ from ..._records import (
     Work,
 )
 from . import guard, maintenance
+from .activity import is_hot
 from .catalog import Header, header
 from .connection import Session
 from .files import Selection, on_disk
@@ -76,7 +77,7 @@ class SQLite:
             with self.session(path) as session:
                 heads[path] = session.read(header)
         except Refused as fault:
-            if "readonly" not in fault.cause:
+            if not is_hot(path, fault.cause):
                 return DatabaseInfo(path, on_disk(path), why_not=_why(fault))
         except DbFault as fault:
             return DatabaseInfo(path, on_disk(path), why_not=_why(fault))

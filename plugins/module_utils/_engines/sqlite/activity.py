@@ -23,7 +23,8 @@ def holders(path: str) -> str:
     inodes = set()
     for name in (path, path + "-shm"):
         try:
-            inodes.add(str(os.stat(name).st_ino))
+            found = os.stat(name)
+            inodes.add(f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}")
         except OSError:
             continue
     try:
@@ -32,7 +33,7 @@ def holders(path: str) -> str:
     except OSError:
         return ""
     # 1: POSIX  ADVISORY  WRITE 1234 fe:00:5678 1073741825 1073741825; a waiting one has "->" in the second place
-    pids = [w[4] for w in lines if len(w) > 5 and w[1] == "POSIX" and w[5].rsplit(":", 1)[-1] in inodes]
+    pids = [w[4] for w in lines if len(w) > 5 and w[1] == "POSIX" and w[5] in inodes]
     return _named(p for p in pids if p != str(os.getpid()))
 
 
@@ -84,6 +85,11 @@ def spaces(path: str) -> tuple[Space, ...]:
         except OSError:
             out.append(Space(name))
     return tuple(out)
+
+
+def is_hot(path: str, cause: str) -> bool:
+    """Whether a reading failed on a journal that must be rolled back first (SQLITE_READONLY_ROLLBACK)."""
+    return "readonly" in cause and size_of(path + "-journal") > 0
 
 
 def hot_journal(path: str) -> Leftover:

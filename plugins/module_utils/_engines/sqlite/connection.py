@@ -169,6 +169,8 @@ def fault(error: sqlite3.Error, database: str) -> DbFault:
     if any(words in cause for words in _BUSY):
         who = holders(database)
         return Busy(f"{cause}, by {who}" if who else cause, database=database)
+    if "readonly" in cause and not size_of(database + "-journal") and not why_unwritable(database):
+        return Busy("its write-ahead log is being recovered", database=database)  # SQLITE_READONLY_CANTINIT
     if "unable to open" in cause:
         return CannotConnect(why_unreadable(database) or cause, database=database)
     if "disk is full" in cause:

@@ -20,7 +20,7 @@ import time
 import typing as t
 from contextlib import ExitStack, contextmanager
 
-from ..._records import Held, Refused
+from ..._records import Held
 from .activity import holders_of_guard
 
 _BYTE = 0x40000000 - 0xDBF
@@ -44,8 +44,10 @@ def guard(databases: t.Sequence[str], wait: float) -> t.Iterator[None]:
 def _locked(path: str, until: float) -> t.Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise Refused(f"cannot be locked for a writing run: {os.strerror(error.errno or 0)}", database=path) from error
+    except OSError:
+        # This run cannot write to it either: its steps are refused one by one, and the other databases go on.
+        yield
+        return
     try:
         while not _take(descriptor):
             if time.monotonic() >= until:

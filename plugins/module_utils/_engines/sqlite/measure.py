@@ -28,7 +28,7 @@ def measure(session: Session, wants: Wants, server: Server) -> Database:
     except Refused as fault:
         if fault.cause.startswith(DAMAGED):
             return _damaged(path, fault)
-        if "readonly" not in fault.cause:
+        if not activity.is_hot(path, fault.cause):
             raise
         found = _interrupted(path)
     why_not = why_unwritable(path)
