@@ -37,6 +37,12 @@ changed_percent:
       win.
   type: float
   default: 10.0
+min_changed_rows:
+  description:
+    - Fewer changed rows than this are not worth an analyze, unless O(analyze_max_age) makes it due. The table's own
+      storage parameters win.
+  type: int
+  default: 50
 analyze_max_age:
   description:
     - A table is analyzed when anything changed and the last time is so long ago, as V(7d).

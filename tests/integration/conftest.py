@@ -15,6 +15,8 @@ import pytest
 
 from tests.fleet import Fleet, Missing, Server
 
+from .module_runner import reap
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 POSTGRESQL = (15, 16, 18)
 
@@ -63,6 +65,13 @@ def fleet() -> Iterator[Fleet]:
     """A fleet for servers that a test starts, stops or kills itself."""
     with Fleet() as it:
         yield it
+
+
+@pytest.fixture(autouse=True)
+def no_module_stays() -> Iterator[None]:
+    """A module that a failing test started does not run on."""
+    yield
+    reap()
 
 
 @pytest.fixture(scope="session")

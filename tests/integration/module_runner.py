@@ -52,6 +52,15 @@ class Ran(NamedTuple):
         return {f["code"] for f in self.fact()["findings"]}
 
 
+_STARTED: list[Running] = []
+
+
+def reap() -> None:
+    """Ends what a failing test left running."""
+    while _STARTED:
+        _STARTED.pop().end()
+
+
 class Running:
     """A module under way: for what has to happen meanwhile."""
 
@@ -74,9 +83,18 @@ class Running:
             self._child.stdin.close()
             self._child.stdin = None
 
+        _STARTED.append(self)
+
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    def end(self) -> None:
+        """Kills it, if it is still there, and lets go of its pipes."""
+        if self._child.poll() is None:
+            self._child.kill()
+        if self._child.stdout and not self._child.stdout.closed:
+            self._child.communicate()
 
     def send(self, sign: signal.Signals) -> None:
         self._child.send_signal(sign)

@@ -19,6 +19,7 @@ OPTIONS: dict[str, t.Any] = {
     "min_dead_rows": {"type": "int", "default": 1000},
     "max_dead_rows": {"type": "int", "default": 10000000},
     "changed_percent": {"type": "float", "default": 10.0},
+    "min_changed_rows": {"type": "int", "default": 50},
     "analyze_max_age": {"type": "str", "default": "7d"},
     "freeze_age_percent": {"type": "float", "default": 50.0},
     "vacuum_cost_delay": {"type": "float"},
@@ -74,7 +75,7 @@ class Need(t.NamedTuple):
 
 def policy(params: t.Mapping[str, t.Any]) -> Policy:
     """The user's options, checked and typed. Raises BadInput."""
-    for name in ("min_dead_rows", "max_dead_rows"):
+    for name in ("min_dead_rows", "max_dead_rows", "min_changed_rows"):
         if params[name] < 0:
             raise BadInput(f"{name}: {params[name]} is negative", cure="Give a number of rows")
     delay = params.get("vacuum_cost_delay")
@@ -99,7 +100,7 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         min_dead_rows=params["min_dead_rows"],
         max_dead_rows=params["max_dead_rows"],
         changed_percent=percentage(params["changed_percent"], "changed_percent", most=1e6),
-        min_changed_rows=0,
+        min_changed_rows=params["min_changed_rows"],
         analyze_max_age=duration(params["analyze_max_age"], "analyze_max_age"),
         freeze_age_percent=percentage(params["freeze_age_percent"], "freeze_age_percent", most=1000, zero=False),
         vacuum_cost_delay=delay,
