@@ -10,7 +10,6 @@ import typing as t
 
 from ..._records import (
     Analyze,
-    CannotConnect,
     Database,
     DropLeftover,
     Execution,
@@ -24,10 +23,11 @@ from ..._records import (
     Wants,
     Work,
 )
-from . import driver, greeting, maintenance, measure, options
+from . import activity, driver, greeting, leftovers, maintenance, measure, options, repack, space
 from .connection import Connection, Connector, Kind, Pool, Session, reachable
 from .guard import Guard
-from .versions import has
+from .replicas import Replicas
+from .versions import has, major_of
 
 
 class PostgreSQL:
@@ -42,35 +42,37 @@ class PostgreSQL:
         self._allow_untested = bool(params.get("allow_untested"))
         self._connector = Connector(options.login(params))
         self._pool = Pool(self._connector)
-        self._server: Server | None = None
+        self._replicas = Replicas(self._connector.login, execution.replicas)
+        self._settings: t.Mapping[str, t.Any] = {}
+        self._means: dict[str, repack.Means] = {}  # by database
         self._guard: Guard | None = None
-
-    @property
-    def _home(self) -> list[str]:
-        """Databases for what concerns the whole server, in order of preference: the same ones for every run."""
-        return [options.DEFAULT_DATABASE, self._connector.login.database, "template1"]
-
-    def greet(self) -> Server:
-        """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect, Refused."""
-        try:
-            self._server = self._greet()
-        except Gone:
-            # The first connection knows no version yet: a transaction_timeout of a millisecond can cut it off.
-            self._server = self._greet()
-        return self._server
-
-    def _greet(self) -> Server:
-        connection = self._pool.take(self._connector.login.database, self._reading)
-        try:
-            return greeting.greet(
-                connection, address=self._connector.login.address, allow_untested=self._allow_untested
-            )
-        finally:
-            self._pool.give_back(connection)
 
     @property
     def _reading(self) -> Kind:
         return Kind(True, self.execution.lock_timeout)
+
+    def greet(self) -> Server:
+        """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect, Refused."""
+        try:
+            server = self._greet()
+        except Gone:
+            # The first connection knows no version yet: a transaction_timeout of a millisecond can cut it off.
+            server = self._greet()
+        self._settings = server.settings
+        return server
+
+    def _greet(self) -> Server:
+        with self._lent(self._connector.login.database) as connection:
+            address = self._connector.login.address
+            return greeting.greet(connection, address=address, allow_untested=self._allow_untested)
+
+    @contextlib.contextmanager
+    def _lent(self, database: str) -> t.Iterator[Connection]:
+        connection = self._pool.take(database, self._reading)
+        try:
+            yield connection
+        finally:
+            self._pool.give_back(connection)
 
     @contextlib.contextmanager
     def session(self, database: str) -> t.Iterator[Session]:
@@ -83,10 +85,22 @@ class PostgreSQL:
 
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
         """Reads what `wants` asks for of the session's database, and no more. Only reads."""
-        return measure.database(session, wants, server)
+        means = self._means_of(session, server) if wants.bloat or wants.exact else repack.Means()
+        return measure.database(session, wants, server, means)
+
+    def _means_of(self, session: Session, server: Server) -> repack.Means:
+        if session.database not in self._means:
+            self._means[session.database] = repack.means(session, server)
+        return self._means[session.database]
 
     def gauge(self, session: Session, name: str, step: Step) -> float | None:
         """A reading for a Limit, or None when it cannot be known."""
+        if name == "oldest_snapshot":
+            return activity.oldest_snapshot(session, self._settings)
+        if name == "replica_lag":
+            return self._replicas.lag(session, int(self._settings["wal_segment_size"]))
+        if name in ("disk_missing", "wal_missing", "tmp_missing"):
+            return space.missing(session, name, step, self._settings, self.execution.assume_free_space)
         return None
 
     def spell(self, task: Task, server: Server) -> t.Sequence[str]:
@@ -95,23 +109,44 @@ class PostgreSQL:
             return maintenance.spell_vacuum(task, server)
         if isinstance(task, Analyze):
             return maintenance.spell_analyze(task, server)
-        if isinstance(task, Rebuild) and not task.online:
-            return maintenance.spell_full(task, server)
-        raise Refused(f"PostgreSQL knows no way to carry out {task.kind}")
+        if isinstance(task, DropLeftover):
+            return leftovers.spell_drop(task, server)
+        return repack.spell(self._argv(task), task.ref, server) if task.online else maintenance.spell_full(task, server)
+
+    def _argv(self, task: Rebuild) -> list[str]:
+        means = self._means.get(task.ref.database, repack.Means())
+        return repack.argv(task.ref, self._connector, means, self.execution.lock_timeout)
 
     def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:
         """And what runs, by the same words. Raises Busy, Gone, Refused, Stopped."""
+        for capability in ("write", "session"):
+            if capability in server.lacks:
+                raise Refused(server.lacks[capability], database=session.database, obj=str(task.ref))
         if self._guard:
             self._guard.assure()
+        if isinstance(task, Rebuild) and task.online:
+            return self._rebuild_online(session, task, server)
         words = self.spell(task, server)
-        if isinstance(task, (Vacuum, Analyze)):
-            return maintenance.plain(session, task, server, words)
-        return maintenance.full(session, task, server, words)
+        if isinstance(task, DropLeftover):
+            return leftovers.drop(session, task, server, words)
+        if isinstance(task, Rebuild):
+            return maintenance.full(session, task, server, words)
+        return maintenance.plain(session, task, server, words)
+
+    def _rebuild_online(self, session: Session, task: Rebuild, server: Server) -> Work:
+        means = self._means_of(session, server)
+        if means.why_not:
+            raise Refused(means.why_not, database=session.database, obj=str(task.ref))
+        if has("repack", major_of(server)):
+            return repack.by_statement(session, task, server, self.spell(task, server))
+        return repack.repack(session, task, server, self._argv(task), self._connector)
 
     @contextlib.contextmanager
     def guard(self, databases: t.Sequence[str], wait: float) -> t.Iterator[None]:
         """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
-        held = Guard(self._guard_connection, databases)
+        # All runs must meet in one database, since the locks are that database's own.
+        home = [options.DEFAULT_DATABASE, self._connector.login.database, "template1"]
+        held = Guard(lambda: reachable(self._connector, home, self._reading), self._connector.forget, databases)
         try:
             held.take(wait)
             self._guard = held
@@ -120,9 +155,7 @@ class PostgreSQL:
             self._guard = None
             held.release()
 
-    def _guard_connection(self) -> Connection:
-        return reachable(self._pool, self._home, self._reading)
-
     def close(self) -> None:
         """Ends every session that is still open."""
         self._pool.close()
+        self._replicas.close()

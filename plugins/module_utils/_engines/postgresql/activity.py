@@ -152,15 +152,21 @@ class Horizon(t.NamedTuple):
         return 1.0 - (self.now - holder.since) / max(self.now - row.vacuumed, timedelta(seconds=1))
 
 
+def clock(session: Session) -> datetime:
+    """The server's."""
+    ((now,),) = session.rows(CLOCK)
+    return t.cast("datetime", now)
+
+
 def horizon(session: Session, server: Server) -> Horizon:
     """Who holds the horizon now; short transactions are left out."""
     since = "s.inactive_since" if has("inactive since", major_of(server)) else "NULL::pg_catalog.timestamptz"
-    ((now,),) = session.rows(CLOCK)
+    now = clock(session)
     limit = int(server.settings["autovacuum_freeze_max_age"])
     if server.role == "standby":
         return Horizon((), now, limit)
     rows = session.rows(HOLDERS.format(inactive_since=since), {"own": session.pids})
-    held = [Holder(*(row[:4]), row[4] or "", row[5], row[6] or 0) for row in rows]
+    held = [Holder(*row)._replace(state=row[4] or "", age=row[6] or 0) for row in rows]
     held = [h for h in held if h.age > 0]
     if any(h.since is None for h in held):
         ((checkpoint, xids),) = session.rows(PACE)

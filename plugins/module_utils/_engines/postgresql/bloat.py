@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much of a table a rebuild would give back: estimated from the catalogs, or measured by pgstattuple. No threshold."""
+"""How much of a table a rebuild would give back: estimated, or measured by pgstattuple. No threshold."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATISTIC = {
     ON s.starelid = a.attrelid AND s.staattnum = a.attnum AND NOT s.stainherit""",
     "readable": "true",
 }
-# What a login sees that may not read pg_statistic; where it may not read the table it sees nothing, and nothing is said.
+# What a login sees that may not read pg_statistic: nothing of a table that it may not read, and nothing is said then.
 STATS = {
     "width": "s.avg_width",
     "nulls": "s.null_frac",
@@ -37,12 +37,12 @@ STATS = {
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname
     AND s.attname = a.attname AND NOT s.inherited""",
-    "readable": "pg_catalog.has_table_privilege(a.attrelid, 'SELECT') AND NOT pg_catalog.row_security_active(a.attrelid)",
+    "readable": "pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)",
 }
 READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
 ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
-# Points of percent by which the estimate may be off, measured against VACUUM FULL: rows of one size, rows of many sizes,
-# and on top as much as changed since the statistics were taken.
+# Points of percent by which the estimate may be off, measured against VACUUM FULL: rows of one size, rows of many
+# sizes, and on top as much as changed since the statistics were taken.
 FIXED_ERROR, VARYING_ERROR, STALE_ERROR = 4.0, 7.0, 15.0
 SMALL = 16  # pages: below, a page more or less is a large share
 

@@ -84,9 +84,9 @@ MAY_MAINTAIN = {
 DATABASE_OWNER = """(NOT c.relisshared AND pg_catalog.pg_has_role(
     (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()), 'USAGE'))"""
 # The partitions below each partitioned table, as far as they hold rows, and the rows changed since its last analyze. A
-# partition's counter starts at its own last analyze. When that was the later one, all it counts has come since; and when
-# it was more than an hour later (not by one and the same run, then), as much had changed before as makes autovacuum
-# analyze a table. When it was the earlier one (ANALYZE ONLY), it had changed by less than that when the parent was done.
+# partition's counter starts at its own last analyze. When that was the later one, all it counts has come since; and
+# when it was more than an hour later (not by one and the same run, then), as much had changed before as makes the
+# server analyze a table. When it was the earlier one (ANALYZE ONLY), less than that had changed when the parent was done.
 PARENTS = """
 WITH RECURSIVE below (root, oid) AS (
     SELECT c.oid, i.inhrelid
@@ -203,7 +203,7 @@ def partitions(session: Session, wants: Wants, server: Server) -> dict[int, tupl
 
 
 def _summed(parent: Row, session: Session, live: int, changed: int) -> Row:
-    """What this run itself has analyzed counts as unchanged, though its partitions still have their turn before them."""
+    """What this run itself has analyzed counts as unchanged, though its partitions have their turn before them."""
     known = session.notes.get((session.database, parent.schema, parent.name), 0)
     return parent._replace(reltuples=float(max(live, parent.reltuples)), live=live, changed=max(0, changed - known))
 
@@ -212,7 +212,7 @@ def settings_of(options: list[str] | None) -> dict[str, float]:
     """Storage parameters that are numbers."""
     found = {}
     for option in options or ():
-        name, equals, value = option.partition("=")
+        name, value = option.split("=", 1)
         try:
             found[name] = float(value)
         except ValueError:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import typing as t
 
@@ -116,7 +117,7 @@ class Connector:
         settings = {
             "statement_timeout": "0",
             "idle_in_transaction_session_timeout": "0",
-            "lock_timeout": str(max(1, round(kind.lock_timeout * 1000))),
+            "lock_timeout": str(math.ceil(kind.lock_timeout * 1000)),
             "search_path": "pg_catalog",
             "client_min_messages": "notice",
             "default_transaction_read_only": "on" if kind.read_only else "off",
@@ -183,7 +184,7 @@ class Pool:
 
 
 class Session:
-    """A session of one step, on one database: a connection that only reads, and one that works where a step needs it."""
+    """A session of one step, on one database: a connection that only reads, and one that works where needed."""
 
     def __init__(self, pool: Pool, database: str, lock_timeout: float) -> None:
         self.database, self.lock_timeout, self._pool = database, lock_timeout, pool
@@ -230,12 +231,12 @@ class Session:
         self._held.clear()
 
 
-def reachable(pool: Pool, databases: t.Sequence[str], kind: Kind) -> Connection:
+def reachable(connector: Connector, databases: t.Sequence[str], kind: Kind) -> Connection:
     """A connection to the first of these databases that takes one. Raises the first CannotConnect."""
     first: CannotConnect | None = None
     for database in dict.fromkeys(databases):
         try:
-            return pool.take(database, kind)
+            return connector.open(database, kind)
         except CannotConnect as error:
             first = first or error
     raise first or CannotConnect("no database to connect to")

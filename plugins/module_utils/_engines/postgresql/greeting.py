@@ -9,7 +9,7 @@ import json
 import typing as t
 
 from ..._records import DatabaseInfo, Finding, Ref, Refused, Server
-from . import pooler
+from . import pooler, space
 from .connection import Connection
 from .versions import NEWEST_TESTED, OLDEST, has
 
@@ -22,7 +22,8 @@ SELECT pg_catalog.current_setting('server_version'),
        CURRENT_USER::pg_catalog.text,
        (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER),
        ARRAY(SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r
-              WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, 'pg_') AND pg_catalog.pg_has_role(r.oid, 'USAGE')),
+              WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, 'pg_')
+                AND pg_catalog.pg_has_role(r.oid, 'USAGE')),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication s WHERE s.state IS DISTINCT FROM 'backup'),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
        (SELECT pg_catalog.jsonb_object_agg(s.name, s.setting)::pg_catalog.text FROM pg_catalog.pg_settings s
@@ -86,6 +87,7 @@ def greet(connection: Connection, *, address: str, allow_untested: bool) -> Serv
         pid=found.pid,
     )
     behind = pooler.recognise(connection, found.pid)
+    settings["here"] = not behind and space.is_here(connection, found.pid, str(settings.get("data_directory") or ""))
     return Server(
         engine="postgresql",
         version=found.version.split()[0],

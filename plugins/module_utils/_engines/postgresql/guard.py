@@ -39,8 +39,13 @@ def key(database: str) -> int:
 class Guard:
     """Holds the locks of several databases on one connection, and takes them again should that be lost."""
 
-    def __init__(self, connect: t.Callable[[], Connection], databases: t.Sequence[str]) -> None:
-        self._connect, self._databases = connect, sorted(set(databases))
+    def __init__(
+        self,
+        connect: t.Callable[[], Connection],
+        forget: t.Callable[[Connection], None],
+        databases: t.Sequence[str],
+    ) -> None:
+        self._connect, self._forget, self._databases = connect, forget, sorted(set(databases))
         self._connection = connect()
         self._lock = threading.Lock()
 
@@ -87,7 +92,7 @@ class Guard:
                 self._connection.rows(ALIVE)
                 return
             except Gone:
-                self._connection.close()
+                self._forget(self._connection)
             self._connection = self._connect()
             lost_to = self._try()
         if lost_to is not None:
@@ -100,4 +105,4 @@ class Guard:
     def release(self) -> None:
         """Ending the session releases its locks."""
         with contextlib.suppress(DbFault):
-            self._connection.close()
+            self._forget(self._connection)

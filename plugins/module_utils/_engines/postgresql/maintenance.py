@@ -145,15 +145,13 @@ def run_all(connection: Connection, statements: t.Sequence[str], ref: Ref) -> li
 
 
 def settle(session: Session, ref: Ref, before: Counters, said: t.Sequence[str], *, vacuum: bool, analyze: bool) -> None:
-    """Waits until the counters show the work, so that the proof sees it. Raises Refused when a warning kept it undone."""
+    """Waits until the counters show the work, so that the proof sees it. Raises Refused for a warning instead of it."""
     deadline, pause = time.monotonic() + PATIENCE, 0.01
     while True:
         now = counters(session, ref)
-        if (
-            not now.counted
-            or (now.vacuums > before.vacuums or not vacuum)
-            and (now.analyzes > before.analyzes or not analyze)
-        ):
+        vacuumed = now.vacuums > before.vacuums or not vacuum
+        analyzed = now.analyzes > before.analyzes or not analyze
+        if not now.counted or (vacuumed and analyzed):
             return
         if time.monotonic() > deadline:
             break

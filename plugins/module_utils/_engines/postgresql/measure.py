@@ -8,26 +8,30 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._records import Busy, Database, Finding, Ref, Server, Table, Wants
-from . import activity, bloat, catalog, statistics
+from ..._records import Busy, Database, Finding, Ref, Server, Wants
+from . import activity, bloat, catalog, leftovers, repack, space, statistics
 from .catalog import Row
 from .connection import Session
+from .repack import Means
 
 MAINTAINING = ("vacuum", "analyze", "freeze", "reclaim", "online rebuild", "exclusive rebuild")
 AGAIN = 3  # a table may be locked between the look at the locks and the look at its size
 
 
-def database(session: Session, wants: Wants, server: Server) -> Database:
-    """What `wants` asks for."""
+def database(session: Session, wants: Wants, server: Server, means: Means) -> Database:
+    """What `wants` asks for; `means` are those of rebuilding online, looked for where bloat is wanted."""
     found = Database(session.database)
     if wants.activity:
-        found = found._replace(activity=activity.activity(session, server))
-    if wants.tables or wants.bloat or wants.exact or wants.leftovers:
-        found = _objects(session, wants, server, found)
+        spaces = space.spaces(session, server.settings)
+        found = found._replace(activity=activity.activity(session, server), spaces=spaces)
+    if wants.leftovers:
+        found = found._replace(leftovers=leftovers.read(session, wants))
+    if wants.tables or wants.bloat or wants.exact:
+        found = _objects(session, wants, server, means, found)
     return found
 
 
-def _objects(session: Session, wants: Wants, server: Server, found: Database) -> Database:
+def _objects(session: Session, wants: Wants, server: Server, means: Means, found: Database) -> Database:
     rows = _patiently(session, wants, server)
     findings = list(_temporary(rows, session.database, server))
     rows = [row for row in rows if row.persistence != "t"]
@@ -44,7 +48,7 @@ def _objects(session: Session, wants: Wants, server: Server, found: Database) ->
         tables[row.oid] = table._replace(
             missing_statistics=missing.get(row.oid, ""),
             bloat=closer.get(table.ref) or estimates.get(row.oid),
-            lacks=_lacks(row, busy.get(row.oid, ""), server),
+            lacks=_lacks(row, busy.get(row.oid, ""), repack.why_not(row, means, server)),
         )
     findings += activity.findings(running, refs)
     findings += _may_not(rows, session.database, server)
@@ -62,12 +66,12 @@ def _patiently(session: Session, wants: Wants, server: Server) -> list[Row]:
     return []
 
 
-def _lacks(row: Row, busy: str, server: Server) -> dict[str, str]:
+def _lacks(row: Row, busy: str, no_repack: str) -> dict[str, str]:
     if not row.may_maintain:
         return dict.fromkeys(MAINTAINING, "the login may not maintain it")
     if busy:
         return dict.fromkeys(MAINTAINING, busy)
-    return {}
+    return {"online rebuild": no_repack} if no_repack else {}
 
 
 def _may_not(rows: t.Sequence[Row], name: str, server: Server) -> t.Iterator[Finding]:
@@ -90,7 +94,7 @@ def _grant(user: str, server: Server) -> str:
 
 
 def _temporary(rows: t.Sequence[Row], name: str, server: Server) -> t.Iterator[Finding]:
-    """Temporary tables of others hold the database's transaction-id age, and nobody but their session can freeze them."""
+    """Temporary tables of others hold the database's age, and nobody but their session can freeze them."""
     for row in rows:
         percent = (catalog.freeze_percent(row, server) or 0.0) if row.persistence == "t" else 0.0
         if percent >= 50:

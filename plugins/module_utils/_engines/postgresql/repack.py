@@ -1,0 +1,239 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rebuilding a table while it is used, by the client program pg_repack: its means, its words, its work and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import math
+import os
+import re
+import shlex
+import shutil
+import tempfile
+import time
+import typing as t
+from datetime import datetime
+from pathlib import Path
+
+from ..._process import Completed, Program
+from ..._records import Busy, DbFault, DropLeftover, MissingMeans, Rebuild, Ref, Refused, Server, Stopped, Tick, Work
+from . import activity, leftovers, maintenance
+from .catalog import Row
+from .connection import Connector, Kind, Session
+from .names import conninfo_value, table_name
+from .versions import has, major_of
+
+PACKAGE = "pg_repack (Debian: postgresql-VERSION-repack)"
+# Where Debian and the RPMs of the PostgreSQL project put it: outside PATH.
+FOLDERS = ("/usr/lib/postgresql/*/bin/pg_repack", "/usr/pgsql-*/bin/pg_repack")
+EXTENSION = """
+SELECT e.extversion, pg_catalog.has_schema_privilege('repack', 'USAGE, CREATE')
+  FROM pg_catalog.pg_extension e WHERE e.extname = 'pg_repack'
+"""
+FEWEST_SECONDS = 10  # that pg_repack tries to lock the table, at most a second at a time, before it gives up
+# libpq's keywords and the variables that stand for them, for a program whose command line others can read.
+VARIABLES = {
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "channel_binding": "PGCHANNELBINDING",
+    "gssencmode": "PGGSSENCMODE",
+    "krbsrvname": "PGKRBSRVNAME",
+    "passfile": "PGPASSFILE",
+    "requirepeer": "PGREQUIREPEER",
+    "require_auth": "PGREQUIREAUTH",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "hostaddr": "PGHOSTADDR",
+    "service": "PGSERVICE",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+}
+
+
+# ---- the means -------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def clients() -> t.Mapping[str, str]:
+    """The programs on this machine, version to path."""
+    found: dict[str, str] = {}
+    on_path = shutil.which("pg_repack")
+    for path in [*([on_path] if on_path else []), *sorted((p for f in FOLDERS for p in glob.glob(f)), reverse=True)]:
+        with contextlib.suppress(MissingMeans, OSError):
+            said = Program([path, "--version"], env={"LC_ALL": "C"}, package=PACKAGE).wait(10)
+            version = re.search(r"pg_repack (\S+)", said.out) if said else None
+            if version:
+                found.setdefault(version.group(1), path)
+    return found
+
+
+class Means(t.NamedTuple):
+    """How tables of one database can be rebuilt online; `why_not` when they cannot."""
+
+    why_not: str = ""
+    client: str = ""
+    superuser: bool = True
+
+
+def means(session: Session, server: Server) -> Means:
+    if has("repack", major_of(server)):
+        return Means()
+    found = session.rows(EXTENSION)
+    if not found:
+        return Means(f"the extension pg_repack is not in database {session.database}: CREATE EXTENSION pg_repack")
+    version, granted = found[0]
+    client = clients().get(version)
+    if client is None:
+        others = ", ".join(clients()) or "none"
+        return Means(
+            f"no client pg_repack {version}, as the extension, on the host where the module runs (there: {others})"
+        )
+    superuser = bool(server.settings["superuser"])
+    if not superuser and not granted:
+        return Means("pg_repack needs a superuser, or a login with USAGE and CREATE on the schema repack")
+    return Means("", client, superuser)
+
+
+def why_not(row: Row, found: Means, server: Server) -> str:
+    """Why this table cannot be rebuilt online. Source: the views repack.tables and repack.primary_keys."""
+    if row.catalog:
+        return "a catalog of the server"
+    if row.relkind == "m":
+        return "a materialized view: REFRESH MATERIALIZED VIEW writes it anew"
+    if row.relkind == "p":
+        return "a partitioned table stores nothing: its partitions do"
+    if row.persistence != "p":
+        return "an unlogged table"
+    if found.why_not:
+        return found.why_not
+    return "" if row.keyed else "it has no primary key and no unique index on columns that are NOT NULL: add one"
+
+
+# ---- the words -------------------------------------------------------------------------------------------------------
+
+
+def argv(ref: Ref, connector: Connector, found: Means, lock_timeout: float) -> list[str]:
+    """The command line: -D, since pg_repack would else cancel and then kill whoever holds a lock. No secret in it."""
+    keywords = connector.login.keywords
+    words = [found.client or "pg_repack", "--no-kill-backend", "--no-password"]
+    words += ["--wait-timeout", str(max(FEWEST_SECONDS, math.ceil(10 * lock_timeout)))]
+    words += [] if found.superuser else ["--no-superuser-check"]
+    for option, keyword in (("--host", "host"), ("--port", "port"), ("--username", "user")):
+        words += [option, str(keywords[keyword])] if keyword in keywords else []
+    name = ref.database
+    if "=" in name or name.startswith(("postgresql://", "postgres://")):
+        name = f"dbname={conninfo_value(name)}"  # it would be taken for a connection string
+    return [*words, "--dbname", name, "--table", table_name(ref)]
+
+
+def spell(words: t.Sequence[str], ref: Ref, server: Server) -> list[str]:
+    """The command line as a shell would take it, and the VACUUM that sets what a new file does not have."""
+    if has("repack", major_of(server)):
+        return [f"REPACK (CONCURRENTLY) {table_name(ref)}", *maintenance.after_rebuild(ref, server)]
+    return [shlex.join(words), *maintenance.after_rebuild(ref, server)]
+
+
+# ---- the work --------------------------------------------------------------------------------------------------------
+
+
+def repack(session: Session, task: Rebuild, server: Server, words: t.Sequence[str], connector: Connector) -> Work:
+    """Ticks each second, so that a stop or a limit reaches it. Raises Busy, Refused, Stopped; leaves nothing behind."""
+    before, ref = maintenance.counters(session, task.ref), task.ref
+    since = activity.clock(session)
+    yield Tick()
+    with private_folder() as folder:
+        program = Program(words, env=environment(connector, folder), package=PACKAGE)
+        done: Completed | None = None
+        try:
+            while done is None:
+                done = program.wait(1.0)
+                if session.stopped.is_set():
+                    raise Stopped("stopped", database=ref.database, obj=str(ref))
+                if done is None:
+                    yield Tick()
+        finally:
+            if done is None or maintenance.counters(session, ref).file == before.file:
+                program.stop()
+                sweep(session, ref, server, since)
+    if maintenance.counters(session, ref).file == before.file:
+        raise judge(done, ref)
+    yield Tick()
+    worker = session.worker(lock_timeout=maintenance.patience_for_autovacuum(session, server))
+    said = maintenance.run_all(worker, maintenance.after_rebuild(ref, server), ref)
+    maintenance.settle(session, ref, before, said, vacuum=True, analyze=False)
+    yield Tick()
+
+
+def by_statement(session: Session, task: Rebuild, server: Server, statements: t.Sequence[str]) -> Work:
+    """REPACK (CONCURRENTLY), since version 19: written after its manual, not yet tested on a server."""
+    connection = session.worker(lock_timeout=session.lock_timeout)
+    yield Tick()
+    maintenance.run_all(connection, statements, task.ref)
+    yield Tick()
+
+
+def judge(done: Completed, ref: Ref) -> DbFault:
+    """pg_repack ends with 0 also when it has skipped the table: what it said tells why."""
+    lines = [line.strip() for line in f"{done.err}\n{done.out}".splitlines()]
+    said = " ".join(line for line in lines if line and not line.startswith("INFO: repacking"))
+    message = f"pg_repack (exit {done.code}) left the table as it was: {said or 'it does not say why'}"
+    where = {"database": ref.database, "obj": str(ref)}
+    if re.search(r"timed out|timeout|[Uu]nable to obtain|could not obtain|[Aa]nother pg_repack|deadlock", said):
+        return Busy(message, **where, cure="Somebody holds a lock on it")
+    return Refused(message, **where)
+
+
+@contextlib.contextmanager
+def private_folder() -> t.Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="dbfleet-"))  # mode 0700
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def environment(connector: Connector, folder: Path) -> dict[str, str]:
+    """The caller's, with our connection's options; the password in a file that nobody else can read."""
+    login = connector.login
+    env = {**os.environ, "LC_ALL": "C", "PGAPPNAME": leftovers.REPACK}
+    # pg_repack sets its own, short waits for locks.
+    env["PGOPTIONS"] = connector.options(Kind(False, 0.0))
+    env.update({name: str(login.keywords[key]) for key, name in VARIABLES.items() if key in login.keywords})
+    if login.password:
+        path = folder / "pgpass"
+        secret = login.password.replace("\\", "\\\\").replace(":", "\\:")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as passfile:
+            passfile.write(f"*:*:*:*:{secret}\n")
+        env.pop("PGPASSWORD", None)
+        env["PGPASSFILE"] = str(path)
+    return env
+
+
+CANCEL = "SELECT pg_catalog.pg_cancel_backend(%s)"
+PATIENCE = 15.0  # seconds for server processes whose client is gone to end
+
+
+def sweep(session: Session, ref: Ref, server: Server, since: datetime) -> None:
+    """After a client that did not come to its end: its server processes are cancelled, and what it made is dropped.
+
+    What cannot be removed now is found by the next measurement, and is a step of its own then.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(DbFault):  # a late cancellation of our own may hit a query of this loop
+            mine = next((wreck for wreck in leftovers.wrecks(session) if wreck.ref == ref), None)
+            if mine is None:
+                return
+            for pid in leftovers.at_work(session, mine, since):
+                session.rows(CANCEL, (pid,))
+            if not leftovers.at_work(session, mine):
+                task = DropLeftover(ref, leftovers.REPACK, mine.names)
+                for _tick in leftovers.drop(session, task, server, leftovers.spell_drop(task, server)):
+                    pass
+        time.sleep(0.1)
