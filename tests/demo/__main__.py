@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import say_bytes
+from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._night import URGENT
 from tests.fleet import Fleet, Server, available
 from tests.playbook import ROOT, Call, Played, play, steps, variables, write_inventory
 
@@ -123,11 +124,13 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
     done = sorted(first.of("db_vacuum").values(), key=lambda call: order.index(call.host))
     for line in table(done):
         say(line)
+    for line in left(again):
+        say(line)
     problems = judge(hosts, check, first, again)
-    count = sum(len(call.fact["steps"]) for call in done)
-    freed = sum(call.fact["summary"]["bytes_freed"] for call in done)
+    found = [step for call in done for step in call.fact.get("steps", ())]
+    freed = sum(step["actual"].get("bytes_freed", 0) for step in found)
     say("")
-    say(f"{count} steps on {len(done)} hosts, {say_bytes(freed)} given back.")
+    say(f"{len(found)} steps on {len(done)} hosts, {say_bytes(freed)} given back.")
     for problem in problems:
         say(f"FAILED: {problem}")
     if not problems:
@@ -151,12 +154,25 @@ def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str
     return problems
 
 
+def left(again: Played) -> list[str]:
+    """What no step cured: the findings of the last assessment that someone has to look at."""
+    lines = [
+        f"{call.host}: {finding['object']}: {finding['message']}"
+        + (f" Left to you: {finding['fix']}" if finding["fix"] else "")
+        for call in again.of("db_assess_facts").values()
+        for finding in call.fact.get("findings", ())
+        if finding["priority"] <= URGENT
+    ]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="    ")]
+    return ["", "Findings that maintenance leaves to you:", *wrapped] if lines else []
+
+
 def unhappy(first: Played) -> list[tuple[Call, dict[str, Any], str]]:
     """Steps that were not done, or that did not help."""
     return [
         (call, step, step["status"] if step["status"] != "done" else "not proven")
         for call in first.of("db_vacuum").values()
-        for step in call.fact["steps"]
+        for step in call.fact.get("steps", ())
         if step["status"] != "done" or step["proven"] is not True
     ]
 

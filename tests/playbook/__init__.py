@@ -109,6 +109,8 @@ def environment(record: Path) -> dict[str, str]:
         "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
         "ANSIBLE_CALLBACKS_ENABLED": "recorder",
         "ANSIBLE_RETRY_FILES_ENABLED": "false",
+        # So that tests see what modules were given, and that no secret is in it.
+        "ANSIBLE_INJECT_INVOCATION": "true",
         "DBFLEET_RECORD": str(record),
     }
 
