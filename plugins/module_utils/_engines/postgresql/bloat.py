@@ -57,10 +57,15 @@ SELECT n.nspname::pg_catalog.text
    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
 """
 APPROX = """
-SELECT table_len, approx_tuple_count, approx_tuple_len, dead_tuple_len, approx_free_space
+SELECT table_len, approx_tuple_count, dead_tuple_len, approx_free_space
   FROM {schema}.pgstattuple_approx(%s::pg_catalog.regclass)
 """
-EXACT_ERROR = 3.0
+# It sees rows as they lie, line pointers of removed rows included, and free space in steps of 1/256 page.
+MEASURED_ERROR = 4.0
+DROPPED = """
+SELECT DISTINCT a.attrelid FROM pg_catalog.pg_attribute a
+ WHERE a.attisdropped AND a.attrelid = ANY (%s::pg_catalog.oid[])
+"""
 
 
 def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, Bloat]:
@@ -115,30 +120,45 @@ def _within(percent: float) -> float:
     return min(100.0, max(0.0, percent))
 
 
-def exact(session: Session, wants: Wants, server: Server, rows: t.Mapping[Ref, Row]) -> dict[Ref, Bloat]:
+def exact(
+    session: Session, wants: Wants, server: Server, rows: t.Mapping[Ref, Row], estimated: t.Mapping[int, Bloat]
+) -> dict[Ref, Bloat]:
     """What pgstattuple_approx reads of the tables in doubt, as long as the scan budget lasts; nothing without it."""
     doubtful = [(ref, rows[ref]) for ref in wants.exact if ref in rows and not rows[ref].closed]
     schemas = session.rows(EXTENSION) if doubtful else []
     if not schemas:
         return {}
-    left = wants.scan_budget
-    found = {}
+    # A rebuild also gives back the columns that were dropped, which no page shows: there the estimate knows more.
+    blind = {oid for (oid,) in session.rows(DROPPED, ([row.oid for ref, row in doubtful],))}
+    left, found = wants.scan_budget, {}
     for ref, row in sorted(doubtful, key=lambda pair: pair[1].heap_bytes):
         if left is not None and row.heap_bytes > left:
             break
+        if row.oid in blind or not row.heap_bytes:
+            continue
         left = None if left is None else left - row.heap_bytes
-        found[ref] = _approx(session, schemas[0][0], ref, row, int(server.settings["block_size"]))
+        seen = _approx(session, schemas[0][0], ref, row, int(server.settings["block_size"]))
+        found[ref] = agreed(seen, estimated.get(row.oid))
     return found
 
 
 def _approx(session: Session, schema: str, ref: Ref, row: Row, block: int) -> Bloat:
-    ((length, count, used, dead, free),) = session.rows(APPROX.format(schema=quoted(schema)), (table_name(ref),))
-    if not length:
-        return Bloat(0, 0.0, 0.0, 0.0, "pgstattuple_approx")
-    # Pages that the visibility map vouches for are not read: their item pointers and headers count as used there.
+    ((length, count, dead, free),) = session.rows(APPROX.format(schema=quoted(schema)), (table_name(ref),))
     kept = max(0.0, float(length) - float(free) - float(dead))
-    needed = 100.0 * kept / fillfactor(row)
-    if count:
-        average = layout.Shape(float(used) / float(count) + layout.ITEM, fixed=False)
-        needed = max(needed, layout.pages(float(count), average, block=block, fillfactor=fillfactor(row)) * block)
-    return _bloat(int(length), 100.0 * (length - needed) / length, EXACT_ERROR, "pgstattuple_approx")
+    needed = 0.0
+    if count and kept:
+        # Page headers are among what is kept: they count as part of the rows.
+        row_bytes, usable = kept / float(count), block * fillfactor(row) / 100.0
+        needed = block * float(count) / max(1.0, (usable - row_bytes / 2) / row_bytes)
+    percent = 100.0 * (length - needed) / length if length else 0.0
+    return _bloat(int(length), percent, MEASURED_ERROR, "pgstattuple_approx")
+
+
+def agreed(seen: Bloat, estimated: Bloat | None) -> Bloat:
+    """Where both intervals meet the truth is; where they do not, what was seen on the pages counts."""
+    low, high = (max(seen.low, estimated.low), min(seen.high, estimated.high)) if estimated else (seen.low, seen.high)
+    if low > high:
+        return seen
+    percent = min(max(seen.percent, low), high)
+    size = seen.bytes / seen.percent * percent if seen.percent else 0
+    return Bloat(int(size), percent, low, high, seen.method)

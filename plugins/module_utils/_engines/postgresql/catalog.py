@@ -86,7 +86,7 @@ DATABASE_OWNER = """(NOT c.relisshared AND pg_catalog.pg_has_role(
 # The partitions below each partitioned table, as far as they hold rows, and the rows changed since its last analyze. A
 # partition's counter starts at its own last analyze. When that was the later one, all it counts has come since; and
 # when it was more than an hour later (not by one and the same run, then), as much had changed before as makes the
-# server analyze a table. When it was the earlier one (ANALYZE ONLY), less than that had changed when the parent was done.
+# server analyze a table. When it was the earlier one (ANALYZE ONLY), less than that had changed by then.
 PARENTS = """
 WITH RECURSIVE below (root, oid) AS (
     SELECT c.oid, i.inhrelid

@@ -42,7 +42,7 @@ def _objects(session: Session, wants: Wants, server: Server, means: Means, found
     busy = activity.busy_tables(running)
     missing = statistics.missing(session, wants, server, rows) if wants.tables else {}
     estimates = bloat.estimates(session, wants, server, rows) if wants.bloat else {}
-    closer = bloat.exact(session, wants, server, {refs[row.oid]: row for row in rows})
+    closer = bloat.exact(session, wants, server, {refs[row.oid]: row for row in rows}, estimates)
     for row in rows:
         table = horizon.apply(tables[row.oid], row)
         tables[row.oid] = table._replace(
