@@ -15,7 +15,7 @@ from .._records import Engine, Execution, Finding, Key, Outcome, Plan, Server, S
 from .._units import say_seconds
 from .control import POLL_SECONDS, Control
 from .journal import Journal
-from .worker import Job, Prove, Replan, Verdict, Worker
+from .worker import Job, Prove, Replan, Verdict, Worker, outcome_of
 
 BACKOFF_SECONDS = 0.2  # before the second attempt; doubled before each further one
 # Seconds between cancels of a session that does not end. The first may fall between two statements and be lost; the
@@ -48,6 +48,7 @@ class Runner:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._worker = Worker(engine, server, control, prove=prove, replan=replan, tell=self._tell)
         self._waiting: dict[int, Job] = {}  # in plan order, which is the order of rank
+        self._lanes: dict[t.Hashable, int] = {}  # how many wait in each lane
         self._running: dict[int, Job] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._undecided: dict[Key, int] = {}  # how many steps of this key have no outcome yet
@@ -56,7 +57,7 @@ class Runner:
     def run(self, plan: Plan) -> list[Outcome]:
         """The outcomes in plan order. The plan is taken in its own order: forecast() gives it."""
         for place, step in enumerate(plan.steps):
-            self._waiting[place] = Job(place, step, self.journal.cursor(step))
+            self._wait(Job(place, step, self.journal.cursor(step)))
             self._undecided[step.key] = self._undecided.get(step.key, 0) + 1
         try:
             changed = True
@@ -80,7 +81,7 @@ class Runner:
             decided = False
             lanes = {self._lane(job.step) for job in self._running.values()}
             for job in list(self._waiting.values()):
-                if len(self._running) >= max(1, self.execution.jobs) and not self.control.stopped():
+                if not (self._room(lanes) or self.control.stopped()):
                     return
                 early = self._early(job)
                 if early:
@@ -92,6 +93,23 @@ class Runner:
             if not decided and self._waiting and not self._running and not self._can_move():
                 self._cut_circle()
                 decided = True
+
+    def _wait(self, job: Job) -> None:
+        self._waiting[job.place] = job
+        lane = self._lane(job.step)
+        self._lanes[lane] = self._lanes.get(lane, 0) + 1
+
+    def _wait_no_more(self, job: Job) -> None:
+        if self._waiting.pop(job.place, None):
+            lane = self._lane(job.step)
+            self._lanes[lane] -= 1
+            if not self._lanes[lane]:
+                del self._lanes[lane]
+
+    def _room(self, lanes: t.AbstractSet[t.Hashable]) -> bool:
+        """Whether a worker is free, and a lane where something waits: thousands may wait in the one lane of a file."""
+        free = len(self._lanes) - sum(lane in self._lanes for lane in lanes)
+        return free > 0 and len(self._running) < max(1, self.execution.jobs)
 
     def _early(self, job: Job) -> Verdict | None:
         """What is known of a step without starting it."""
@@ -149,7 +167,7 @@ class Runner:
         self._decide(job, Verdict("skipped", f"it comes after {names}, and that after it"))
 
     def _start(self, job: Job) -> None:
-        del self._waiting[job.place]
+        self._wait_no_more(job)
         self._running[job.place] = job
         job.attempts += 1
         job.cancels, job.cancel_again = 0, 0.0
@@ -231,14 +249,14 @@ class Runner:
         del self._running[job.place]
         wait = BACKOFF_SECONDS * 2 ** (job.attempts - 1) * random.uniform(0.75, 1.25)
         job.not_before = time.monotonic() + wait
-        self._waiting[job.place] = job
+        self._wait(job)
         # Before others of lower rank: dictionaries keep the order of insertion.
         self._waiting = dict(sorted(self._waiting.items()))
 
     def _decide(self, job: Job, verdict: Verdict) -> None:
         self._running.pop(job.place, None)
-        self._waiting.pop(job.place, None)
-        outcome = _outcome(job, verdict)
+        self._wait_no_more(job)
+        outcome = outcome_of(job, verdict)
         self._outcomes[job.place] = outcome
         self._undecided[job.key] -= 1
         if outcome.status != "done":
@@ -274,25 +292,3 @@ class Runner:
         while self._running:
             self._cancel_if_ending()
             self._listen(POLL_SECONDS)
-
-
-def _outcome(job: Job, verdict: Verdict) -> Outcome:
-    """What was done, in one record; bytes freed are what the act reported, else the difference of the sizes."""
-    done, proof = verdict.status == "done", verdict.proof
-    began = done or job.seconds > 0
-    before = job.step.size if began else None
-    after = proof.bytes_after if proof else None
-    actual = job.done._replace(seconds=job.seconds)
-    if done and not actual.bytes and after is not None:
-        actual = actual._replace(bytes=max(0, job.step.size - after))
-    return Outcome(
-        step=job.step,
-        status=verdict.status,
-        actual=actual,
-        bytes_before=before,
-        bytes_after=after,
-        changed=done or job.committed,
-        proven=proof.proven if proof else None,
-        error=verdict.error,
-        attempts=max(1, job.attempts),
-    )

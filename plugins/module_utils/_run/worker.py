@@ -16,6 +16,7 @@ from .._records import (
     DbFault,
     Engine,
     Gone,
+    Outcome,
     Pace,
     Proof,
     Refused,
@@ -201,6 +202,28 @@ class Worker:
         except Exception as error:
             said = str(error) if isinstance(error, DbFault) else f"{type(error).__name__}: {error}"
             return Verdict("done", f"done, but not measured again: {said}")
+
+
+def outcome_of(job: Job, verdict: Verdict) -> Outcome:
+    """What was done, in one record; bytes freed are what the act reported, else the difference of the sizes."""
+    done, proof = verdict.status == "done", verdict.proof
+    began = done or job.seconds > 0
+    before = job.step.size if began else None
+    after = proof.bytes_after if proof else None
+    actual = job.done._replace(seconds=job.seconds)
+    if done and not actual.bytes and after is not None:
+        actual = actual._replace(bytes=max(0, job.step.size - after))
+    return Outcome(
+        step=job.step,
+        status=verdict.status,
+        actual=actual,
+        bytes_before=before,
+        bytes_after=after,
+        changed=done or job.committed,
+        proven=proof.proven if proof else None,
+        error=verdict.error,
+        attempts=max(1, job.attempts),
+    )
 
 
 def _paced(job: Job) -> t.Any:

@@ -64,10 +64,8 @@ def test_bites_are_carried_out_and_counted(shop: str) -> None:
 
 def test_fast_bites_grow(shop: str) -> None:
     engine = Files()
-    carry_out(engine, purge(shop))
-    rows = [pace.rows for pace in engine.paces]
-    assert rows[0] == 100
-    assert rows[1] == 200
+    carry_out(engine, Step(anything(Purge(Ref(shop, ("orders",)), Pace(100, 60.0))), "old"))
+    assert [pace.rows for pace in engine.paces] == [100, 200, 400, 800, 1600]
 
 
 @contextmanager
@@ -190,6 +188,27 @@ def test_an_error_while_the_session_closes_does_not_undo_what_was_done(shop: str
             raise OSError("broken pipe")
 
     assert the(carry_out(Rude(), purge(shop))).status == "done"
+
+
+def test_an_act_that_is_halted_cleans_up_while_its_session_is_open(shop: str) -> None:
+    said: list[str] = []
+
+    class Keeping(Files):
+        def _vacuum(self, session: Any, task: Vacuum, cursor: str | None) -> Any:
+            try:
+                yield Tick(cursor="1")
+                said.append("went on")
+            finally:
+                said.append(str(session.execute("SELECT 'cleaned'").fetchone()[0]))
+
+        def carry_out(self, session: Any, task: Any, server: Any, cursor: str | None) -> Any:
+            self.kept = super().carry_out(session, task, server, cursor)  # so that no garbage collector closes it
+            return self.kept
+
+    engine = Keeping()
+    engine.readings = [1.0, 9.0]
+    outcome = the(carry_out(engine, Step(Vacuum(Ref(shop)), "bloat", limits=(limit("skip"),))))
+    assert (outcome.status, outcome.changed, said) == ("deferred", False, ["cleaned"])
 
 
 # ---- limits ----------------------------------------------------------------------------------------------------------
