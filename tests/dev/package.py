@@ -85,7 +85,7 @@ def _check_documentation(log: Log, kind: str, names: list[str]) -> None:
         log.say(f"no {kind} yet")
         return
     full = [f"dbfleet.maintenance.{name}" for name in names]
-    output = log.run("ansible-doc", "--json", "--type", kind, *full, env=FROM_TARBALL)
+    output = log.run("ansible-doc", "--json", "--type", kind, *full, env=FROM_TARBALL, quiet=True)
     known = json.loads(output[output.index("{") :])
     missing = [name for name in full if not known.get(name) or "error" in known[name]]
     if missing:

@@ -66,16 +66,23 @@ class Log:
         if self._live:
             print(text, flush=True)
 
-    def run(self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
-        """Run a command, return what it printed, and raise StepFailed when it exits with anything but 0."""
+    def run(
+        self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT, quiet: bool = False
+    ) -> str:
+        """Run a command, return what it printed, and raise StepFailed when it exits with anything but 0.
+
+        What is `quiet` prints for programs: people see it only when it failed.
+        """
         words = [str(word) for word in command]
         self.say("$ " + " ".join(words))
-        code, output = self._stream(words, {**os.environ, **(env or {})}, cwd)
+        code, output = self._stream(words, {**os.environ, **(env or {})}, cwd, quiet=quiet)
         if code:
+            if quiet:
+                self.say(output)
             raise StepFailed(f"{Path(words[0]).name} exited with {code}")
         return output
 
-    def _stream(self, words: Sequence[str], env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
+    def _stream(self, words: Sequence[str], env: Mapping[str, str], cwd: Path, *, quiet: bool) -> tuple[int, str]:
         lines = []
         with subprocess.Popen(
             words,
@@ -93,7 +100,8 @@ class Log:
             try:
                 for line in process.stdout or ():
                     lines.append(line)
-                    self.say(line.rstrip("\n"))
+                    if not quiet:
+                        self.say(line.rstrip("\n"))
             finally:
                 timer.cancel()
                 _RUNNING.discard(process)

@@ -70,6 +70,16 @@ def test_a_step_gets_no_standard_input(tmp_path: Path) -> None:
     log.finish()
 
 
+def test_quiet_output_is_shown_when_the_command_failed() -> None:
+    log = Log("quiet", live=False)
+    assert log.run("echo", "for programs", quiet=True) == "for programs\n"
+    with pytest.raises(StepFailed):
+        log.run("sh", "-c", "echo for people; false", quiet=True)
+    shown = log.finish().splitlines()
+    assert "for programs" not in shown
+    assert "for people" in shown
+
+
 def test_counts_are_read_from_pytests_report(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text('<testsuites><testsuite tests="9" failures="1" errors="2" skipped="3"/></testsuites>')
