@@ -1,0 +1,121 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the documentation says is what the modules take: options, types, defaults, choices; and examples that work."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils import _facts
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import bloat, vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
+
+HERE = "ansible_collections.dbfleet.maintenance.plugins"
+SHARED = {**CONNECTION, **SELECTION}
+SPECS: dict[str, dict[str, Any]] = {
+    "db_vacuum": {**SHARED, **EXECUTION, **vacuum.OPTIONS},
+    "db_bloat_facts": {**SHARED, **_facts.READING, **bloat.OPTIONS},
+    "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},
+}
+MODULES = sorted(path.stem for path in (Path(__file__).parents[2] / "plugins" / "modules").glob("db_*.py"))
+each_module = pytest.mark.parametrize("name", MODULES)
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"{HERE}.modules.{name}")
+
+
+def fragment(name: str) -> dict[str, Any]:
+    """A documentation fragment as Ansible finds it: `dbfleet.maintenance.execution.reading`."""
+    parts = name.removeprefix("dbfleet.maintenance.").split(".")
+    found = importlib.import_module(f"{HERE}.doc_fragments.{parts[0]}").ModuleDocFragment
+    loaded: dict[str, Any] = yaml.safe_load(getattr(found, parts[1].upper() if parts[1:] else "DOCUMENTATION"))
+    return loaded
+
+
+def documented(name: str) -> dict[str, Any]:
+    """Every option of a module, those of its fragments too; none of them twice."""
+    own = yaml.safe_load(module(name).DOCUMENTATION)
+    options: dict[str, Any] = dict(own.get("options") or {})
+    for part in own["extends_documentation_fragment"]:
+        more = fragment(part).get("options") or {}
+        assert not more.keys() & options.keys()
+        options.update(more)
+    return options
+
+
+def facts_of(option: dict[str, Any], nested: str) -> dict[str, Any]:
+    """What documentation and specification have to agree on."""
+    kept = {k: option.get(k) for k in ("type", "elements", "default", "choices", "aliases")}
+    kept["required"] = bool(option.get("required"))
+    kept[nested] = {name: facts_of(inner, nested) for name, inner in (option.get(nested) or {}).items()}
+    kept["inner"] = kept.pop(nested)
+    return kept
+
+
+def test_every_module_is_looked_at() -> None:
+    assert sorted(SPECS) == MODULES
+
+
+@each_module
+def test_documented_options_are_those_that_the_module_takes(name: str) -> None:
+    told = {option: facts_of(found, "suboptions") for option, found in documented(name).items()}
+    taken = {option: facts_of(found, "options") for option, found in SPECS[name].items()}
+    assert told == taken
+
+
+@each_module
+def test_every_option_is_described(name: str) -> None:
+    def walk(options: dict[str, Any]) -> None:
+        for option, found in options.items():
+            words = found["description"]
+            assert words, option
+            assert all(isinstance(line, str) and line.rstrip().endswith(".") for line in words), (option, words)
+            walk(found.get("suboptions") or {})
+
+    walk(documented(name))
+
+
+@each_module
+def test_examples_are_accepted(name: str) -> None:
+    tasks = yaml.safe_load(module(name).EXAMPLES)
+    ours = [(key.rpartition(".")[2], given) for task in tasks for key, given in task.items() if "maintenance" in key]
+    assert name in {called for called, _ in ours}
+    for called, given in ours:
+        result = ArgumentSpecValidator(SPECS[called]).validate(given)
+        assert result.error_messages == []
+
+
+@each_module
+def test_secrets_are_marked_and_nothing_else_is(name: str) -> None:
+    secret = {option for option, spec in SPECS[name].items() if spec.get("no_log")}
+    assert secret == {"login_password"}
+
+
+@each_module
+def test_attributes_are_declared(name: str) -> None:
+    own = yaml.safe_load(module(name).DOCUMENTATION)
+    (part,) = [p for p in own["extends_documentation_fragment"] if ".attributes." in p]
+    attributes = fragment(part)["attributes"]
+    assert attributes.keys() >= {"check_mode", "diff_mode", "idempotent", "platform", "action_group"}
+    assert part.endswith("facts" if name.endswith("_facts") else "action")
+
+
+@each_module
+def test_what_is_returned_is_documented_by_its_name(name: str) -> None:
+    returned = yaml.safe_load(module(name).RETURN)
+    fact = {"db_bloat_facts": "db_bloat", "db_assess_facts": "db_due"}.get(name, name)
+    assert list(returned["ansible_facts"]["contains"]) == [fact]
+
+
+def test_options_inside_another_refer_to_their_neighbours_there() -> None:
+    text = yaml.safe_dump(fragment("dbfleet.maintenance.vacuum.nested"))
+    assert "O(vacuum.min_dead_rows)" in text
+    assert "O(min_dead_rows)" not in text
