@@ -34,8 +34,9 @@ SINCE: dict[str, dict[str, Number]] = {
     "analyze beside queries": {MYSQL: (8, 0, 24), MARIADB: (10, 0)},
     # An indexed virtual column keeps a rebuild from LOCK=NONE.
     "online with virtual indexes": {MYSQL: (8, 0), MARIADB: NEVER},
-    # A full-text index lets writers wait during a rebuild (MariaDB), or forces a copy (MySQL).
     "json storage size": {MYSQL: (8, 0), MARIADB: NEVER},
+    # How much of a segment a server keeps reserved for its growth is a setting, and holds for segments of any size.
+    "segment reserve factor": {MYSQL: (8, 0, 26), MARIADB: NEVER},
     "super_read_only": {MYSQL: (5, 7, 8), MARIADB: NEVER},
 }
 NEWEST_TESTED = {MYSQL: 9, MARIADB: 11}

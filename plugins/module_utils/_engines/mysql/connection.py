@@ -113,6 +113,19 @@ class Link:
         except (driver().Error, OSError) as fault:
             raise translated(fault, database=self.database, obj=obj, stopping=self.stopping) from fault
 
+    @contextlib.contextmanager
+    def at_most(self, seconds: float) -> t.Iterator[None]:
+        """Queries within are ended by the server after some seconds: Refused."""
+        name, unit = (
+            ("max_execution_time", 1000) if self.flavour.has("max_execution_time") else ("max_statement_time", 1)
+        )
+        self.rows(f"SET SESSION {name} = {int(seconds * unit)}")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(DbFault):
+                self.rows(f"SET SESSION {name} = 0")
+
     def cancel(self) -> None:
         """Ends what the session is doing; from any thread, and harmless when it does nothing."""
         with self._lock:
