@@ -79,12 +79,13 @@ options:
   replicas:
     description:
       - Replicas whose lag is read before and between steps, as C(host) or C(host:port), with the same login.
+      - Needs O(max_replica_lag), which says how much lag is too much.
     type: list
     elements: str
     default: []
   max_replica_lag:
     description:
-      - Pause while any of O(replicas) lags by more than this. A lag that cannot be read counts as too much.
+      - Pause while any of O(replicas) lags by more than this, as V(10s). A lag that cannot be read counts as too much.
     type: str
   stop_file:
     description:

@@ -11,7 +11,7 @@ class ModuleDocFragment:
 options:
   databases:
     description:
-      - Names of databases, with V(*) and V(?); a leading V(-) takes away. The order does not matter.
+      - Names of databases, with V(*) and V(?); a leading V(-) takes away. The order does not matter, case does.
       - The default is every user database. A name without V(*) and V(?) must exist.
       - For SQLite a list of files or globs, which has to be given.
     type: list

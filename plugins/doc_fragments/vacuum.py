@@ -95,7 +95,7 @@ reclaim_method:
   default: online
 force:
   description:
-    - Do what O(actions) says now, to the tables named in O(tables), due or not.
+    - Do what O(actions) says now, to the tables named in O(tables), due or not. Refused where O(tables) names none.
   type: bool
   default: false
 """

@@ -48,11 +48,18 @@ def action_module(name: str, operation: Operation) -> None:
         module.fail_json(msg=f"{address}: {fault}" if address else str(fault), changed=False)
     failed = [o for o in run.outcomes if o.status == "failed"]
     if failed:
-        named = "; ".join(f"{o.step.task.kind} of {o.step.task.ref}: {o.error}" for o in failed[:5])
+        named = "; ".join(_failure(o) for o in failed[:5])
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
         count = f"{len(failed)} of {len(run.outcomes)} steps failed"
         module.fail_json(msg=f"{run.address}: {count}: {named}{more}", **result)
     module.exit_json(**result)
+
+
+def _failure(outcome: Outcome) -> str:
+    """Which step, where, and why; the database once."""
+    task = outcome.step.task
+    where = f" in {task.ref.database}" if task.ref.path and task.ref.database not in outcome.error else ""
+    return f"{task.kind} of {task.ref}{where}: {outcome.error}"
 
 
 def choice(params: t.Mapping[str, t.Any], engine: Engine) -> Patterns:

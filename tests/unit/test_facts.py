@@ -1,0 +1,160 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The read-only modules: they say what a run would do, write nothing, and never fail over what is only a finding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import (
+    OPERATIONS,
+    SAMPLE,
+    assess_module,
+    bloat_module,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
+    Activity,
+    CannotConnect,
+    DatabaseInfo,
+    Dead,
+    Measured,
+    Space,
+)
+
+from .modules import Ran, db_vacuum, run
+from .samples import GB, MB, bloat, fleets, server, table
+from .world import World
+
+DEAD = Dead(500_000, 33.0)
+
+
+def assess(world: World, **options: Any) -> Ran:
+    return run(assess_module, world, options)
+
+
+def db_bloat(world: World, **options: Any) -> Ran:
+    return run(bloat_module, world, options)
+
+
+def peopled(measured: Measured) -> World:
+    world = World()
+    world.databases = {d.name: d for d in measured.databases}
+    world.server = world.server._replace(databases=tuple(DatabaseInfo(name) for name in world.databases))
+    return world
+
+
+@settings(max_examples=40, deadline=None)
+@given(fleets())
+def test_due_is_what_a_run_would_do(measured: Measured) -> None:
+    world = peopled(measured)
+    check = db_vacuum(world, check=True)
+    found = assess(world, vacuum={})
+    assert world.ran == []
+    assert found.result["changed"] is False
+    due, summary = found.fact["vacuum"], check.fact["summary"]
+    assert due["due"] is found.fact["due"] is check.result["changed"]
+    assert (due["steps"], due["skipped"]) == (summary["planned"], summary["skipped"])
+    planned = [s for s in check.fact["steps"] if s["status"] == "planned"]
+    assert due["sample"] == [{k: s[k] for k in due["sample"][0]} for s in planned[:SAMPLE]]
+    assert due["bytes"] == sum(s["expected"]["bytes_freed"] for s in planned)
+    assert found.codes == check.codes
+
+
+def test_what_is_not_asked_for_is_not_assessed_and_not_due() -> None:
+    found = assess(World(table(dead=DEAD)))
+    assert found.fact["due"] is False
+    for name in OPERATIONS:
+        assert (found.fact[name]["assessed"], found.fact[name]["due"]) == (False, False)
+    assert found.fact["preflight"] == {"assessed": False, "ok": True, "stopped_by": []}
+
+
+def test_the_preflight_comes_with_the_same_measurement() -> None:
+    full = {"activity": Activity(9e4, "pid 1 of app", 99, 100), "spaces": (Space("data", GB, 100 * GB),)}
+    world = World(table(dead=DEAD), server=server(role="standby"), database=full)
+    found = assess(world, vacuum={}, preflight={"role": "primary", "window": "01:00-02:00"})
+    assert len(world.looks) == 1
+    assert found.fact["preflight"]["ok"] is False
+    assert found.fact["preflight"]["stopped_by"] == [
+        "it is 12:00 there, outside the maintenance window 01:00-02:00 UTC",
+        "the server is a standby",
+        "99 of 100 connections are taken, over 95 %",
+        "1.0 GB of 100.0 GB are free for data, under 10 %",
+    ]
+    assert found.codes == ["connections", "free_space", "not_primary", "outside_window", "long_transaction"]
+    assert found.fact["vacuum"]["due"] is True
+
+
+def test_an_urgent_finding_of_another_kind_does_not_stop_maintenance() -> None:
+    world = World(table(dead=DEAD))
+    lost = DatabaseInfo("old", why_not="the login has no CONNECT", freeze_percent=120.0)
+    world.server = world.server._replace(databases=(*world.server.databases, lost))
+    found = assess(world, vacuum={}, preflight={})
+    assert [(f["priority"], f["code"]) for f in found.fact["findings"]] == [(1, "database_unreadable")]
+    assert found.fact["preflight"]["ok"] is True
+
+
+def test_a_long_list_is_a_sample_and_its_counts_are_true() -> None:
+    found = assess(World(*[table(f"t{n}", dead=DEAD) for n in range(30)]), vacuum={})
+    assert (found.fact["vacuum"]["steps"], len(found.fact["vacuum"]["sample"])) == (30, SAMPLE)
+
+
+@pytest.mark.parametrize("module", [assess, db_bloat])
+def test_a_server_that_cannot_be_read_is_a_failure_that_names_it(module: Any) -> None:
+    world = World(table())
+    world.locked["shop"] = CannotConnect("too many connections", database="shop")
+    found = module(world)
+    assert found.code == 1
+    assert "db1:5432" in found.result["msg"]
+    assert "too many connections" in found.result["msg"]
+    assert world.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"vacuum": {"dead_percent": 101}}, "dead_percent"),
+        ({"vacuum": {"force": True}}, "force"),
+        ({"vacuum": {"sorcery": True}}, "sorcery"),
+        ({"preflight": {"window": "never"}}, "window"),
+        ({"tables": ["a|b"], "vacuum": {}}, "tables"),
+        ({"databases": ["shpo"], "vacuum": {}}, "there is no database shpo"),
+    ],
+)
+def test_bad_input_is_named(options: dict[str, Any], word: str) -> None:
+    found = assess(World(table()), **options)
+    assert found.code == 1
+    assert word in found.result["msg"]
+
+
+# ---- db_bloat_facts --------------------------------------------------------------------------------------------------
+
+
+def test_bloat_is_told_the_worst_first_with_what_is_unknown() -> None:
+    world = World(
+        table("a", bloat=bloat(5)),
+        table("b", bloat=bloat(40)),
+        table("c"),
+        table("tiny", total_bytes=MB - 1, bloat=bloat(90)),
+        table("cat", kind="catalog", bloat=bloat(90)),
+    )
+    found = db_bloat(world, max_results=2).fact
+    assert [o["object"] for o in found["objects"]] == ["public.b", "public.a"]
+    assert found["summary"]["objects"] == 3
+    assert (found["summary"]["bloated"], found["summary"]["unknown"]) == (1, 1)
+    assert found["databases"]["shop"]["objects"] == 5
+    assert world.ran == []
+
+
+def test_a_doubt_is_looked_into_within_the_budget() -> None:
+    doubtful = table("a", bloat=bloat(10, doubt=5))
+    world = World(doubtful)
+    world.exact[doubtful.ref] = doubtful._replace(bloat=bloat(12)._replace(method="pgstattuple"))
+    (seen,) = db_bloat(world).fact["objects"]
+    assert (seen["method"], seen["bloated"]) == ("pgstattuple", True)
+    for options in ({"scan_budget": "1MB"}, {"method": "estimate"}):
+        (seen,) = db_bloat(world, **options).fact["objects"]
+        assert (seen["method"], seen["bloated"]) == ("estimate", False)
