@@ -86,7 +86,7 @@ options:
     type: path
   session_role:
     description:
-      - Role to take on after the login (PostgreSQL).
+      - Role to take on after the login.
     type: str
 requirements:
   - psycopg2 (package psycopg2-binary), or psycopg 3, for PostgreSQL

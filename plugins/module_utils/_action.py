@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 import typing as t
+from contextlib import ExitStack
+from pathlib import Path
 
 from ._frame import Memory, Stages
-from ._options import CONNECTION, EXECUTION, SELECTION, execution
+from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
 from ._records import (
     DbFault,
     Engine,
@@ -21,7 +23,6 @@ from ._records import (
     Plan,
     Ref,
     Server,
-    Step,
 )
 from ._selection import Patterns
 
@@ -31,6 +32,9 @@ if t.TYPE_CHECKING:
     from ._run.control import Control
     from ._run.journal import Journal
     from ._window import Window
+
+
+GUARD_SLICE = 2.0  # seconds
 
 
 def action_module(name: str, operation: Operation) -> None:
@@ -74,7 +78,7 @@ class Action:
         self.began = time.monotonic()
         self.name, self.operation, self.module = name, operation, module
         self.check = bool(module.check_mode)
-        self.address = ""
+        self.address = ""  # empty until the options are known to be meant
         self.outcomes: list[Outcome] = []
         self.plan = Plan()
         self.findings: list[Finding] = []  # beside those of the plan
@@ -85,6 +89,7 @@ class Action:
 
         params = self.module.params
         how, policy, opening = execution(params), self.operation.policy(params), self._window()
+        self.address = asked_for(params)
         engine = open_engine(params, how)
         try:
             chosen = choice(params, engine)
@@ -123,9 +128,18 @@ class Action:
             plan = self._plan(stages, journal)
             closed = how.time_budget is not None and how.time_budget <= 0
             if self.check or closed or not any(not s.skip for s in plan.steps):
-                self.outcomes = [_foreseen(step, closed) for step in plan.steps]
+                self.outcomes = self._foreseen(plan, how, stages.engine)
             else:
                 self._apply(stages, how, journal, plan)
+
+    def _foreseen(self, plan: Plan, how: Execution, engine: Engine) -> list[Outcome]:
+        """What check mode says of each step, and what a run says that has nothing to start."""
+        from ._run.foresee import foresee
+
+        if any(f.code == "outside_window" for f in self.findings):
+            why = "outside the maintenance window"
+            return [Outcome(s, "skipped" if s.skip else "deferred", error=s.skip or why) for s in plan.steps]
+        return foresee(plan.steps, jobs=how.jobs, budget=how.time_budget, one_writer=engine.one_writer)
 
     def _plan(self, stages: Stages, journal: Journal) -> Plan:
         """Measures and plans, in the order in which the runner will work."""
@@ -142,12 +156,16 @@ class Action:
         from ._run.control import Control, Registration
 
         databases = sorted({s.task.ref.database for s in plan.steps if not s.skip})
-        wait = 0.0 if how.if_running != "wait" else (how.time_budget or 86400.0)
+        kept = self.module.params["journal"]
+        # Beside a journal of the user's own; stop.yml looks there, too.
+        place = Path(kept).expanduser().parent if kept and kept != "none" else None
+        registration = Registration(self.name, self.address, databases, directory=place)
         try:
-            registration = Registration(self.name, self.address, databases)
-            control = Control(how, started=self.began, registration=registration)
-            with control, stages.engine.guard(databases, wait):
-                plan = self._plan(stages, journal)
+            with Control(how, started=self.began, registration=registration) as control, ExitStack() as stack:
+                if registration.problem:
+                    self.module.warn(registration.problem)
+                _enter_guard(stack, stages.engine, databases, how, control)
+                plan = _only_in(databases, self._plan(stages, journal))
                 self._carry_out(stages, how, journal, plan, control)
         except Held as held:
             if how.if_running != "skip":
@@ -159,6 +177,7 @@ class Action:
         from ._run.runner import Runner
 
         journal.begin_run(self.name)
+        status = "failed"
         runner = Runner(
             stages.engine,
             stages.server,
@@ -169,10 +188,13 @@ class Action:
             control=control,
             warn=self.module.warn,
         )
-        self.outcomes = runner.run(plan)
-        self.findings += runner.findings
-        failed = any(o.status == "failed" for o in self.outcomes)
-        journal.end_run("stopped" if control.stopped() else "failed" if failed else "done")
+        try:
+            self.outcomes = runner.run(plan)
+            self.findings += runner.findings
+            failed = any(o.status == "failed" for o in self.outcomes)
+            status = "stopped" if control.stopped() else "failed" if failed else "done"
+        finally:
+            journal.end_run(status)
 
     def _report(self, engine: Engine, server: Server) -> dict[str, t.Any]:
         from . import _report as report
@@ -195,10 +217,21 @@ class Action:
         return result
 
 
-def _foreseen(step: Step, closed: bool) -> Outcome:
-    """What check mode says of a step, and what a run says that has nothing to start."""
-    if step.skip:
-        return Outcome(step, "skipped", error=step.skip)
-    if closed:
-        return Outcome(step, "deferred", error="outside the maintenance window")
-    return Outcome(step, "planned", bytes_before=step.size)
+def _enter_guard(stack: ExitStack, engine: Engine, databases: list[str], how: Execution, control: Control) -> None:
+    """Waits in slices where it may wait, so that a stop reaches it. Raises Held."""
+    until = time.monotonic() + (86400.0 if how.if_running == "wait" else 0.0)
+    while True:
+        left = max(0.0, until - time.monotonic())
+        try:
+            stack.enter_context(engine.guard(databases, min(left, GUARD_SLICE)))
+            return
+        except Held:
+            if left <= 0 or control.stopped() or control.spent():
+                raise
+
+
+def _only_in(databases: t.Collection[str], plan: Plan) -> Plan:
+    """What became due in another database meanwhile is not under the guard: the next run does it."""
+    why = "it became due only just now: the next run does it"
+    kept = (s if s.skip or s.task.ref.database in databases else s._replace(skip=why) for s in plan.steps)
+    return plan._replace(steps=tuple(kept))

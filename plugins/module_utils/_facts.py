@@ -10,7 +10,7 @@ import typing as t
 
 from ._action import choice
 from ._frame import Memory, Stages
-from ._options import CONNECTION, EXECUTION, SELECTION, execution
+from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
 from ._records import DbFault, Engine, Execution, Finding, Measured, Operation, Plan, Server
 
 if t.TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _look(
     from ._engines import open_engine
 
     engine = open_engine(module.params, how)
-    address = ""
+    address = asked_for(module.params)
     try:
         chosen = choice(module.params, engine)
         server = engine.greet()

@@ -60,6 +60,14 @@ EXECUTION: Spec = {
 }
 
 
+def asked_for(params: t.Mapping[str, t.Any]) -> str:
+    """The server as the user names it: for errors that come before the server has said anything."""
+    if params["engine"] == "sqlite":
+        return ""
+    host = params["login_unix_socket"] or params["login_host"] or "localhost"
+    return f"{host}:{params['login_port']}" if params["login_port"] else host
+
+
 def execution(params: t.Mapping[str, t.Any]) -> Execution:
     """How to carry out, in seconds and bytes. Raises BadInput."""
     for name, least in (("jobs", 1), ("retries", 0), ("max_results", 1)):

@@ -82,7 +82,7 @@ def test_two_runs_at_once(server: Server, database: Callable[[Server], str], tmp
         first = start("db_vacuum", options(server, name, tmp_path, lock_timeout="20s", retries=0))
         registered = tmp_path / "journal" / "journal.sqlite"
         until(registered.exists, what="the first run's journal")
-        until(lambda: "already" in rival(server, name, tmp_path), 20, "a rival that is turned away")
+        until(lambda: "another run" in rival(server, name, tmp_path), 20, "a rival that is turned away")
         skipped = run("db_vacuum", options(server, name, tmp_path, if_running="skip"))
         assert not skipped.changed
         assert {s["status"] for s in skipped.fact()["steps"]} == {"skipped"}
@@ -195,7 +195,7 @@ def test_what_an_engine_does_not_have_is_refused(
     mysql: Server, database: Callable[[Server], str], tmp_path: Path
 ) -> None:
     name = database(mysql)
-    for bad in ({"actions": ["freeze"]}, {"vacuum_cost_delay": 2}, {"session_role": "somebody"}):
+    for bad in ({"actions": ["freeze"]}, {"vacuum_cost_delay": 2}):
         ran = run("db_vacuum", options(mysql, name, tmp_path, **bad), fails=True)
         assert next(iter(bad)) in ran.result["msg"]
 
