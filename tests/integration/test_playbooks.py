@@ -334,7 +334,7 @@ def _alone(tmp_path: Path, where: Path, file: str, *arguments: str) -> subproces
     playbook = tmp_path / "alone.yml"
     playbook.write_text(ALONE.format(file=file))
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(where), str(playbook), *arguments]
-    env = {**os.environ, **environment(tmp_path / "calls")}
+    env = {**os.environ, **environment()}
     return subprocess.run(command, env=env, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
