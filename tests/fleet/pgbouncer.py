@@ -13,7 +13,6 @@ from .installations import pgbouncer_program
 from .logs import Logged
 from .postgresql import PostgreSQL
 from .processes import give_away
-from .server import Server
 
 CONFIGURATION = """\
 [databases]
@@ -41,15 +40,8 @@ class PgBouncer(PostgreSQL):
 
     def __init__(self, upstream: PostgreSQL, *, name: str, home: Path, pool_mode: str) -> None:
         self.program = pgbouncer_program()
-        # The server's parts of the parent (its files, its settings) are left aside: this is another process before it.
-        Server.__init__(
-            self,
-            name=name,
-            home=home,
-            installation=upstream.installation,
-            user=upstream.user,
-            password=upstream.password,
-        )
+        super().__init__(name=name, home=home, installation=upstream.installation, password=upstream.password)
+        self.user = upstream.user
         self.upstream = upstream
         self.pool_mode = pool_mode
         self.settings = {}

@@ -105,7 +105,7 @@ def run(
 
 def free_port() -> int:
     """Find a TCP port that nothing on loopback uses now (another process may still take it first: retry the start)."""
-    for _ in range(200):
+    for _attempt in range(200):
         port = random.randint(*PORTS)
         with socket.socket() as probe:
             # What servers set too: a port in TIME_WAIT is free for them.

@@ -118,7 +118,7 @@ class Server(ABC):
     def start(self) -> None:
         """Start the server and wait until it takes connections; its port, once chosen, stays."""
         chosen = self.port
-        for _ in range(20):
+        for _attempt in range(20):
             if self.running:
                 return
             self.port = chosen or free_port()

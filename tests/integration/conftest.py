@@ -54,7 +54,7 @@ class Pool:
         return self._servers[key]
 
     def _start(self, key: str) -> Server:
-        product, _, major = key.partition("-")
+        product, _dash, major = key.partition("-")
         if product == "postgresql":
             return self.fleet.postgresql(int(major), settings={"max_prepared_transactions": "10"})
         return self.fleet.mysql() if product == "mysql" else self.fleet.mariadb()

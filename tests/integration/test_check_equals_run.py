@@ -66,7 +66,7 @@ def test_check_shows_what_runs(server: Server, database: Callable[[Server], str]
     assert fingerprint(server, name) == before
     assert not (tmp_path / "journal").exists()
     assert check.changed
-    kinds = {kind for _, _, kind in check.steps()}
+    kinds = {kind for _database, _object, kind in check.steps()}
     assert {"analyze", "reclaim"} <= kinds
     assert "vacuum" in kinds or server.engine != "postgresql"
 

@@ -87,7 +87,7 @@ def test_every_option_is_described(name: str) -> None:
 def test_examples_are_accepted(name: str) -> None:
     tasks = yaml.safe_load(module(name).EXAMPLES)
     ours = [(key.rpartition(".")[2], given) for task in tasks for key, given in task.items() if "maintenance" in key]
-    assert name in {called for called, _ in ours}
+    assert name in {called for called, _given in ours}
     for called, given in ours:
         result = ArgumentSpecValidator(SPECS[called]).validate(given)
         assert result.error_messages == []

@@ -133,7 +133,7 @@ def test_one_measurement_serves_all_planners_and_findings_are_everybodys() -> No
         "preflight": (preflight, preflight.policy(defaults(preflight.OPTIONS))),
     }
     _measured, plans = Stages(world, world.greet(), asked, ALL, Execution()).plans(Memory())
-    assert [name for name, _ in world.looks] == ["shop"]
+    assert [name for name, _wants in world.looks] == ["shop"]
     assert world.looks[0][1].activity
     assert plans.keys() == asked.keys()
     assert [f.code for p in plans.values() for f in p.findings] == ["database_unreadable"] * 3
@@ -144,7 +144,7 @@ def test_doubts_are_measured_exactly_and_nothing_else() -> None:
     world = World(doubtful, clear)
     world.exact[doubtful.ref] = doubtful._replace(bloat=bloat(35))
     assert [s.key for s in plan(stages(world)).steps] == [("reclaim", doubtful.ref)]
-    assert sorted(name for name, _ in world.looks) == ["jobs", "shop", "shop"]
+    assert sorted(name for name, _wants in world.looks) == ["jobs", "shop", "shop"]
     assert world.looks[-1][1].only == world.looks[-1][1].exact == (doubtful.ref,)
     world.exact[doubtful.ref] = doubtful._replace(bloat=bloat(29))
     assert plan(stages(world)) == Plan()

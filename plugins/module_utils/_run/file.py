@@ -60,7 +60,9 @@ class NotAJournal(Exception):
 
 def is_corrupt(error: sqlite3.Error) -> bool:
     """Python gives SQLITE_CORRUPT and SQLITE_NOTADB, and nothing else, the bare DatabaseError."""
-    return type(error) is sqlite3.DatabaseError
+    kinds = (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+    others = (*kinds, sqlite3.InternalError, sqlite3.DataError, sqlite3.NotSupportedError)
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, others)
 
 
 @contextmanager
