@@ -41,8 +41,8 @@ SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind:
             ELSE c.relpages::pg_catalog.int8 * %(block)s END,
        CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_table_size(c.oid)
             ELSE (c.relpages::pg_catalog.int8 + coalesce(t.relpages, 0)) * %(block)s END,
-       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_total_relation_size(c.oid)
-            ELSE (c.relpages::pg_catalog.int8 + coalesce(t.relpages, 0) + coalesce(x.pages, 0)) * %(block)s END,
+       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_indexes_size(c.oid)
+            ELSE coalesce(x.pages, 0) * %(block)s END,
        c.reltuples::pg_catalog.float8, c.relpages, {all_frozen},
        coalesce(x.number, 0),
        pg_catalog.pg_stat_get_live_tuples(c.oid), pg_catalog.pg_stat_get_dead_tuples(c.oid),
@@ -134,8 +134,8 @@ class Row(t.NamedTuple):
     catalog: bool
     closed: bool
     heap_bytes: int
-    table_bytes: int
-    total_bytes: int
+    table_bytes: int  # with TOAST
+    index_bytes: int
     reltuples: float
     relpages: int
     all_frozen: int | None
@@ -154,6 +154,10 @@ class Row(t.NamedTuple):
     toast_options: list[str] | None
     may_maintain: bool
     keyed: bool  # has an index that names every row: what pg_repack needs
+
+    @property
+    def total_bytes(self) -> int:
+        return self.table_bytes + self.index_bytes
 
     @property
     def rows(self) -> int:
@@ -187,7 +191,7 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
     )
     found = session.rows(statement, {**values, "block": int(server.settings["block_size"])})
-    rows = [Row(*row) for row in found if row[7] is not None]  # a size is NULL where a table was dropped meanwhile
+    rows = [Row(*row) for row in found if None not in row[7:10]]  # a size is NULL where a table was dropped meanwhile
     if not any(row.relkind == "p" for row in rows):
         return rows
     below = partitions(session, wants, server)

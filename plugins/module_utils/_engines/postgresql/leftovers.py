@@ -49,6 +49,7 @@ AT_WORK = """
 SELECT DISTINCT a.pid
   FROM pg_catalog.pg_locks l
   JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid AND a.datname = pg_catalog.current_database()
+       AND a.backend_type = 'client backend' -- its parallel workers begin later than itself
        AND a.backend_start >= coalesce(%(since)s::pg_catalog.timestamptz, a.backend_start)
  WHERE (l.locktype = 'advisory' AND l.classid = 16185446
         AND l.objid::pg_catalog.int8 IN (%(relid)s, (%(relid)s + 2147483648) %% 4294967296))

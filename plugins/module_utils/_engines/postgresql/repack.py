@@ -126,9 +126,8 @@ def argv(ref: Ref, connector: Connector, found: Means, lock_timeout: float) -> l
     words += [] if found.superuser else ["--no-superuser-check"]
     for option, keyword in (("--host", "host"), ("--port", "port"), ("--username", "user")):
         words += [option, str(keywords[keyword])] if keyword in keywords else []
-    name = ref.database
-    if "=" in name or name.startswith(("postgresql://", "postgres://")):
-        name = f"dbname={conninfo_value(name)}"  # it would be taken for a connection string
+    # It goes as it is into a connection string: quoted like a value there, unless it is one plain word.
+    name = ref.database if re.fullmatch(r"[A-Za-z0-9_.-]+", ref.database) else conninfo_value(ref.database)
     return [*words, "--dbname", name, "--table", table_name(ref)]
 
 
@@ -158,7 +157,7 @@ def repack(session: Session, task: Rebuild, server: Server, words: t.Sequence[st
                 if done is None:
                     yield Tick()
         finally:
-            if done is None or maintenance.counters(session, ref).file == before.file:
+            if done is None:
                 program.stop()
                 sweep(session, ref, server, since)
     if maintenance.counters(session, ref).file == before.file:

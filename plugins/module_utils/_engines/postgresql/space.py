@@ -122,9 +122,10 @@ def needs(session: Session, step: Step, settings: t.Mapping[str, t.Any]) -> Need
     """The new table and its indexes beside the old ones, a sort as large as the largest index, and all of it as WAL."""
     block = int(settings["block_size"])
     parts = session.rows(PARTS, step.task.ref.path)
-    known = float(sum(pages for folder, pages, largest in parts) * block) or 1.0
-    total = max(float(step.size), known)
-    folders = {folder: MARGIN * total * pages * block / known for folder, pages, largest in parts}
+    known = float(sum(pages for folder, pages, largest in parts))
+    total = max(float(step.size), known * block)
+    # A table that nobody vacuumed or analyzed yet has no pages in the catalog: all of it counts everywhere.
+    folders = {folder: MARGIN * total * (pages / known if known else 1.0) for folder, pages, largest in parts}
     largest_index = float(max((largest for folder, pages, largest in parts), default=0) * block)
     # Recycled within twice max_wal_size, unless somebody must have read it first.
     kept = settings["archive_mode"] != "off" or settings["slots"] or settings["standbys"]
