@@ -10,9 +10,10 @@ import threading
 import time
 import typing as t
 
-from ..._records import Database, DbFault, Execution, Finding, Refused, Server, Step, Task, Wants, Work
+from ..._records import Database, DbFault, Execution, Finding, Ref, Refused, Server, Step, Task, Wants, Work
 from . import activity, bloat, catalog, dictionary, greeting, guard, maintenance, replicas, space
 from .connection import Link
+from .names import quoted
 from .options import driver, login
 from .privileges import Grants, read_grants
 
@@ -73,8 +74,10 @@ class MySQL:
             catalog.table(stored, server, grants, estimates.get(stored.ref), running)
             for stored in (*contents.tables, *contents.partitions)
         )
-        findings = (*contents.findings, *doubts, *_under_way(name, running, contents))
-        return found._replace(tables=tables, findings=findings)
+        findings = [*contents.findings, *doubts, *_under_way(running, contents)]
+        if wants.leftovers and not running:
+            findings += _orphans(name, pieces or {})
+        return found._replace(tables=tables, findings=tuple(findings))
 
     def _dictionary(self, session: Link, server: Server, *, fresh: bool) -> Pieces | None:
         page_size = int(server.settings.get("innodb_page_size") or 16384)
@@ -128,9 +131,25 @@ class MySQL:
                 link.close()
 
 
-def _under_way(database: str, running: t.Sequence[activity.Running], contents: catalog.Contents) -> t.Iterator[Finding]:
+def _under_way(running: t.Sequence[activity.Running], contents: catalog.Contents) -> t.Iterator[Finding]:
     for other in running:
         for stored in contents.tables:
             if other.touches(stored.ref):
                 message = f"connection {other.id} has been rebuilding it for {other.seconds:.0f} s, maybe of a dead run"
                 yield Finding(2, "rebuild_running", stored.ref, message, fix=f"Wait for it, or KILL {other.id}")
+
+
+def _orphans(database: str, pieces: Pieces) -> t.Iterator[Finding]:
+    """Half-made tables of ALTERs during which the server died.
+
+    MySQL 8 and MariaDB 10.6 undo them when they start again; what older servers left behind only who knows that nobody
+    needs it can drop.
+    """
+    found = [piece for piece in pieces.get(database, ()) if piece.name.startswith("#sql")]
+    if found:
+        size = sum(piece.bytes for piece in found)
+        message = (
+            f"{len(found)} half-made tables of dead ALTERs take {size:,} bytes: {', '.join(p.name for p in found)}"
+        )
+        fix = f"DROP TABLE {quoted(database, '#mysql50#' + found[0].name)}"
+        yield Finding(3, "orphan_table", Ref(database), message, fix=fix)

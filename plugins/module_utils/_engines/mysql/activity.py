@@ -30,7 +30,8 @@ PROCESSES = """
     SELECT ID, USER, HOST, COMMAND, TIME, INFO
       FROM information_schema.PROCESSLIST
      WHERE ID <> CONNECTION_ID()"""
-REBUILDS = PROCESSES + " AND COMMAND = 'Query' AND INFO LIKE 'ALTER TABLE %'"
+# With the words of others, which may leave tables of theirs lying about for a while.
+REBUILDS = PROCESSES + " AND COMMAND = 'Query' AND INFO REGEXP '^[[:space:]]*(ALTER|OPTIMIZE|CREATE|DROP)'"
 REPLICAS = """
     SELECT HOST FROM information_schema.PROCESSLIST
      WHERE COMMAND IN ('Binlog Dump', 'Binlog Dump GTID')"""
@@ -40,7 +41,7 @@ LONGEST_QUERY = """
 
 
 class Running(t.NamedTuple):
-    """An ALTER TABLE that somebody runs."""
+    """A change of a table's definition, or a rebuild, that somebody runs."""
 
     id: int
     seconds: float

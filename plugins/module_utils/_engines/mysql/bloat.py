@@ -33,6 +33,7 @@ KEYS = """
      ORDER BY INDEX_NAME, SEQ_IN_INDEX"""
 PURGE = re.compile(r"undo n:o < (\d+) state: .*?\nHistory list length (\d+)", re.DOTALL)
 
+LEAST_BYTES = 1 << 20  # a smaller file grows by single pages: there is nothing to give back
 RANGES, CLOSER_RANGES = 64, 512
 BYTES_EACH = 64 << 10  # of rows in one range, so a first look reads about 4 MB of a table, a closer one 32 MB
 COUNT_BUDGET = 256 << 20  # bytes of an index that a closer look may count through where nobody said a budget
@@ -75,7 +76,8 @@ def estimates(link: t.Any, wants: Wants, contents: Contents, server: Server) -> 
     found: dict[Ref, Bloat] = {}
     if not wants.bloat and not wants.exact:
         return found, []
-    large = [s for s in (*contents.tables, *contents.partitions) if s.total_bytes >= max(1, wants.bloat_min_bytes)]
+    least = max(LEAST_BYTES, wants.bloat_min_bytes)
+    large = [s for s in (*contents.tables, *contents.partitions) if s.total_bytes >= least]
     if not large:
         return found, []
     behind = purge_pending(link)
@@ -105,7 +107,9 @@ def purge_pending(link: t.Any) -> str:
 def _one(link: t.Any, stored: Stored, shape: Shape | None, wants: Wants) -> Bloat | None:
     if stored.base.engine in ("MyISAM", "Aria"):
         return _from_free(stored)
-    if shape is None or stored.base.engine != "InnoDB" or not all(p.own_file and not p.sparse for p in stored.pieces):
+    if shape is None or stored.base.engine != "InnoDB" or not stored.counted:
+        return None
+    if not all(p.own_file and not p.sparse for p in stored.pieces):
         return None  # a shared file gives nothing back; holes in a file are no bloat
     try:
         return _from_sample(link, stored, shape, wants)
@@ -214,28 +218,36 @@ def _entry_sql(key: Key, shape: Shape) -> str:
 def _sample(
     link: t.Any, stored: Stored, shape: Shape, expressions: t.Sequence[str], closer: bool
 ) -> sampling.Sample | None:
-    table = table_of(stored.ref)
-    if stored.ref.partition:
-        table += f" PARTITION ({quoted(stored.ref.partition)})"
-    ranges = CLOSER_RANGES if closer else RANGES
+    """Rows from all over the table; None when it is empty."""
+    table = _from(stored)
+    ranges = CLOSER_RANGES if closer else max(8, min(RANGES, stored.total_bytes // (2 << 20)))
     each = max(4, min(200, BYTES_EACH * max(stored.rows, 1) // max(stored.total_bytes, 1)))
-    if not shape.primary:
-        return sampling.beginning(link, table, expressions, ranges * each // 4)
-    key = shape.primary.columns[0][0]
-    if shape.key_type == "integer" and len(shape.primary.columns) == 1:
-        return sampling.keyed(link, table, key, expressions, ranges=ranges, rows_each=each, rows=stored.rows)
-    ends = link.rows(f"SELECT MIN({quoted(key)}), MAX({quoted(key)}) FROM {table}")[0]
-    if ends[0] is None:
-        return None
-    places: list[str] = []
-    if shape.key_type == "integer":
-        first, last = int(ends[0]), int(ends[1])
-        places = [str(first + (last - first) * i // ranges) for i in range(ranges)]
-    elif shape.key_type == "text":
-        places = [_literal(text) for text in sampling.texts_between(str(ends[0]), str(ends[1]), ranges)]
-    if not places:
-        return sampling.beginning(link, table, expressions, ranges * each // 4)
-    return sampling.dives(link, table, key, places, expressions, rows_each=max(4, each // 4))
+    found = None
+    if shape.primary and shape.key_type:
+        key = shape.primary.columns[0][0]
+        first, last = link.rows(f"SELECT MIN({quoted(key)}), MAX({quoted(key)}) FROM {table}")[0]
+        if first is None:
+            return None
+        table += " FORCE INDEX (PRIMARY)"
+        if shape.key_type == "integer" and len(shape.primary.columns) == 1:
+            keys = sampling.Keys(key, int(first), int(last))
+            found = sampling.keyed(link, table, keys, expressions, ranges=ranges, rows_each=each, rows=stored.rows)
+        else:
+            places = _places(shape.key_type, first, last, ranges)
+            found = sampling.dives(link, table, key, places, expressions, rows_each=max(4, each // 4))
+    return found or sampling.beginning(link, _from(stored), expressions, ranges * each // 4)
+
+
+def _from(stored: Stored) -> str:
+    part = f" PARTITION ({quoted(stored.ref.partition)})" if stored.ref.partition else ""
+    return table_of(stored.ref) + part
+
+
+def _places(key_type: str, first: t.Any, last: t.Any, count: int) -> list[str]:
+    """Evenly spread values of the first column of a primary key."""
+    if key_type == "integer":
+        return [str(int(first) + (int(last) - int(first)) * i // count) for i in range(count)]
+    return [_literal(text) for text in sampling.texts_between(str(first), str(last), count)]
 
 
 def _literal(text: str) -> str:
@@ -248,10 +260,12 @@ def _rows(link: t.Any, stored: Stored, shape: Shape, sample: sampling.Sample, wa
         return sample.rows, sample.error
     unknown = 0.0 if shape.key_type else KEYLESS_ERROR
     if stored.ref in wants.exact and stored.total_bytes <= (wants.scan_budget or COUNT_BUDGET):
-        part = f" PARTITION ({quoted(stored.ref.partition)})" if stored.ref.partition else ""
-        counted = link.rows(f"SELECT COUNT(*) FROM {table_of(stored.ref)}{part}")[0][0]
+        counted = link.rows(f"SELECT COUNT(*) FROM {_from(stored)}")[0][0]
         return float(counted), math.hypot(COUNTED_ERROR, unknown)
-    return float(stored.rows), math.hypot(STATISTICS_ERROR, unknown)
+    # Statistics that know another size are of another time.
+    pages = sum(s.clustered_pages + s.other_pages for s in stored.statistics)
+    age = abs(1 - pages * shape.layout.page / stored.total_bytes) / 2 if pages else 0.0
+    return float(max(stored.rows, sample.seen)), math.hypot(STATISTICS_ERROR, unknown, max(0.0, age - 0.1))
 
 
 def natural_bytes(rows: float, averages: t.Sequence[float], shape: Shape, *, files: int) -> float:

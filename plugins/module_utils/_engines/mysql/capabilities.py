@@ -39,6 +39,7 @@ SINCE: dict[str, dict[str, Number]] = {
     "segment reserve factor": {MYSQL: (8, 0, 26), MARIADB: NEVER},
     "super_read_only": {MYSQL: (5, 7, 8), MARIADB: NEVER},
 }
+OLDEST_SUPPORTED: dict[str, Number] = {MYSQL: (8, 0), MARIADB: (10, 6)}
 NEWEST_TESTED = {MYSQL: 9, MARIADB: 11}
 
 # What no version has: the planner never asks for it.
@@ -71,6 +72,9 @@ class Flavour(t.NamedTuple):
         newest = NEWEST_TESTED[self.name]
         if self.number[0] > newest:
             found["rewrite"] = f"{self.name} {self.number[0]} is newer than {newest}, the newest that was tested"
+        if self.number < OLDEST_SUPPORTED[self.name]:
+            oldest = ".".join(str(n) for n in OLDEST_SUPPORTED[self.name])
+            found["write"] = f"{self.name} {self.version} is older than {oldest}, the oldest that is supported"
         return found
 
 

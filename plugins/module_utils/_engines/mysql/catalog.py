@@ -73,6 +73,7 @@ class Stored(t.NamedTuple):
     base: Base
     pieces: tuple[dictionary.Piece, ...] = ()
     statistics: tuple[Statistics, ...] = ()
+    parts: tuple[Stored, ...] = ()  # of a partitioned table
     sizes: Sizes | None = None  # what information_schema.TABLES says, where nothing better is there
 
     @property
@@ -95,11 +96,18 @@ class Stored(t.NamedTuple):
     @property
     def rows(self) -> int:
         """InnoDB counts on from the statistics for a table that it has open; for others the statistics say it."""
+        if self.parts:
+            return sum(part.rows for part in self.parts)
         if self.pieces and all(p.known for p in self.pieces):
             return sum(p.rows for p in self.pieces)
         if self.statistics:
             return sum(s.rows for s in self.statistics)
         return self.sizes.rows if self.sizes else sum(p.rows for p in self.pieces)
+
+    @property
+    def counted(self) -> bool:
+        """Whether `rows` is a number that somebody counted."""
+        return bool(self.statistics or self.sizes or (self.pieces and all(p.known for p in self.pieces)))
 
     @property
     def indexes(self) -> int:
@@ -138,10 +146,9 @@ def read(
     places: dict[str, list[Place]] = {}
     for where in sorted({*stored, *statistics}):
         places.setdefault(where.table, []).append(where)
-    sizes = _sizes(link, wants, bases, everything=pieces is None)
     tables, partitions = [], []
     for base in bases:
-        whole = Stored(Ref(database, (base.name,)), base, sizes=sizes.get(base.name))
+        whole = Stored(Ref(database, (base.name,)), base)
         parts = [
             Stored(whole.ref._replace(partition=where.partition), base, tuple(stored[where]), tuple(statistics[where]))
             for where in places.get(base.name, ())
@@ -152,8 +159,11 @@ def read(
             whole._replace(
                 pieces=tuple(piece for part in parts for piece in part.pieces),
                 statistics=tuple(numbers for part in parts for numbers in part.statistics),
+                parts=tuple(parts) if base.partitioned else (),
             )
         )
+    sizes = _sizes(link, wants, tables, everything=pieces is None)
+    tables = [stored._replace(sizes=sizes.get(stored.base.name)) for stored in tables]
     return Contents(tuple(tables), tuple(partitions), tuple(_missing(grants, database, bases)))
 
 
@@ -179,11 +189,11 @@ def _statistics(link: t.Any, known: t.Mapping[str, bool]) -> defaultdict[Place, 
     return found
 
 
-def _sizes(link: t.Any, wants: Wants, bases: t.Sequence[Base], *, everything: bool) -> dict[str, Sizes]:
-    others = [base for base in bases if base.engine != "InnoDB"]
+def _sizes(link: t.Any, wants: Wants, tables: t.Sequence[Stored], *, everything: bool) -> dict[str, Sizes]:
+    others = tuple(stored.ref for stored in tables if not stored.counted)
     if not everything and not others:
         return {}
-    only = () if everything else tuple(Ref(link.database, (base.name,)) for base in others)
+    only = () if everything else others
     query, values = _only(SIZES, link.database, only or wants.only)
     return {str(row[0]): Sizes(*(int(n or 0) for n in row[1:5])) for row in link.rows(query, values)}
 

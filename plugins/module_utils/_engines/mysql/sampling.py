@@ -34,28 +34,39 @@ class Sample(t.NamedTuple):
     error: float = 0.0  # standard error of `rows` times the first average, as a share of it
 
 
+class Keys(t.NamedTuple):
+    """An integer primary key: where it begins and ends."""
+
+    name: str
+    first: int
+    last: int
+
+
 def keyed(
-    link: t.Any, table: str, key: str, expressions: t.Sequence[str], *, ranges: int, rows_each: int, rows: int
+    link: t.Any, table: str, keys: Keys, expressions: t.Sequence[str], *, ranges: int, rows_each: int, rows: int
 ) -> Sample | None:
-    """Ranges of an integer key that is the whole primary key; None where the table is empty."""
-    ends = link.rows(f"SELECT MIN({quoted(key)}), MAX({quoted(key)}) FROM {table}")[0]
-    if ends[0] is None:
-        return None
-    first, last = int(ends[0]), int(ends[1])
-    span = last - first + 1
+    """Ranges of an integer that is the whole primary key, about `rows_each` rows long if there are about `rows`.
+
+    Where rows lie closer than that the ranges are made shorter. None when no row was met.
+    """
+    span = keys.last - keys.first + 1
     ranges = max(1, min(ranges, span // max(1, rows_each)))
     stratum = span / ranges
     width = min(max(1, math.ceil(rows_each * span / max(rows, 1))), max(1, math.floor(stratum)))
-    starts = [first + math.floor(i * stratum + (i * GOLDEN) % 1 * (stratum - width)) for i in range(ranges)]
-    name = quoted(key)
-    sources = [f"{table} WHERE {name} >= {start} AND {name} < {start + width}" for start in starts]
-    bites = _bites(link, sources, expressions, MOST_ROWS)
+    name = quoted(keys.name)
+    for _attempt in range(6):
+        starts = [keys.first + math.floor(i * stratum + (i * GOLDEN) % 1 * (stratum - width)) for i in range(ranges)]
+        sources = [f"{table} WHERE {name} >= {start} AND {name} < {start + width}" for start in starts]
+        bites = _bites(link, sources, expressions, MOST_ROWS)
+        if width == 1 or all(bite.rows < MOST_ROWS for bite in bites):
+            break
+        width = max(1, width // 8)
     seen = sum(bite.rows for bite in bites)
     if not seen:
         return None
-    cut_off = any(bite.rows >= MOST_ROWS for bite in bites)
-    counted = None if cut_off else seen * span / (width * ranges)
-    return Sample(seen, _averages(bites, len(expressions)), counted, 0.0 if width * ranges >= span else _error(bites))
+    counted = None if any(bite.rows >= MOST_ROWS for bite in bites) else seen * span / (width * ranges)
+    error = 0.0 if width * ranges >= span else _error(bites)
+    return Sample(seen, _averages(bites, len(expressions)), counted, error)
 
 
 def dives(

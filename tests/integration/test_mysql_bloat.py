@@ -1,0 +1,254 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bloat of InnoDB tables: what is foretold against what a rebuild then gives back, for many shapes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Bloat, Rebuild, Ref, Table, Wants
+from tests.fleet import Fleet, MySQL, Server
+
+from .my import ALL, Used, client, fill, use
+
+Make = Callable[[Server], str]
+
+
+class Shape(NamedTuple):
+    """A table: columns, values of row `i`, rows, options, and its oldest two thirds."""
+
+    columns: str
+    values: str
+    rows: int
+    old: str
+    options: str = ""
+
+
+SHAPES = {
+    "fixed": Shape(
+        "id int primary key, a int not null, b bigint not null, d datetime not null, key (a), key (d)",
+        "i, floor(rand(i) * 1e9), i, '2026-01-01' + interval i second",
+        300000,
+        "id <= 200000",
+    ),
+    "orders": Shape(
+        "id bigint primary key, made datetime, who int, note varchar(300), sum decimal(12, 2), key (made), key (who)",
+        "i, '2026-01-01' - interval floor(rand(i) * 1e7) second, floor(rand(i + 7) * 1e9), repeat('n', i % 200), i / 7",
+        200000,
+        "id <= 133000",
+    ),
+    "wide": Shape(
+        "id int primary key, t text, u varchar(2000)",
+        "i, repeat('w', floor(rand(i) * 3000)), repeat('u', floor(rand(i) * 1500))",
+        15000,
+        "id <= 10000",
+    ),
+    "away": Shape("id int primary key, b mediumblob", "i, repeat('b', floor(rand(i) * 40000))", 1500, "id <= 1000"),
+    "uuid": Shape(
+        "id char(32) character set ascii primary key, v varchar(120), n int, key (n)",
+        "left(sha2(i, 256), 32), repeat('v', floor(rand(i) * 100)), floor(rand(i) * 1e9)",
+        150000,
+        "id < 'aa'",
+    ),
+    "tenants": Shape(
+        "t int, id int, v varchar(200), primary key (t, id)",
+        "i % 50, i, repeat('v', floor(rand(i) * 200))",
+        250000,
+        "id <= 166000",
+    ),
+    "keyless": Shape("a int, v varchar(200), key (a)", "i, repeat('n', i % 200)", 200000, "a <= 133000"),
+}
+DELETES = {
+    "none": "",
+    "oldest two thirds": "{old}",
+    "every second": "crc32({key}) % 2 = 0",
+    "random 70 %": "crc32(concat({key}, 'salt')) % 10 < 7",
+}
+
+
+def estimate(used: Used, ref: Ref, *, closer: bool = False) -> tuple[Bloat, Table]:
+    wants = ALL._replace(only=(ref,), exact=(ref,) if closer else ())
+    (table,) = [t for t in used.measure(ref.database, wants).tables if t.ref == ref]
+    assert table.bloat is not None
+    return table.bloat, table
+
+
+@pytest.mark.parametrize("way", DELETES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_foretells_what_a_rebuild_gives_back(mysql: Server, database: Make, shape: str, way: str) -> None:
+    name, it = database(mysql), SHAPES[shape]
+    fill(mysql, name, "t", it.columns, it.values, it.rows, it.options)
+    used, ref = use(mysql), Ref(name, ("t",))
+    if shape == "uuid":
+        used.carry_out(Rebuild(ref))  # random keys leave a third of the pages free by themselves
+    where = DELETES[way].format(old=it.old, key="a" if shape == "keyless" else "id")
+    if where:
+        mysql.sql(f"DELETE FROM t WHERE {where}", database=name)
+    looks = [estimate(used, ref, closer=closer)[0] for closer in (False, True)]
+    before = estimate(used, ref)[1].total_bytes
+    used.carry_out(Rebuild(ref))
+    after = used.table(name, "t", Wants(tables=True)).total_bytes
+    truth = 100 * (1 - after / before)
+    for look in looks:
+        said = f"truth {truth:.1f} %, foretold {look.percent:.1f} % ({look.low:.1f}-{look.high:.1f}, {look.method})"
+        # A file grows by four megabytes at a time, which is some percent of tables as small as these.
+        step = 100 * (5 << 20) / before
+        assert look.low - step <= truth <= look.high + step, said
+        assert abs(max(0.0, truth) - look.percent) < 8 + step, said
+        assert 0 <= look.low <= look.percent <= look.high <= 100
+        assert abs(look.bytes - before * look.percent / 100) < 10
+    if way == "none":
+        assert all(look.low < 20 for look in looks)
+    else:
+        assert all(look.low > 25 for look in looks)
+
+
+def test_sees_what_data_free_does_not(mysql: Server, database: Make) -> None:
+    name = database(mysql)
+    fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 150000)
+    mysql.sql("DELETE FROM t WHERE id % 2 = 0", database=name)
+    used = use(mysql)
+    bloat, table = estimate(used, Ref(name, ("t",)))
+    with client(mysql, name) as say:
+        if mysql.engine == "mysql":
+            say("SET SESSION information_schema_stats_expiry = 0")
+        free = say(f"SELECT DATA_FREE FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{name}'")[0][0]
+    assert free < 0.25 * table.total_bytes
+    assert bloat.low > 30
+
+
+def test_partitions(mysql: Server, database: Make) -> None:
+    """The whole is measured and rebuilt online; one partition is measured by itself, and only rebuilt when asked to."""
+    name = database(mysql)
+    parts = "PARTITION BY RANGE (id) (PARTITION old VALUES LESS THAN (60001), PARTITION new VALUES LESS THAN MAXVALUE)"
+    fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 120000, parts)
+    mysql.sql("DELETE FROM t WHERE id <= 60000 AND id % 10 > 0", database=name)
+    used = use(mysql)
+    found = {t.ref.partition: t for t in used.measure(name).tables}
+    assert {p: t.kind for p, t in found.items()} == {"": "table", "old": "partition", "new": "partition"}
+    assert found[""].total_bytes == found["old"].total_bytes + found["new"].total_bytes
+    assert found[""].changed is not None
+    assert found["old"].changed is None
+    bloat = {p: t.bloat for p, t in found.items()}
+    assert all(bloat.values())
+    assert bloat["old"] and bloat["old"].low > 50
+    assert bloat["new"] and bloat["new"].low < 10
+    assert bloat[""] and 25 < bloat[""].low < 50
+    words = used.carry_out(Rebuild(Ref(name, ("t",), "old"), online=False))
+    assert words == [f"ALTER TABLE `{name}`.`t` REBUILD PARTITION `old`"]
+    after = {t.ref.partition: t for t in used.measure(name, ALL._replace(only=(Ref(name, ("t",)),))).tables}
+    assert after["new"].total_bytes == found["new"].total_bytes
+    truth = 100 * (1 - after["old"].total_bytes / found["old"].total_bytes)
+    assert bloat["old"].low - 10 <= truth <= bloat["old"].high + 10
+    assert after["old"].bloat is None or after["old"].bloat.low < 20
+    used.carry_out(Rebuild(Ref(name, ("t",))))
+
+
+def test_compressed_tables_get_a_wide_interval(mysql: Server, database: Make) -> None:
+    name = database(mysql)
+    squeezed = "ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8"
+    fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, sha2(i, 512)", 100000, squeezed)
+    used, ref = use(mysql), Ref(name, ("t",))
+    fresh = estimate(used, ref)[0]
+    assert fresh.low < 20
+    mysql.sql("DELETE FROM t WHERE id % 10 > 1", database=name)
+    bloat, table = estimate(used, ref)
+    used.carry_out(Rebuild(ref))
+    truth = 100 * (1 - used.table(name, "t", Wants(tables=True)).total_bytes / table.total_bytes)
+    assert bloat.low - 5 <= truth <= bloat.high + 5
+    assert bloat.low > 30
+
+
+def test_exotic_columns(mysql: Server, database: Make) -> None:
+    """Every type, NULL and not: the row's length is right."""
+    name = database(mysql)
+    columns = (
+        "id bigint unsigned primary key, ti tinyint, si smallint, mi mediumint null, f float, dd double,"
+        " de decimal(30, 10),"
+        " da date, ti2 time(3), ts timestamp(6) null, dt datetime(2), y year, b1 bit(9), bi binary(5),"
+        " vb varbinary(300),"
+        " ch char(10) character set utf8mb4, vc varchar(20) character set utf8mb4, en enum('a', 'b'), se set('x', 'y'),"
+        " js json, tt tinytext, lb longblob, key (de, vc(5)), key (ch), key (dt, en)"
+    )
+    values = (
+        "18446744073709000000 + i, 1, i % 9, if(i % 2, null, 5), 1, 2, i / 3, '2026-01-01', '10:11:12.123',"
+        " '2026-01-01 00:00:00', '2026-01-01', 2026, b'101', 'abc', repeat('v', i % 90), 'äöü', 'ß', 'a', 'x,y',"
+        " '{\"k\": [1, 2, 3]}', if(i % 3, null, 'tiny'), repeat('l', i % 50)"
+    )
+    fill(mysql, name, "t", columns, values, 100000)
+    used, ref = use(mysql), Ref(name, ("t",))
+    used.carry_out(Rebuild(ref))
+    fresh, table = estimate(used, ref)
+    assert fresh.percent < 100 * (6 << 20) / table.total_bytes + 5
+    mysql.sql("DELETE FROM t WHERE id % 3 > 0", database=name)
+    bloat, table = estimate(used, ref)
+    used.carry_out(Rebuild(ref))
+    truth = 100 * (1 - used.table(name, "t", Wants(tables=True)).total_bytes / table.total_bytes)
+    assert abs(truth - bloat.percent) < 5 + 100 * (5 << 20) / table.total_bytes
+
+
+def test_keys_far_apart_and_close_together(mysql: Server, database: Make) -> None:
+    """Almost all rows lie in a billionth of the range of keys."""
+    name = database(mysql)
+    far = "if(i > 20, 9000000000000000000 + i, i * 400000000000000000)"
+    fill(mysql, name, "t", "id bigint primary key, v varchar(200)", f"{far}, repeat('x', 150)", 100000)
+    used, ref = use(mysql), Ref(name, ("t",))
+    assert estimate(used, ref)[0].low < 20
+    mysql.sql("DELETE FROM t WHERE id > 100 AND id % 3 > 0", database=name)
+    assert 30 < estimate(used, ref)[0].low < 70
+    assert 45 < estimate(used, ref, closer=True)[0].low < 70
+    mysql.sql("DELETE FROM t", database=name)
+    assert estimate(used, ref)[0].low > 90
+
+
+@pytest.fixture
+def shared(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[MySQL]:
+    """A MariaDB whose tables lie in one shared file."""
+    server = fleet.mariadb(settings={"innodb_file_per_table": "OFF"})
+    yield server
+    server.stop()
+
+
+def test_shared_file(shared: MySQL) -> None:
+    shared.sql("CREATE DATABASE shop")
+    fill(shared, "shop", "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 50000)
+    shared.sql("DELETE FROM t WHERE id % 4 > 0", database="shop")
+    table = use(shared).table("shop", "t")
+    assert table.bloat is None
+    assert table.total_bytes > 5_000_000
+
+
+def test_my_isam_knows(mysql: Server, database: Make) -> None:
+    name = database(mysql)
+    fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 50000, "ENGINE=MyISAM")
+    used, ref = use(mysql), Ref(name, ("t",))
+    assert estimate(used, ref)[0].percent == 0
+    mysql.sql("DELETE FROM t WHERE id % 2 = 0", database=name)
+    bloat, table = estimate(used, ref)
+    used.carry_out(Rebuild(ref, online=False))
+    freed = table.total_bytes - used.table(name, "t").total_bytes
+    assert freed == pytest.approx(bloat.bytes, rel=0.15)
+    assert estimate(used, ref)[0].percent == 0
+
+
+def test_purge_pending(mysql: Server, database: Make) -> None:
+    """Purge takes its time after a large DELETE: said in a finding; the estimate still holds for a rebuild."""
+    name = database(mysql)
+    fill(mysql, name, "t", "id int primary key, v varchar(200), key (v)", "i, repeat('x', 150)", 150000)
+    used, ref = use(mysql), Ref(name, ("t",))
+    seen = set()
+    with client(mysql, name) as say:
+        say("DELETE FROM t WHERE id % 2 = 0")
+        until = time.monotonic() + 15
+        while time.monotonic() < until and "purge_pending" not in seen:
+            seen |= {f.code for f in used.measure(name).findings}
+    bloat, table = estimate(used, ref)
+    used.carry_out(Rebuild(ref))
+    truth = 100 * (1 - used.table(name, "t", Wants(tables=True)).total_bytes / table.total_bytes)
+    assert bloat.low - 10 < truth < bloat.high + 10
+    assert "purge_pending" in seen

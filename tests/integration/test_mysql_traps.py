@@ -1,0 +1,325 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The MySQL engine where things go wrong: locks, cancelling, other runs, read-only servers, dead clients, replicas."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
+    Analyze,
+    Busy,
+    CannotConnect,
+    DbFault,
+    Execution,
+    Gone,
+    Held,
+    Rebuild,
+    Ref,
+    Refused,
+    Stopped,
+    Task,
+    Wants,
+)
+from tests.fleet import Fleet, Missing, MySQL, Server
+
+from .conftest import missing
+from .my import ALL, background, client, fill, running, small, use, wait_until
+
+Make = Callable[[Server], str]
+WIDE = ("id int primary key, v varchar(300), n int, key (n), key (v)", "i, repeat(char(97 + i % 26), 250), i")
+
+
+def test_lock_holder(mysql: Server, database: Make) -> None:
+    """An idle transaction: the rebuild gives up within its lock timeout, and nobody queues longer behind it."""
+    name = database(mysql)
+    fill(mysql, name, "t", "id int primary key, v int", "i, i", 1000)
+    fill(mysql, name, "free", "id int primary key, v int", "i, i", 1000)
+    used = use(mysql, Execution(lock_timeout=1))
+    task = Rebuild(Ref(name, ("t",)))
+    waits: list[float] = []
+    faults: list[DbFault] = []
+
+    def rebuild() -> None:
+        try:
+            used.carry_out(task)
+        except DbFault as fault:
+            faults.append(fault)
+
+    with client(mysql, name) as holder, client(mysql, name) as reader:
+        holder("START TRANSACTION")
+        holder("SELECT * FROM t WHERE id = 1")
+        time.sleep(1.2)
+        seen = used.gauge("oldest_snapshot", task)
+        assert seen is not None
+        assert 1 <= seen < 30
+        if mysql.engine == "mysql":  # which sees who holds which table
+            assert used.gauge("oldest_snapshot", Rebuild(Ref(name, ("free",)))) == 0
+        activity = used.measure(name, Wants(activity=True)).activity
+        assert activity is not None
+        assert activity.oldest_seconds is not None
+        assert activity.oldest_seconds >= 1
+        assert mysql.user in activity.oldest_who
+        begun = time.monotonic()
+        thread = background(rebuild)
+        wait_until(lambda: running(mysql, "ALTER TABLE"))
+        before = time.monotonic()
+        reader("SELECT * FROM t WHERE id = 2")
+        waits.append(time.monotonic() - before)
+        thread.join()
+        took = time.monotonic() - begun
+        assert [type(f) for f in faults] == [Busy]
+        assert took < 4
+        assert waits[0] < 2
+        used.carry_out(Rebuild(Ref(name, ("free",))))
+        holder("COMMIT")
+    assert used.gauge("oldest_snapshot", task) == 0
+    used.carry_out(task)
+
+
+def test_analyze_of_a_locked_table_is_no_success(mysql: Server, database: Make) -> None:
+    """The server answers such an ANALYZE with rows, not with an error."""
+    name = database(mysql)
+    fill(mysql, name, "t", "id int primary key, v int", "i, i", 100)
+    used = use(mysql)
+    with client(mysql, name) as holder:
+        holder("LOCK TABLES t WRITE")
+        with pytest.raises(Busy, match="ock wait timeout"):
+            used.carry_out(Analyze(Ref(name, ("t",))))
+    with pytest.raises(Refused):
+        used.carry_out(Analyze(Ref(name, ("dropped",))))
+    with pytest.raises(Refused):
+        used.carry_out(Rebuild(Ref(name, ("dropped",))))
+
+
+def test_cancel(mysql: Server, database: Make) -> None:
+    name = database(mysql)
+    fill(mysql, name, "t", *WIDE, 120000)
+    used = use(mysql)
+    task = Rebuild(Ref(name, ("t",)))
+    size = used.table(name, "t").total_bytes
+    with used.engine.session(name) as session:
+        threading.Timer(0.3, session.cancel).start()
+        begun = time.monotonic()
+        with pytest.raises(Stopped):
+            list(used.engine.carry_out(session, task, used.server, None))
+        assert time.monotonic() - begun < 10
+        session.cancel()  # harmless
+        with pytest.raises(Stopped):
+            session.rows("SELECT 1")
+    found = used.measure(name)
+    assert [t.total_bytes for t in found.tables] == [size]
+    assert not found.findings
+    with used.engine.session(name) as session:
+        session.cancel()
+    used.carry_out(task)
+
+
+def test_lost_connection(mysql: Server, database: Make) -> None:
+    used = use(mysql)
+    with used.engine.session(database(mysql)) as session:
+        mysql.sql(f"KILL {session.id}")
+        time.sleep(0.2)
+        with pytest.raises(Gone):
+            session.rows("SELECT 1")
+
+
+def test_two_runs_at_once(mysql: Server) -> None:
+    one, two = use(mysql), use(mysql)
+    with one.engine.guard(["b", "a"], 0):
+        begun = time.monotonic()
+        with pytest.raises(Held, match="connection") as held, two.engine.guard(["c", "b"], 0):
+            pass
+        assert held.value.database == "b"
+        assert time.monotonic() - begun < 1
+        with two.engine.guard(["c"], 0):
+            pass
+        with pytest.raises(Held), two.engine.guard(["a"], 1):
+            pass
+        assert 1 <= time.monotonic() - begun < 5
+    with two.engine.guard(["a", "b"], 0):
+        pass
+
+
+def test_guard_ends_with_its_holder(mysql: Server) -> None:
+    used = use(mysql)
+    with pytest.raises(ZeroDivisionError), used.engine.guard(["a"], 0):
+        raise ZeroDivisionError
+    with used.engine.guard(["a"], 0):
+        pass
+
+
+def test_wrong_password(mysql: Server) -> None:
+    with pytest.raises(CannotConnect) as fault:
+        use(mysql, login_password="Gar-nicht-geheim")
+    assert "Gar-nicht-geheim" not in str(fault.value) + repr(fault.value) + repr(fault.value.__cause__)
+    assert fault.value.cure
+    with pytest.raises(CannotConnect, match="nosuchdatabase"), use(mysql).engine.session("nosuchdatabase"):
+        pass
+    with pytest.raises(CannotConnect):
+        use(mysql, login_port=1)
+
+
+CHILD = """
+import sys
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import MySQL
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Rebuild, Ref
+login = eval(sys.argv[1])
+engine = MySQL(login, Execution())
+server = engine.greet()
+with engine.session(sys.argv[2]) as session:
+    list(engine.carry_out(session, Rebuild(Ref(sys.argv[2], ("t",))), server, None))
+"""
+
+
+def test_killed_in_the_middle_of_a_rebuild(mysql: Server, database: Make) -> None:
+    """The server goes on: the next run sees that, keeps away, and can rebuild once it is over."""
+    name = database(mysql)
+    fill(mysql, name, "t", *WIDE, 250000)
+    words = [sys.executable, "-c", CHILD, repr(mysql.login()), name]
+    child = subprocess.Popen(words)
+    try:
+        wait_until(lambda: running(mysql, "ALTER TABLE") or child.poll() is not None)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    used = use(mysql)
+    found = used.measure(name)
+    (table,) = found.tables
+    assert {f.code for f in found.findings} - {"purge_pending"} == {"rebuild_running"}
+    assert {"online rebuild", "exclusive rebuild"} <= set(table.lacks)
+    wait_until(lambda: not running(mysql, "ALTER TABLE"), seconds=60)
+    found = used.measure(name, ALL._replace(only=(Ref(name, ("t",)),)))
+    assert not {f.code for f in found.findings} - {"purge_pending"}
+    assert not found.tables[0].lacks
+    used.carry_out(Rebuild(Ref(name, ("t",))))
+    assert len(mysql.sql("SELECT * FROM t WHERE id <= 3", database=name)) == 3
+
+
+def test_more_changes_than_the_online_log_holds(fleet: Fleet, mysql: Server, database: Make) -> None:
+    """The rebuild fails at its end: refused, with the setting that cures it."""
+    name = database(mysql)
+    fill(mysql, name, "t", *WIDE, 100000)
+    kept = mysql.sql("SELECT @@GLOBAL.innodb_online_alter_log_max_size")[0][0]
+    mysql.sql("SET GLOBAL innodb_online_alter_log_max_size = 65536")
+    faults: list[DbFault] = []
+    used = use(mysql, Execution(lock_timeout=5))
+
+    def rebuild() -> None:
+        try:
+            used.carry_out(Rebuild(Ref(name, ("t",))))
+        except DbFault as fault:
+            faults.append(fault)
+
+    try:
+        with client(mysql, name) as writer:
+            thread = background(rebuild)
+            wait_until(lambda: running(mysql, "ALTER TABLE"))
+            while thread.is_alive():
+                writer("UPDATE t SET v = repeat('z', 200) WHERE id % 30 = 0")
+                writer("UPDATE t SET v = repeat('y', 201) WHERE id % 30 = 0")
+            thread.join()
+    finally:
+        mysql.sql(f"SET GLOBAL innodb_online_alter_log_max_size = {kept}")
+    assert [type(f) for f in faults] == [Refused]
+    assert "innodb_online_alter_log_max_size" in faults[0].cure
+
+
+def refuses_to_write(server: Server, name: str) -> Callable[[Task], None]:
+    def check(task: Task) -> None:
+        with pytest.raises(Refused) as fault:
+            use(server, **small_writer).carry_out(task)
+        assert fault.value.cure
+
+    small_writer = small(server, "PROCESS ON *.*", f"SELECT, INSERT, ALTER, CREATE ON `{name}`.*")
+    return check
+
+
+def test_read_only(mysql: Server, database: Make) -> None:
+    """What greeting says is what the server does: it lets neither ALTER nor ANALYZE through."""
+    name = database(mysql)
+    fill(mysql, name, "t", "id int primary key", "i", 10)
+    check = refuses_to_write(mysql, name)
+    login: dict[str, Any] = {"login_user": "small", "login_password": "small-secret"}
+    assert "write" not in use(mysql, **login).server.lacks
+    mysql.sql("SET GLOBAL read_only = 1")
+    try:
+        assert "read_only" in use(mysql, **login).server.lacks["write"]
+        check(Analyze(Ref(name, ("t",))))
+        check(Rebuild(Ref(name, ("t",))))
+        assert "write" not in use(mysql).server.lacks
+        use(mysql).carry_out(Rebuild(Ref(name, ("t",))))
+        if mysql.engine == "mysql":
+            mysql.sql("SET GLOBAL super_read_only = 1")
+            assert "super_read_only" in use(mysql).server.lacks["write"]
+    finally:
+        if mysql.engine == "mysql":
+            mysql.sql("SET GLOBAL super_read_only = 0")
+        mysql.sql("SET GLOBAL read_only = 0")
+
+
+@pytest.fixture(params=["mariadb", "mysql"])
+def pair(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[tuple[MySQL, MySQL]]:
+    """A primary and its replica, which logs what it replicates."""
+    try:
+        if request.param == "mysql":
+            primary = fleet.mysql()
+            replica = fleet.mysql_replica(primary, settings={"log_replica_updates": "ON"})
+        else:
+            maria = primary = fleet.mariadb()
+            replica = fleet.mariadb_replica(maria, settings={"log_slave_updates": "ON"})
+    except Missing as why:
+        missing(why)
+    yield primary, replica
+    replica.stop()
+    primary.stop()
+
+
+def test_replica(pair: tuple[MySQL, MySQL]) -> None:
+    """Maintenance of a replica stays on it; a rebuild of the primary would be repeated, and greeting says by whom."""
+    primary, replica = pair
+    primary.sql("CREATE DATABASE shop")
+    fill(primary, "shop", "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 50000)
+    replica.catch_up(primary)
+    replica.script("SET GLOBAL read_only = 0;")
+    head, tail = use(primary), use(replica)
+    assert (head.server.role, tail.server.role) == ("primary", "replica")
+    assert "127.0.0.1" in head.server.lacks["local rebuild"]
+    assert "local rebuild" not in tail.server.lacks
+    before = [replica.binlog_position(), primary.binlog_position()]
+    for used in (head, tail):
+        used.carry_out(Analyze(Ref("shop", ("t",))))
+    tail.carry_out(Rebuild(Ref("shop", ("t",))))
+    assert [replica.binlog_position(), primary.binlog_position()] == before
+    head.carry_out(Rebuild(Ref("shop", ("t",))))
+    assert primary.binlog_position() != before[1]
+    # Lag: of those that are named, by the same login; unknown when one cannot be asked.
+    replica.catch_up(primary)
+    task = Rebuild(Ref("shop", ("t",)))
+
+    def lag(*names: str) -> float | None:
+        return use(primary, Execution(replicas=names)).gauge("replica_lag", task)
+
+    assert lag(f"127.0.0.1:{replica.port}") == 0
+    assert lag(f"127.0.0.1:{replica.port}", "127.0.0.1:1") is None
+    assert lag(f"127.0.0.1:{primary.port}") is None
+    replica.sql("STOP REPLICA SQL_THREAD")
+    assert lag(f"127.0.0.1:{replica.port}") is None
+    # Without the privilege to keep it local a replica's rebuild is not offered.
+    replica.sql("START REPLICA SQL_THREAD")
+    replica.sql("SET sql_log_bin = 0; CREATE USER few@'%' IDENTIFIED BY 'few'; GRANT ALL ON shop.* TO few@'%'")
+    login: dict[str, Any] = {"login_user": "few", "login_password": "few"}
+    assert "GRANT" in use(replica, **login).server.lacks.get("online rebuild", "GRANT")
+    replica.sql("SET sql_log_bin = 0; GRANT REPLICATION CLIENT ON *.* TO few@'%'")
+    if replica.engine == "mariadb":
+        replica.sql("SET sql_log_bin = 0; GRANT SLAVE MONITOR ON *.* TO few@'%'")
+    assert "GRANT" in use(replica, **login).server.lacks["online rebuild"]
