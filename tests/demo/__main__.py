@@ -134,7 +134,7 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
     for problem in problems:
         say(f"FAILED: {problem}")
     if not problems:
-        say("The check had named exactly these steps and statements, in the same order.")
+        say("The check had named exactly these steps and statements.")
         say(f"The second run found nothing due on {len(hosts)} of {len(hosts)} hosts, and changed nothing.")
     say(f"{seconds:.0f} s in all.")
     return 1 if problems else 0
@@ -157,14 +157,13 @@ def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str
 def left(again: Played) -> list[str]:
     """What no step cured: the findings of the last assessment that someone has to look at."""
     lines = [
-        f"{call.host}: {finding['object']}: {finding['message']}"
-        + (f" Left to you: {finding['fix']}" if finding["fix"] else "")
+        f"{call.host}: {finding['object']}: {finding['message']}. {finding['fix'] or ''}"
         for call in again.of("db_assess_facts").values()
         for finding in call.fact.get("findings", ())
         if finding["priority"] <= URGENT
     ]
     wrapped = [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="    ")]
-    return ["", "Findings that maintenance leaves to you:", *wrapped] if lines else []
+    return ["", "Left to you, with what would help:", *wrapped] if lines else []
 
 
 def unhappy(first: Played) -> list[tuple[Call, dict[str, Any], str]]:
