@@ -98,8 +98,12 @@ def run(title: str, inventory: Path, *arguments: str) -> Played:
     heading(title)
     say("$ " + " ".join(command))
     began = time.monotonic()
-    quiet = {"ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false", "ANSIBLE_FORCE_COLOR": "1" if sys.stdout.isatty() else "0"}
-    played = play("maintenance", inventory, *arguments, env=quiet, show=show)
+    env = {
+        "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false",
+        "ANSIBLE_FORCE_COLOR": "1" if sys.stdout.isatty() else "0",
+        "XDG_STATE_HOME": str(FOLDER),
+    }
+    played = play("maintenance", inventory, *arguments, env=env, show=show)
     say(f"({time.monotonic() - began:.1f} s)")
     return played
 

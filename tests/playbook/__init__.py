@@ -106,6 +106,8 @@ def environment(record: Path | None = None) -> dict[str, str]:
     found = {
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".dev" / "collections"),
         "ANSIBLE_HOME": str(ROOT / ".dev" / "ansible"),
+        # Nothing outside the checkout, and a home that can be written to is not needed.
+        "ANSIBLE_REMOTE_TMP": str(ROOT / ".dev" / "ansible" / "tmp"),
         "ANSIBLE_RETRY_FILES_ENABLED": "false",
     }
     if record:
