@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import repack
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import means, repack
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Busy,
     DropLeftover,
@@ -58,7 +58,7 @@ def server(pool: Pool) -> Server:
 @pytest.fixture
 def shop(server: Server, database: Make) -> str:
     name = database(server)
-    if not repack.clients():
+    if not means.clients():
         missing("pg_repack: apt-get install postgresql-15-repack")
     try:
         server.sql("CREATE EXTENSION pg_repack", database=name)
@@ -189,7 +189,7 @@ def test_means_that_are_missing(server: Server, shop: str, database: Make, monke
         with use(server, **login) as pg:
             assert "superuser" in online(pg, ref)
         server.sql("ALTER TABLE t OWNER TO postgres", database=shop)
-    monkeypatch.setattr(repack, "clients", lambda: {"1.2.3": "/usr/bin/pg_repack"})
+    monkeypatch.setattr(means, "clients", lambda: {"1.2.3": "/usr/bin/pg_repack"})
     with use(server) as pg:
         assert "there: 1.2.3" in online(pg, ref)
 
@@ -205,24 +205,35 @@ def test_a_lock_holder_is_not_killed(server: Server, shop: str) -> None:
         assert server.sql(WRECKS, database=shop) == []
 
 
+def waiting(server: Server, database: str) -> bool:
+    """Whether a pg_repack has laid its trigger and log, and waits for older transactions to end."""
+    return len(server.sql(WRECKS, database=database)) > 2
+
+
 def test_stopped_in_the_middle_it_leaves_nothing(server: Server, shop: str) -> None:
-    ref = fill(server, shop, 300000)
-    with use(server) as pg, pg.engine.session(shop) as session:
-        online(pg, ref)
-        timer = later(0.7, session.cancel)
-        with pytest.raises(Stopped):
-            list(pg.engine.carry_out(session, Rebuild(ref), pg.server, None))
-        timer.join()
+    ref = fill(server, shop, 2000)
+    with use(server) as pg, transaction(server, shop, "SELECT txid_current()"):
+        with pg.engine.session(shop) as session:
+
+            def stop() -> None:
+                while not waiting(server, shop):
+                    time.sleep(0.02)
+                session.cancel()
+
+            timer = later(0, stop)
+            with pytest.raises(Stopped):
+                list(pg.engine.carry_out(session, Rebuild(ref), pg.server, None))
+            timer.join()
         assert server.sql(WRECKS, database=shop) == []
-    with use(server) as pg:
+        wait_for_its_end(server)
         with pg.engine.session(shop) as session:
             act: Any = pg.engine.carry_out(session, Rebuild(ref), pg.server, None)
-            next(act)
-            next(act)
+            while not waiting(server, shop):
+                next(act)
             act.close()
         assert server.sql(WRECKS, database=shop) == []
         wait_for_its_end(server)
-        assert server.sql("SELECT count(*) FROM t", database=shop) == [["150000"]]
+    assert server.sql("SELECT count(*) FROM t", database=shop) == [["1000"]]
 
 
 def test_what_a_killed_one_leaves_is_found_and_dropped(server: Server, shop: str) -> None:
@@ -265,7 +276,7 @@ def test_hostile_names_on_the_command_line(server: Server) -> None:
     name = "postgresql://x=y 'z'"
     server.sql(f'CREATE DATABASE "{name}"')
     try:
-        if not repack.clients():
+        if not means.clients():
             missing("pg_repack")
         server.script(
             """CREATE EXTENSION pg_repack; CREATE SCHEMA "s c";

@@ -23,15 +23,17 @@ from ..._records import (
     Wants,
     Work,
 )
-from . import activity, driver, greeting, leftovers, maintenance, measure, options, repack, space
+from . import activity, driver, greeting, means, measure, options, space
 from .connection import Connection, Connector, Kind, Pool, Session, reachable
-from .guard import Guard
-from .replicas import Replicas
 from .versions import has, major_of
+
+if t.TYPE_CHECKING:
+    from .guard import Guard
+    from .replicas import Replicas
 
 
 class PostgreSQL:
-    """PostgreSQL behind the Engine protocol."""
+    """PostgreSQL behind the Engine protocol. What only a run with something to do needs is imported then."""
 
     one_writer = False
     selects = False
@@ -42,9 +44,9 @@ class PostgreSQL:
         self._allow_untested = bool(params.get("allow_untested"))
         self._connector = Connector(options.login(params))
         self._pool = Pool(self._connector)
-        self._replicas = Replicas(self._connector.login, execution.replicas)
+        self._replicas: Replicas | None = None
         self._settings: t.Mapping[str, t.Any] = {}
-        self._means: dict[str, repack.Means] = {}  # by database
+        self._means: dict[str, means.Means] = {}  # by database
         self._guard: Guard | None = None
 
     @property
@@ -85,12 +87,12 @@ class PostgreSQL:
 
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
         """Reads what `wants` asks for of the session's database, and no more. Only reads."""
-        means = self._means_of(session, server) if wants.bloat or wants.exact else repack.Means()
-        return measure.database(session, wants, server, means)
+        rebuilding = self._means_of(session, server) if wants.bloat or wants.exact else means.Means()
+        return measure.database(session, wants, server, rebuilding)
 
-    def _means_of(self, session: Session, server: Server) -> repack.Means:
+    def _means_of(self, session: Session, server: Server) -> means.Means:
         if session.database not in self._means:
-            self._means[session.database] = repack.means(session, server)
+            self._means[session.database] = means.of_database(session, server)
         return self._means[session.database]
 
     def gauge(self, session: Session, name: str, step: Step) -> float | None:
@@ -98,13 +100,21 @@ class PostgreSQL:
         if name == "oldest_snapshot":
             return activity.oldest_snapshot(session, self._settings)
         if name == "replica_lag":
-            return self._replicas.lag(session, int(self._settings["wal_segment_size"]))
+            return self._lag(session)
         if name in ("disk_missing", "wal_missing", "tmp_missing"):
             return space.missing(session, name, step, self._settings, self.execution.assume_free_space)
         return None
 
+    def _lag(self, session: Session) -> float | None:
+        from .replicas import Replicas
+
+        self._replicas = self._replicas or Replicas(self._connector.login, self.execution.replicas)
+        return self._replicas.lag(session, int(self._settings["wal_segment_size"]))
+
     def spell(self, task: Task, server: Server) -> t.Sequence[str]:
         """The words of a task: what check mode shows."""
+        from . import leftovers, maintenance, repack
+
         if isinstance(task, Vacuum):
             return maintenance.spell_vacuum(task, server)
         if isinstance(task, Analyze):
@@ -114,11 +124,15 @@ class PostgreSQL:
         return repack.spell(self._argv(task), task.ref, server) if task.online else maintenance.spell_full(task, server)
 
     def _argv(self, task: Rebuild) -> list[str]:
-        means = self._means.get(task.ref.database, repack.Means())
-        return repack.argv(task.ref, self._connector, means, self.execution.lock_timeout)
+        from . import repack
+
+        rebuilding = self._means.get(task.ref.database, means.Means())
+        return repack.argv(task.ref, self._connector, rebuilding, self.execution.lock_timeout)
 
     def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:
         """And what runs, by the same words. Raises Busy, Gone, Refused, Stopped."""
+        from . import leftovers, maintenance
+
         for capability in ("write", "session"):
             if capability in server.lacks:
                 raise Refused(server.lacks[capability], database=session.database, obj=str(task.ref))
@@ -134,9 +148,11 @@ class PostgreSQL:
         return maintenance.plain(session, task, server, words)
 
     def _rebuild_online(self, session: Session, task: Rebuild, server: Server) -> Work:
-        means = self._means_of(session, server)
-        if means.why_not:
-            raise Refused(means.why_not, database=session.database, obj=str(task.ref))
+        from . import repack
+
+        rebuilding = self._means_of(session, server)
+        if rebuilding.why_not:
+            raise Refused(rebuilding.why_not, database=session.database, obj=str(task.ref))
         if has("repack", major_of(server)):
             return repack.by_statement(session, task, server, self.spell(task, server))
         return repack.repack(session, task, server, self._argv(task), self._connector)
@@ -144,6 +160,8 @@ class PostgreSQL:
     @contextlib.contextmanager
     def guard(self, databases: t.Sequence[str], wait: float) -> t.Iterator[None]:
         """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
+        from .guard import Guard
+
         # All runs must meet in one database, since the locks are that database's own.
         home = [options.DEFAULT_DATABASE, self._connector.login.database, "template1"]
         held = Guard(lambda: reachable(self._connector, home, self._reading), self._connector.forget, databases)
@@ -158,4 +176,5 @@ class PostgreSQL:
     def close(self) -> None:
         """Ends every session that is still open."""
         self._pool.close()
-        self._replicas.close()
+        if self._replicas:
+            self._replicas.close()

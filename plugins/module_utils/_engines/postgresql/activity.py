@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime, timedelta
 
-from ..._records import Activity, Finding, Ref, Server, Table
+from ..._records import Activity, Finding, Ref, Refused, Server, Table
 from ..._units import say_seconds
 from .catalog import Row
 from .connection import APPLICATION, Session
@@ -83,7 +83,7 @@ SELECT a.pid, a.query, extract(epoch FROM pg_catalog.clock_timestamp() - a.query
                 AND l.mode IN ('ShareUpdateExclusiveLock', 'AccessExclusiveLock'))
   FROM pg_catalog.pg_stat_activity a
  WHERE a.datname = pg_catalog.current_database() AND a.application_name = %(ours)s AND a.state = 'active'
-   AND NOT a.pid = ANY (%(own)s)
+   AND a.backend_type = 'client backend' AND NOT a.pid = ANY (%(own)s)
 """
 
 
@@ -169,10 +169,19 @@ def horizon(session: Session, server: Server) -> Horizon:
     held = [Holder(*row)._replace(state=row[4] or "", age=row[6] or 0) for row in rows]
     held = [h for h in held if h.age > 0]
     if any(h.since is None for h in held):
-        ((checkpoint, xids),) = session.rows(PACE)
+        checkpoint, xids = _pace(session, now)
         held = [h if h.since else h._replace(since=_guess(h, now, checkpoint, xids)) for h in held]
     long = [h for h in held if h.since is None or (now - h.since).total_seconds() > BRIEF]
     return Horizon(tuple(long), now, limit)
+
+
+def _pace(session: Session, now: datetime) -> tuple[datetime, int]:
+    """The time of the last checkpoint, and the transaction ids since; none where hosting keeps that to itself."""
+    try:
+        ((checkpoint, xids),) = session.rows(PACE)
+    except Refused:
+        return now, 0
+    return checkpoint, xids
 
 
 def _guess(holder: Holder, now: datetime, checkpoint: datetime, xids: int) -> datetime | None:

@@ -39,7 +39,6 @@ STATS = {
     AND s.attname = a.attname AND NOT s.inherited""",
     "readable": "pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)",
 }
-READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
 ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 # Points of percent by which the estimate may be off, measured against VACUUM FULL: rows of one size, rows of many
 # sizes, and on top as much as changed since the statistics were taken.
@@ -74,10 +73,9 @@ def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[R
     chosen = {row.oid: row for row in rows if row.relkind in "rm" and row.total_bytes >= wants.bloat_min_bytes}
     if not chosen:
         return {}
-    ((readable,),) = session.rows(READABLE)
     columns: dict[int, list[layout.Column] | None] = {}
     for oid, length, align, dropped, width, nulls, known in session.rows(
-        COLUMNS.format(**(STATISTIC if readable else STATS)), {"oids": list(chosen)}
+        COLUMNS.format(**(STATISTIC if session.sees_statistics() else STATS)), {"oids": list(chosen)}
     ):
         known_so_far = columns.setdefault(oid, [])
         if known_so_far is None:

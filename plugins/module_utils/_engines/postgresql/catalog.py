@@ -73,7 +73,9 @@ SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind:
   ) x ON x.indrelid = c.oid
 """
 EVERYTHING = "n.nspname <> 'pg_toast'"
-ONLY = """(n.nspname::pg_catalog.text, c.relname::pg_catalog.text) IN (
+# By relname first: there is an index on it.
+ONLY = """c.relname = ANY (%(names)s::pg_catalog.name[])
+   AND (n.nspname::pg_catalog.text, c.relname::pg_catalog.text) IN (
     SELECT * FROM ROWS FROM (pg_catalog.unnest(%(schemas)s::pg_catalog.text[]),
                              pg_catalog.unnest(%(names)s::pg_catalog.text[])) AS o (schema, name))"""
 # Since 17 a privilege, before the owner's: of the table or, but for what all databases share, of the database.

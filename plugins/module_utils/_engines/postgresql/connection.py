@@ -18,6 +18,7 @@ from .options import Login
 from .versions import has
 
 APPLICATION = "dbfleet"
+READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
 
 
 class Kind(t.NamedTuple):
@@ -76,6 +77,7 @@ class Connector:
         self.plain = False  # a pooler refused our settings: reading only
         self.pids: set[int] = set()  # server processes of this run
         self.notes: dict[tuple[str, ...], int] = {}  # changed rows below partitioned tables when this run analyzed them
+        self.readable: dict[str, bool] = {}  # by database: whether the login may read pg_statistic
         self._lock = threading.Lock()
 
     def open(self, database: str, kind: Kind) -> Connection:
@@ -215,9 +217,12 @@ class Session:
         """Changed rows below partitioned tables (by database, schema and name) at the time this run analyzed them."""
         return self._pool.connector.notes
 
-    @property
-    def reader(self) -> Connection:
-        return self._reader
+    def sees_statistics(self) -> bool:
+        """Whether the login may read pg_statistic here, and not only pg_stats."""
+        known = self._pool.connector.readable
+        if self.database not in known:
+            known[self.database] = bool(self.rows(READABLE)[0][0])
+        return known[self.database]
 
     def cancel(self) -> None:
         """Ends what the session is doing; from any thread, and harmless when it does nothing."""

@@ -40,6 +40,7 @@ SELECT w.relid::pg_catalog.int8, m.nspname::pg_catalog.text, c.relname::pg_catal
   ) w (relid, place, name)
   LEFT JOIN pg_catalog.pg_class c ON c.oid::pg_catalog.int8 = w.relid
   LEFT JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace
+ WHERE (SELECT pg_catalog.to_regnamespace('repack')) IS NOT NULL
  GROUP BY w.relid, m.nspname, c.relname
  ORDER BY w.relid
 """

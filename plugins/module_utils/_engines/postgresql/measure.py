@@ -9,17 +9,17 @@ import time
 import typing as t
 
 from ..._records import Busy, Database, Finding, Ref, Server, Wants
-from . import activity, bloat, catalog, leftovers, repack, space, statistics
+from . import activity, bloat, catalog, leftovers, means, space, statistics
 from .catalog import Row
 from .connection import Session
-from .repack import Means
+from .means import Means
 
 MAINTAINING = ("vacuum", "analyze", "freeze", "reclaim", "online rebuild", "exclusive rebuild")
 AGAIN = 3  # a table may be locked between the look at the locks and the look at its size
 
 
-def database(session: Session, wants: Wants, server: Server, means: Means) -> Database:
-    """What `wants` asks for; `means` are those of rebuilding online, looked for where bloat is wanted."""
+def database(session: Session, wants: Wants, server: Server, rebuilding: Means) -> Database:
+    """What `wants` asks for; `rebuilding` are the means of doing that online, looked for where bloat is wanted."""
     found = Database(session.database)
     if wants.activity:
         spaces = space.spaces(session, server.settings)
@@ -27,11 +27,11 @@ def database(session: Session, wants: Wants, server: Server, means: Means) -> Da
     if wants.leftovers:
         found = found._replace(leftovers=leftovers.read(session, wants))
     if wants.tables or wants.bloat or wants.exact:
-        found = _objects(session, wants, server, means, found)
+        found = _objects(session, wants, server, rebuilding, found)
     return found
 
 
-def _objects(session: Session, wants: Wants, server: Server, means: Means, found: Database) -> Database:
+def _objects(session: Session, wants: Wants, server: Server, rebuilding: Means, found: Database) -> Database:
     rows = _patiently(session, wants, server)
     findings = list(_temporary(rows, session.database, server))
     rows = [row for row in rows if row.persistence != "t"]
@@ -48,7 +48,7 @@ def _objects(session: Session, wants: Wants, server: Server, means: Means, found
         tables[row.oid] = table._replace(
             missing_statistics=missing.get(row.oid, ""),
             bloat=closer.get(table.ref) or estimates.get(row.oid),
-            lacks=_lacks(row, busy.get(row.oid, ""), repack.why_not(row, means, server)),
+            lacks=_lacks(row, busy.get(row.oid, ""), means.why_not(row, rebuilding, server)),
         )
     findings += activity.findings(running, refs)
     findings += _may_not(rows, session.database, server)

@@ -1,13 +1,11 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rebuilding a table while it is used, by the client program pg_repack: its means, its words, its work and its end."""
+"""Rebuilding a table while it is used, by the client program pg_repack: its words, its work and its end."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import glob
 import math
 import os
 import re
@@ -20,20 +18,13 @@ from datetime import datetime
 from pathlib import Path
 
 from ..._process import Completed, Program
-from ..._records import Busy, DbFault, DropLeftover, MissingMeans, Rebuild, Ref, Refused, Server, Stopped, Tick, Work
+from ..._records import Busy, DbFault, DropLeftover, Rebuild, Ref, Refused, Server, Stopped, Tick, Work
 from . import activity, leftovers, maintenance
-from .catalog import Row
 from .connection import Connector, Kind, Session
+from .means import PACKAGE, Means
 from .names import conninfo_value, table_name
 from .versions import has, major_of
 
-PACKAGE = "pg_repack (Debian: postgresql-VERSION-repack)"
-# Where Debian and the RPMs of the PostgreSQL project put it: outside PATH.
-FOLDERS = ("/usr/lib/postgresql/*/bin/pg_repack", "/usr/pgsql-*/bin/pg_repack")
-EXTENSION = """
-SELECT e.extversion, pg_catalog.has_schema_privilege('repack', 'USAGE, CREATE')
-  FROM pg_catalog.pg_extension e WHERE e.extname = 'pg_repack'
-"""
 FEWEST_SECONDS = 10  # that pg_repack tries to lock the table, at most a second at a time, before it gives up
 # libpq's keywords and the variables that stand for them, for a program whose command line others can read.
 VARIABLES = {
@@ -56,65 +47,6 @@ VARIABLES = {
 }
 
 
-# ---- the means -------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1)
-def clients() -> t.Mapping[str, str]:
-    """The programs on this machine, version to path."""
-    found: dict[str, str] = {}
-    on_path = shutil.which("pg_repack")
-    for path in [*([on_path] if on_path else []), *sorted((p for f in FOLDERS for p in glob.glob(f)), reverse=True)]:
-        with contextlib.suppress(MissingMeans, OSError):
-            said = Program([path, "--version"], env={"LC_ALL": "C"}, package=PACKAGE).wait(10)
-            version = re.search(r"pg_repack (\S+)", said.out) if said else None
-            if version:
-                found.setdefault(version.group(1), path)
-    return found
-
-
-class Means(t.NamedTuple):
-    """How tables of one database can be rebuilt online; `why_not` when they cannot."""
-
-    why_not: str = ""
-    client: str = ""
-    superuser: bool = True
-
-
-def means(session: Session, server: Server) -> Means:
-    if has("repack", major_of(server)):
-        return Means()
-    found = session.rows(EXTENSION)
-    if not found:
-        return Means(f"the extension pg_repack is not in database {session.database}: CREATE EXTENSION pg_repack")
-    version, granted = found[0]
-    client = clients().get(version)
-    if client is None:
-        others = ", ".join(clients()) or "none"
-        return Means(
-            f"no client pg_repack {version}, as the extension, on the host where the module runs (there: {others})"
-        )
-    superuser = bool(server.settings["superuser"])
-    if not superuser and not granted:
-        return Means("pg_repack needs a superuser, or a login with USAGE and CREATE on the schema repack")
-    return Means("", client, superuser)
-
-
-def why_not(row: Row, found: Means, server: Server) -> str:
-    """Why this table cannot be rebuilt online. Source: the views repack.tables and repack.primary_keys."""
-    if row.catalog:
-        return "a catalog of the server"
-    if row.relkind == "m":
-        return "a materialized view: REFRESH MATERIALIZED VIEW writes it anew"
-    if row.relkind == "p":
-        return "a partitioned table stores nothing: its partitions do"
-    if row.persistence != "p":
-        return "an unlogged table"
-    if found.why_not:
-        return found.why_not
-    return "" if row.keyed else "it has no primary key and no unique index on columns that are NOT NULL: add one"
-
-
 # ---- the words -------------------------------------------------------------------------------------------------------
 
 
@@ -125,10 +57,13 @@ def argv(ref: Ref, connector: Connector, found: Means, lock_timeout: float) -> l
     words += ["--wait-timeout", str(max(FEWEST_SECONDS, math.ceil(10 * lock_timeout)))]
     words += [] if found.superuser else ["--no-superuser-check"]
     for option, keyword in (("--host", "host"), ("--port", "port"), ("--username", "user")):
-        words += [option, str(keywords[keyword])] if keyword in keywords else []
-    # It goes as it is into a connection string: quoted like a value there, unless it is one plain word.
-    name = ref.database if re.fullmatch(r"[A-Za-z0-9_.-]+", ref.database) else conninfo_value(ref.database)
-    return [*words, "--dbname", name, "--table", table_name(ref)]
+        words += [option, _plain(str(keywords[keyword]))] if keyword in keywords else []
+    return [*words, "--dbname", _plain(ref.database), "--table", table_name(ref)]
+
+
+def _plain(value: str) -> str:
+    """pg_repack puts its options as they are into a connection string: quoted like a value there, where need be."""
+    return value if re.fullmatch(r"[A-Za-z0-9_.,:/-]+", value) else conninfo_value(value)
 
 
 def spell(words: t.Sequence[str], ref: Ref, server: Server) -> list[str]:

@@ -140,9 +140,14 @@ def missing(
 ) -> float | None:
     """Bytes missing for the gauges disk_missing, wal_missing and tmp_missing; None: it cannot be known."""
     wanted = needs(session, step, settings)
-    if not settings["here"]:
-        sums = {"disk_missing": sum(wanted.folders.values()), "wal_missing": wanted.wal, "tmp_missing": 0.0}
-        return None if assumed is None else sums[name] - assumed
+    found = _missing(session, name, wanted, settings) if settings["here"] else None
+    if found is not None or assumed is None:
+        return found
+    sums = {"disk_missing": sum(wanted.folders.values()), "wal_missing": wanted.wal, "tmp_missing": 0.0}
+    return sums[name] - assumed
+
+
+def _missing(session: Session, name: str, wanted: Needs, settings: t.Mapping[str, t.Any]) -> float | None:
     if name == "tmp_missing":
         return _temporary(session, wanted, settings)
     used: dict[Disk, float] = {}

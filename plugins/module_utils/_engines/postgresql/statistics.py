@@ -12,8 +12,6 @@ from .catalog import Row, scope
 from .connection import Session
 from .versions import has, major_of
 
-READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
-
 # The same objects as vacuumdb --missing-stats-only of version 18 looks for: columns, index expressions, extended
 # statistics, and each of them over the children of a table. Statistics that ANALYZE would not collect are left out: of
 # columns with a target of 0, of virtual columns, of extended statistics on such a column (the step would never end).
@@ -84,9 +82,8 @@ WORDS = {1: ("column", "columns"), 2: ("expressions of index", "expressions of i
 def missing(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, str]:
     """For each table (by oid) that has rows and lacks statistics: what for, in words."""
     only, values = scope(wants)
-    ((readable,),) = session.rows(READABLE)
     same = "AND d.stxdinherit = w.inherit" if has("statistics of parents", major_of(server)) else ""
-    parts = (COLUMNS, EXPRESSIONS, EXTENDED.format(same_inherit=same)) if readable else (VISIBLE,)
+    parts = (COLUMNS, EXPRESSIONS, EXTENDED.format(same_inherit=same)) if session.sees_statistics() else (VISIBLE,)
     statement = SUMMED.format(tables=TABLES.format(only=only), found="\nUNION ALL".join(parts))
     filled = {row.oid for row in rows if row.rows > 0 or (row.reltuples < 0 and row.heap_bytes > 0)}
     found: dict[int, list[str]] = {}
