@@ -89,10 +89,12 @@ def measure(server: Server, journal: Path) -> dict[str, list[float]]:
     """Interleaved rounds, so that a slow minute of the machine hits both."""
     found: dict[str, list[float]] = {"vacuumdb": [], "db_vacuum": [], "vacuumdb again": [], "db_vacuum again": []}
     for number in range(ROUNDS):
-        sides = [lambda: peer(server, found), lambda: mine(server, journal, found)]
-        for side in sides if number % 2 == 0 else reversed(sides):
+        for side in ("peer", "mine") if number % 2 == 0 else ("mine", "peer"):
             churn(server)
-            side()
+            if side == "peer":
+                peer(server, found)
+            else:
+                mine(server, journal, found)
     return found
 
 
