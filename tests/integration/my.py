@@ -90,7 +90,9 @@ def client(server: Server, database: str, **more: Any) -> Iterator[Any]:
 def fill(server: Server, database: str, table: str, columns: str, values: str, *more: int | str) -> None:
     """Makes a table and its rows: its columns, the values of a row as SQL in which `i` is its number; rows, options."""
     rows, options = [*more, ""][:2]
-    names = ", ".join(f"`{name}`" for name in re.findall(r"(?:^|, )`?(\w+)`? (?=[a-z])", columns) if name != "key")
+    names = ", ".join(
+        f"`{name}`" for name in re.findall(r"(?:^|, )`?(\w+)`? (?=[a-z])", columns) if name not in ("key", "primary")
+    )
     if server.engine == "mariadb":
         source = f"(SELECT seq AS i FROM seq_1_to_{rows}) s"
     else:

@@ -35,6 +35,7 @@ PURGE = re.compile(r"undo n:o < (\d+) state: .*?\nHistory list length (\d+)", re
 
 LEAST_BYTES = 1 << 20  # a smaller file grows by single pages: there is nothing to give back
 RANGES, CLOSER_RANGES = 64, 512
+FEW_ROWS = 50  # fewer say nothing: the keys lie in a small part of their range
 BYTES_EACH = 64 << 10  # of rows in one range, so a first look reads about 4 MB of a table, a closer one 32 MB
 COUNT_BUDGET = 256 << 20  # bytes of an index that a closer look may count through where nobody said a budget
 
@@ -232,7 +233,7 @@ def _sample(
         if shape.key_type == "integer" and len(shape.primary.columns) == 1:
             keys = sampling.Keys(key, int(first), int(last))
             found = sampling.keyed(link, table, keys, expressions, ranges=ranges, rows_each=each, rows=stored.rows)
-        else:
+        if found is None or found.seen < FEW_ROWS:
             places = _places(shape.key_type, first, last, ranges)
             found = sampling.dives(link, table, key, places, expressions, rows_each=max(4, each // 4))
     return found or sampling.beginning(link, _from(stored), expressions, ranges * each // 4)
@@ -262,6 +263,8 @@ def _rows(link: t.Any, stored: Stored, shape: Shape, sample: sampling.Sample, wa
     if stored.ref in wants.exact and stored.total_bytes <= (wants.scan_budget or COUNT_BUDGET):
         counted = link.rows(f"SELECT COUNT(*) FROM {_from(stored)}")[0][0]
         return float(counted), math.hypot(COUNTED_ERROR, unknown)
+    if all(p.known for p in stored.pieces):
+        return float(max(stored.rows, sample.seen)), math.hypot(STATISTICS_ERROR, unknown)
     # Statistics that know another size are of another time.
     pages = sum(s.clustered_pages + s.other_pages for s in stored.statistics)
     age = abs(1 - pages * shape.layout.page / stored.total_bytes) / 2 if pages else 0.0

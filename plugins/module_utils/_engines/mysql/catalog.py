@@ -80,7 +80,11 @@ class Stored(t.NamedTuple):
     def total_bytes(self) -> int:
         if self.pieces:
             return sum(p.bytes for p in self.pieces)
-        return self.sizes.data + self.sizes.indexed + self.sizes.free if self.sizes else 0
+        if not self.sizes:
+            return 0
+        # InnoDB's free extents lie beside its data, others' free rows within it.
+        free = self.sizes.free if self.base.engine == "InnoDB" else 0
+        return self.sizes.data + self.sizes.indexed + free
 
     @property
     def data_bytes(self) -> int:
