@@ -99,6 +99,24 @@ def test_the_estimate_meets_the_truth(postgresql: Server, database: Make) -> Non
         )
 
 
+def test_a_load_that_is_counted_twice(postgresql: Server, database: Make) -> None:
+    """One session loads and analyzes: its own counters arrive after the analyze, which has seen the rows already."""
+    name = database(postgresql)
+    postgresql.script(
+        """CREATE TABLE t (id int PRIMARY KEY, v text);
+        INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 20000) i; DELETE FROM t WHERE id % 2 = 0;
+        ANALYZE t;
+        CREATE TABLE u AS SELECT i AS id, repeat('x', 200) AS v FROM generate_series(1, 20000) i; ANALYZE u""",
+        database=name,
+    )
+    with use(postgresql) as pg:
+        t, u = (pg.table(name, table).bloat for table in ("t", "u"))
+    assert t is not None
+    assert u is not None
+    assert t.high >= 50
+    assert u.low < 10
+
+
 def test_the_scan_budget_holds(pool: Pool, database: Make) -> None:
     server = pool.get("postgresql-15")
     name = database(server)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import greeting
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Analyze,
     Busy,
@@ -131,6 +132,19 @@ def test_autovacuum_gives_way(postgresql: Server, database: Make) -> None:
     finally:
         postgresql.sql("ALTER SYSTEM RESET ALL")
         postgresql.sql("SELECT pg_reload_conf()")
+
+
+def test_a_version_that_nobody_tested_is_not_rewritten(
+    postgresql: Server, database: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greeting, "NEWEST_TESTED", 14)
+    with use(postgresql) as pg:
+        assert "allow_untested" in pg.server.lacks["rewrite"]
+    with use(postgresql, allow_untested=True) as pg:
+        assert "rewrite" not in pg.server.lacks
+        newer = pg.server._replace(number=(19, 0))
+        words = pg.engine.spell(Rebuild(Ref(database(postgresql), ("public", "t"))), newer)
+        assert words[0] == 'REPACK (CONCURRENTLY) "public"."t"'
 
 
 def test_a_table_that_went_away(postgresql: Server, database: Make) -> None:

@@ -98,12 +98,22 @@ def estimate(row: Row, columns: t.Sequence[layout.Column], block: int) -> Bloat 
     if not row.heap_bytes:
         return None
     one = layout.shape(columns)
-    needed = layout.pages(row.live_rows, one, block=block, fillfactor=fillfactor(row)) * block
+    rows = _rows(row, one)
+    needed = layout.pages(rows, one, block=block, fillfactor=fillfactor(row)) * block
     percent = 100.0 * (row.heap_bytes - needed) / row.heap_bytes
-    stale = min(1.0, row.changed / max(row.live_rows, 1))
+    stale = min(1.0, row.changed / max(rows, 1))
     error = (FIXED_ERROR if one.fixed else VARYING_ERROR + 25.0 * one.bytes / block) + STALE_ERROR * stale
     error += 100.0 / max(row.heap_bytes / block, 1.0) if row.heap_bytes < SMALL * block else 0.0
     return _bloat(row.heap_bytes, percent, error, "estimate")
+
+
+def _rows(row: Row, one: layout.Shape) -> int:
+    """Live rows by the counters, unless the table could not hold so many.
+
+    A session that loads and analyzes a table at once reports its changes a second later, and they count twice then.
+    """
+    fit = 1.15 * row.heap_bytes / one.bytes
+    return int(row.reltuples) if row.reltuples >= 0 and row.live + row.dead > fit else row.live_rows
 
 
 def fillfactor(row: Row) -> float:

@@ -46,7 +46,7 @@ SETTINGS = (
     "wal_segment_size",
 )
 DATABASES = """
-SELECT d.datname::pg_catalog.text, d.datistemplate, d.datallowconn, d.datconnlimit,
+SELECT pg_catalog.namesend(d.datname), d.datistemplate, d.datallowconn, d.datconnlimit,
        pg_catalog.has_database_privilege(d.oid, 'CONNECT'),
        greatest(100.0 * pg_catalog.age(d.datfrozenxid) / %s, 100.0 * pg_catalog.mxid_age(d.datminmxid) / %s)
                 ::pg_catalog.float8

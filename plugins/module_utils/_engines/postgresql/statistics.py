@@ -14,7 +14,8 @@ from .versions import has, major_of
 
 # The same objects as vacuumdb --missing-stats-only of version 18 looks for: columns, index expressions, extended
 # statistics, and each of them over the children of a table. Statistics that ANALYZE would not collect are left out: of
-# columns with a target of 0, of virtual columns, of extended statistics on such a column (the step would never end).
+# columns with a target of 0, of virtual columns, of extended statistics on such a column (the step would never end); and
+# those that it collects only where it meets rows that fit: of partial indexes.
 TABLES = """
 WITH tables AS MATERIALIZED (
     SELECT c.oid, c.relkind = 'p' AS parted,
@@ -39,7 +40,7 @@ SELECT w.oid, 1 AS place, w.inherit AND NOT c.relkind = 'p' AS children, a.attna
 EXPRESSIONS = """
 SELECT w.oid, 2, false, k.relname::pg_catalog.text, true
   FROM wanted w
-  JOIN pg_catalog.pg_index i ON i.indrelid = w.oid AND i.indexprs IS NOT NULL AND i.indisvalid
+  JOIN pg_catalog.pg_index i ON i.indrelid = w.oid AND i.indexprs IS NOT NULL AND i.indisvalid AND i.indpred IS NULL
   JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid AND k.relkind = 'i'
   JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid AND i.indkey[a.attnum - 1] = 0
        AND a.attnum BETWEEN 1 AND i.indnkeyatts AND coalesce(a.attstattarget, -1) <> 0
