@@ -5,68 +5,44 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Refused, Vacuum
-from tests.fleet import Fleet, Server
-from tests.fleet.processes import free_port, give_away, spawn
+from tests.fleet import Fleet, Missing, PostgreSQL, Server, pgbouncer
 
 from .conftest import Pool, missing
-from .pg import client, use
+from .pg import use
 
 Make = Callable[[Server], str]
 
 
-@pytest.fixture(params=["strict", "lenient"])
-def bouncer(request: pytest.FixtureRequest, fleet: Fleet, pool: Pool) -> Iterator[tuple[Server, int]]:
-    """PgBouncer in transaction mode before PostgreSQL 15: one that refuses our settings, and one that swallows them."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        missing("pgbouncer: apt-get install pgbouncer")
+@pytest.mark.parametrize("kind", ["transaction", "transaction strict", "session"])
+def test_a_pooler_is_recognised(
+    fleet: Fleet, pool: Pool, database: Make, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One that swallows our settings, and one that refuses a connection for them (PgBouncer's default)."""
     server = pool.get("postgresql-15")
-    folder = fleet.folder(f"bouncer-{request.param}")
-    give_away(folder)
-    port = free_port()
-    users = folder / "users.txt"
-    users.write_text(f'"{server.user}" "{server.password}"\n')
-    config = folder / "pgbouncer.ini"
-    ignored = "ignore_startup_parameters = options, extra_float_digits\n" if request.param == "lenient" else ""
-    config.write_text(
-        f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-        f"listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
-        f"pool_mode = transaction\ndefault_pool_size = 3\nserver_tls_sslmode = disable\n{ignored}"
-    )
-    process = spawn([program, str(config)], log=folder / "log")
+    if "strict" in kind:
+        lines = [line for line in pgbouncer.CONFIGURATION.splitlines() if not line.startswith("ignore_startup")]
+        monkeypatch.setattr(pgbouncer, "CONFIGURATION", "\n".join(lines))
     try:
-        for _turn in range(100):
-            try:
-                with client(server, "postgres", port=port):
-                    break
-            except Exception:
-                time.sleep(0.05)
-        yield server, port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def test_a_pooler_is_recognised(bouncer: tuple[Server, int], database: Make) -> None:
-    server, port = bouncer
+        between = fleet.pgbouncer(cast("PostgreSQL", server), pool_mode=kind.split()[0])
+    except Missing as why:
+        missing(why)
     name = database(server)
     server.sql("CREATE TABLE t AS SELECT generate_series(1, 3000) AS id", database=name)
-    with use(server, login_port=port) as pg:
+    with use(between) as pg:
         assert "pooler" in pg.server.lacks["session"]
         assert [f.code for f in pg.server.findings] == ["pooler"]
         assert pg.table(name, "t").missing_statistics == "the table", "reading goes on"
         with pytest.raises(Refused, match="pooler"):
             pg.carry_out(Vacuum(Ref(name, ("public", "t"))))
+    between.stop()
     with use(server) as pg:
         assert "session" not in pg.server.lacks
 
