@@ -24,6 +24,7 @@ from .._records import (
     Session,
     Step,
     Tick,
+    Vanished,
     Work,
 )
 from .._units import say_seconds
@@ -101,6 +102,8 @@ class Worker:
 
     def _judge(self, job: Job, error: Exception) -> Verdict:
         said = str(error) if isinstance(error, DbFault) else f"{type(error).__name__}: {error}"
+        if isinstance(error, Vanished):
+            return Verdict("skipped", said)
         why = self.control.ending()
         if why and not isinstance(error, Refused):
             return Verdict("deferred", why if isinstance(error, DbFault) else f"{why} ({said})")
