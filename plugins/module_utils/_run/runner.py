@@ -11,7 +11,7 @@ import threading
 import time
 import typing as t
 
-from .._records import Engine, Execution, Finding, Key, Outcome, Plan, Server, Step, Tick
+from .._records import Engine, Execution, Finding, Key, Outcome, Plan, Ref, Server, Step, Tick
 from .._units import say_seconds
 from .control import POLL_SECONDS, Control
 from .journal import Journal
@@ -51,6 +51,7 @@ class Runner:
         self._lanes: dict[t.Hashable, int] = {}  # how many wait in each lane
         self._running: dict[int, Job] = {}
         self._outcomes: dict[int, Outcome] = {}
+        self._sizes: dict[Ref, int] = {}  # what a step measured anew is what the next step of that object begins with
         self._undecided: dict[Key, int] = {}  # how many steps of this key have no outcome yet
         self._lost: dict[Key, Outcome] = {}  # what those that stand after it will not get
 
@@ -256,7 +257,10 @@ class Runner:
     def _decide(self, job: Job, verdict: Verdict) -> None:
         self._running.pop(job.place, None)
         self._wait_no_more(job)
-        outcome = outcome_of(job, verdict)
+        ref = job.step.task.ref
+        outcome = outcome_of(job, verdict, self._sizes.get(ref, job.step.size))
+        if outcome.bytes_after is not None:
+            self._sizes[ref] = outcome.bytes_after
         self._outcomes[job.place] = outcome
         self._undecided[job.key] -= 1
         if outcome.status != "done":

@@ -207,15 +207,15 @@ class Worker:
             return Verdict("done", f"done, but not measured again: {said}")
 
 
-def outcome_of(job: Job, verdict: Verdict) -> Outcome:
-    """What was done, in one record; bytes freed are what the act reported, else the difference of the sizes."""
+def outcome_of(job: Job, verdict: Verdict, size: int) -> Outcome:
+    """What was done to an object of `size` bytes; freed is what the act reported, else the difference of the sizes."""
     done, proof = verdict.status == "done", verdict.proof
     began = done or job.seconds > 0
-    before = job.step.size if began else None
+    before = size if began else None
     after = proof.bytes_after if proof else None
     actual = job.done._replace(seconds=job.seconds)
     if done and not actual.bytes and after is not None:
-        actual = actual._replace(bytes=max(0, job.step.size - after))
+        actual = actual._replace(bytes=max(0, size - after))
     return Outcome(
         step=job.step,
         status=verdict.status,
