@@ -427,12 +427,20 @@ class Operation(t.Protocol):
 # ---- errors: one hierarchy, caught once in the frame -----------------------------------------------------------------
 
 
+LONGEST_CAUSE = 2000  # characters: a server's own functions may say a megabyte
+
+
+def _brief(cause: str) -> str:
+    words = " ".join(cause[: 2 * LONGEST_CAUSE].split())
+    return words if len(words) <= LONGEST_CAUSE else f"{words[:LONGEST_CAUSE]} …"
+
+
 class DbFault(Exception):
     """Every error that we raise on purpose: cause, and what to do about it. The frame adds the server's address."""
 
     def __init__(self, cause: str, *, database: str = "", obj: str = "", cure: str = "") -> None:
         super().__init__(cause)
-        self.cause, self.database, self.obj, self.cure = " ".join(cause.split()), database, obj, cure
+        self.cause, self.database, self.obj, self.cure = _brief(cause), database, obj, cure
 
     def __str__(self) -> str:
         where = ", ".join(p for p in (self.database and f"database {self.database}", self.obj) if p)
@@ -465,6 +473,10 @@ class Gone(DbFault):
 
 class Refused(DbFault):
     """Privilege, version or state: trying again will not help."""
+
+
+class Vanished(Refused):
+    """What the step is about was dropped or renamed meanwhile: nothing is left to be done, and nothing has failed."""
 
 
 class Stopped(DbFault):

@@ -66,7 +66,10 @@ class PostgreSQL:
     def _greet(self) -> Server:
         with self._lent(self._connector.login.database) as connection:
             address = self._connector.login.address
-            return greeting.greet(connection, address=address, allow_untested=self._allow_untested)
+            server = greeting.greet(connection, address=address, allow_untested=self._allow_untested)
+            timeouts = ("idle_session_timeout", "transaction_timeout")
+            connection.brief = any(server.settings.get(name, "0") != "0" for name in timeouts)
+            return server
 
     @contextlib.contextmanager
     def _lent(self, database: str) -> t.Iterator[Connection]:

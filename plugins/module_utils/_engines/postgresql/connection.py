@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 import typing as t
 
-from ..._records import CannotConnect, DbFault, Gone
+from ..._records import CannotConnect, DbFault, Gone, Vanished
 from .driver import DriverError, Link, Rows, Values
-from .faults import connect_fault, fault
+from .faults import Crowded, connect_fault, fault
 from .names import option_value
 from .options import Login
 from .versions import has
 
 APPLICATION = "dbfleet"
+CROWDED = 5.0  # seconds that a session waits for another one of ours, where the server takes no more of them
 READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
 
 
@@ -34,6 +36,7 @@ class Connection:
 
     def __init__(self, link: Link, database: str, kind: Kind) -> None:
         self.link, self.database, self.kind = link, database, kind
+        self.brief = False  # opened before the version was known: its settings may let the server end it
         self.pid = link.promised_pid
         self.stopping = False
         self.spoilt = False
@@ -75,6 +78,7 @@ class Connector:
         self.login = login
         self.major = 0  # until the first connection: settings that older servers do not know are left out
         self.plain = False  # a pooler refused our settings: reading only
+        self.login_writes = False  # a login trigger does: connections become read-only a moment later
         self.pids: set[int] = set()  # server processes of this run
         self.notes: dict[tuple[str, ...], int] = {}  # changed rows below partitioned tables when this run analyzed them
         self.readable: dict[str, bool] = {}  # by database: whether the login may read pg_statistic
@@ -82,12 +86,18 @@ class Connector:
 
     def open(self, database: str, kind: Kind) -> Connection:
         """Raises CannotConnect, MissingMeans."""
+        plain, login_writes = self.plain, self.login_writes
         try:
             link = self._link(database, kind)
         except DriverError as error:
-            if self.plain or "unsupported startup parameter" not in error.message:
-                raise connect_fault(error, database=database, password=self.login.password) from None
-            self.plain = True
+            # By what this attempt had asked for: another thread may have learned the same meanwhile.
+            if not plain and "unsupported startup parameter" in error.message:
+                self.plain = True
+            elif not login_writes and "in a read-only transaction" in error.message:
+                self.login_writes = True
+            else:
+                listed = database != self.login.database
+                raise connect_fault(error, database=database, listed=listed, password=self.login.password) from None
             return self.open(database, kind)
         with self._lock:
             self.pids.add(link.promised_pid)
@@ -104,8 +114,11 @@ class Connector:
             "client_encoding": "UTF8",
         }
         if not self.plain:
-            keywords["options"] = self.options(kind)
-        return Link(keywords)
+            keywords["options"] = self.options(kind._replace(read_only=kind.read_only and not self.login_writes))
+        link = Link(keywords)
+        if self.login_writes and kind.read_only:
+            link.rows("SET default_transaction_read_only = on")
+        return link
 
     def _settle_on(self, link: Link) -> None:
         """Of several hosts every further session goes where the first one went."""
@@ -158,16 +171,33 @@ class Pool:
         with self._lock:
             idle = self._idle.get((database, kind), [])
             connection = idle.pop() if idle else None
-        connection = connection or self.connector.open(database, kind)
+        connection = connection or self._open(database, kind)
         with self._lock:
             self._used.add(connection)
         return connection
+
+    def _open(self, database: str, kind: Kind) -> Connection:
+        """Where few connections are left, those of ours that idle give way, and those at work are waited for."""
+        until = time.monotonic() + CROWDED
+        while True:
+            try:
+                return self.connector.open(database, kind)
+            except Crowded:
+                with self._lock:
+                    idle = [c for several in self._idle.values() for c in several]
+                    self._idle.clear()
+                    waits = self._used and time.monotonic() < until
+                if not (idle or waits):
+                    raise
+                for each in idle:
+                    self.connector.forget(each)
+                time.sleep(0 if idle else 0.1)
 
     def give_back(self, connection: Connection) -> None:
         """A connection that was lost or cancelled is not used again; nor are its idle sisters after a loss."""
         with self._lock:
             self._used.discard(connection)
-            dropped = [connection] if connection.spoilt or connection.stopping else []
+            dropped = [connection] if connection.spoilt or connection.stopping or connection.brief else []
             if connection.spoilt:
                 dropped += [c for idle in self._idle.values() for c in idle]
                 self._idle.clear()
@@ -238,10 +268,10 @@ class Session:
 
 def reachable(connector: Connector, databases: t.Sequence[str], kind: Kind) -> Connection:
     """A connection to the first of these databases that takes one. Raises the first CannotConnect."""
-    first: CannotConnect | None = None
+    first: DbFault | None = None
     for database in dict.fromkeys(databases):
         try:
             return connector.open(database, kind)
-        except CannotConnect as error:
+        except (CannotConnect, Vanished) as error:
             first = first or error
     raise first or CannotConnect("no database to connect to")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ..._records import Busy, CannotConnect, DbFault, Gone, Refused, Stopped
+from ..._records import Busy, CannotConnect, DbFault, Gone, Refused, Stopped, Vanished
 from .driver import DriverError
 
 BUSY: t.Mapping[str, str] = {
@@ -26,6 +26,7 @@ GONE = (
     "25P03",
     "25P04",
 )  # connection lost, shutdown, crash, idle and transaction timeouts
+VANISHED = ("42P01", "3F000")  # undefined_table, invalid_schema_name
 REFUSED: t.Mapping[str, str] = {
     "42501": "Give the login the privilege: see the README, or let the owner or a superuser run this",
     "0A000": "",
@@ -34,7 +35,9 @@ REFUSED: t.Mapping[str, str] = {
     "53200": "The server is out of memory: lower maintenance_work_mem or max_connections",
     "54000": "",
     "25006": "The session is read-only: is this a standby?",
+    "22021": "A name in this database is not valid UTF-8: rename what it belongs to",  # character_not_in_repertoire
 }
+CROWDED = r"too many (clients|connections)|remaining connection slots"
 
 # Texts of libpq and of the server; where the server speaks another language the last entry is left.
 CONNECT: tuple[tuple[str, str], ...] = (
@@ -44,7 +47,12 @@ CONNECT: tuple[tuple[str, str], ...] = (
     (r"permission denied to set role", "GRANT the role of session_role to the login"),
     (r"database .* does not exist", "Check login_db"),
     (r"permission denied for database|does not have CONNECT", "GRANT CONNECT ON DATABASE to the login"),
-    (r"too many (clients|connections)|remaining connection slots", "Raise max_connections, or run with fewer jobs"),
+    (
+        r"too many connections for (role|database)",
+        "Raise its CONNECTION LIMIT (a run takes one connection, and two for each of its jobs), or run with fewer jobs",
+    ),
+    (CROWDED, "Raise max_connections, or run with fewer jobs"),
+    (r"lock timeout", "Somebody has locked a catalog of the server: end that transaction"),
     (r"(starting up|shutting down|recovery mode)", "Try again when the server is up"),
     (r"timeout expired|timed out", "Check the address, and that no firewall swallows the packets; see connect_timeout"),
     (
@@ -55,6 +63,10 @@ CONNECT: tuple[tuple[str, str], ...] = (
     (r"root certificate|certificate verify failed|server certificate", "Check ca_cert, ssl_mode and the host's name"),
     (r"SSL|TLS|certificate", "Check ssl_mode, ca_cert, ssl_cert and ssl_key"),
 )
+
+
+class Crowded(CannotConnect):
+    """The server, the database or the role takes no more connections."""
 
 
 def fault(error: DriverError, *, database: str, stopping: bool = False) -> DbFault:
@@ -69,15 +81,20 @@ def fault(error: DriverError, *, database: str, stopping: bool = False) -> DbFau
     if state.startswith(GONE) or error.lost:
         kind: type[DbFault] = Stopped if stopping else Gone
         return kind(f"the connection was lost: {message}", database=database)
+    if state in VANISHED:
+        return Vanished(message, database=database)
     return Refused(message, database=database, cure=REFUSED.get(state, ""))
 
 
-def connect_fault(error: DriverError, *, database: str, password: str) -> DbFault:
-    """The error of a connection that did not come about."""
+def connect_fault(error: DriverError, *, database: str, listed: bool, password: str) -> DbFault:
+    """The error of a connection that did not come about; `listed`: the server itself has named the database."""
     message = re.sub(r"^(?:connection to server.*?failed: )?(?:FATAL: +)?", "", error.message)
     if password:
         message = message.replace(password, "********")
+    if listed and re.search(r"database .* does not exist", error.message):
+        return Vanished(message, database=database)
     cure = next(
         (cure for pattern, cure in CONNECT if re.search(pattern, error.message)), "Check the connection options"
     )
-    return CannotConnect(f"cannot connect: {message}", database=database, cure=cure)
+    kind = Crowded if re.search(CROWDED, error.message) else CannotConnect
+    return kind(f"cannot connect: {message}", database=database, cure=cure)

@@ -39,12 +39,15 @@ SETTINGS = (
     "block_size",
     "data_directory",
     "deadlock_timeout",
+    "idle_session_timeout",
     "max_connections",
     "max_wal_size",
     "temp_tablespaces",
     "track_counts",
+    "transaction_timeout",
     "wal_segment_size",
 )
+# Names as bytes: all databases share this catalog, and each of them wrote its name in an encoding of its own.
 DATABASES = """
 SELECT pg_catalog.namesend(d.datname), d.datistemplate, d.datallowconn, d.datconnlimit,
        pg_catalog.has_database_privilege(d.oid, 'CONNECT'),
@@ -107,13 +110,21 @@ def databases(connection: Connection, settings: t.Mapping[str, t.Any]) -> tuple[
     ages = (int(settings["autovacuum_freeze_max_age"]), int(settings["autovacuum_multixact_freeze_max_age"]))
     return tuple(
         DatabaseInfo(
-            name,
+            bytes(name).decode(errors="backslashreplace"),
             system=template,
-            why_not=_closed(allows, limit, may_connect),
+            why_not=_closed(allows, limit, may_connect) or _misnamed(bytes(name)),
             freeze_percent=percent,
         )
         for name, template, allows, limit, may_connect, percent in connection.rows(DATABASES, ages)
     )
+
+
+def _misnamed(name: bytes) -> str:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return "its name is not valid UTF-8, and nobody can ask for it by that: ALTER DATABASE … RENAME TO"
+    return ""
 
 
 def _closed(allows: bool, limit: int, may_connect: bool) -> str:

@@ -10,7 +10,7 @@ import re
 import time
 import typing as t
 
-from ..._records import Analyze, Busy, Rebuild, Ref, Refused, Server, Tick, Vacuum, Wants, Work
+from ..._records import Analyze, Busy, Rebuild, Ref, Refused, Server, Tick, Vacuum, Vanished, Wants, Work
 from . import catalog
 from .connection import Connection, Session
 from .names import table_name
@@ -25,6 +25,7 @@ SELECT pg_catalog.pg_stat_get_vacuum_count(c.oid), pg_catalog.pg_stat_get_analyz
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s
 """
+GONE = re.compile(r"relation no longer exists")
 SKIPPED = re.compile(r"skipping|skipped|permission denied|only .* can (vacuum|analyze)", re.IGNORECASE)
 
 
@@ -36,10 +37,10 @@ class Counters(t.NamedTuple):
 
 
 def counters(session: Session, ref: Ref) -> Counters:
-    """Raises Refused when the table is not there any more."""
+    """Raises Vanished when the table is not there any more."""
     found = session.rows(COUNTERS, ref.path)
     if not found:
-        raise Refused("it is not there any more", database=ref.database, obj=str(ref), cure="Measure again")
+        raise Vanished("it is not there any more", database=ref.database, obj=str(ref))
     return Counters(*found[0])
 
 
@@ -134,6 +135,8 @@ def run_all(connection: Connection, statements: t.Sequence[str], ref: Ref) -> li
             fault.obj = fault.obj or str(ref)
             raise
     for notice in said:
+        if GONE.search(notice):
+            raise Vanished("it is not there any more", database=ref.database, obj=str(ref))
         if SKIPPED.search(notice):
             raise Refused(
                 f"the server skipped it: {notice}",

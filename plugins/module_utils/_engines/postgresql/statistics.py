@@ -14,8 +14,8 @@ from .versions import has, major_of
 
 # The same objects as vacuumdb --missing-stats-only of version 18 looks for: columns, index expressions, extended
 # statistics, and each of them over the children of a table. Statistics that ANALYZE would not collect are left out: of
-# columns with a target of 0, of virtual columns, of extended statistics on such a column (the step would never end); and
-# those that it collects only where it meets rows that fit: of partial indexes.
+# columns with a target of 0, of virtual columns, of extended statistics on such a column, and of partial indexes, whose
+# rows it may not meet (the step would never end).
 TABLES = """
 WITH tables AS MATERIALIZED (
     SELECT c.oid, c.relkind = 'p' AS parted,
