@@ -110,4 +110,4 @@ def test_what_errors_mean(state: str, lost: bool, stopping: bool, kind: type[DbF
 
 def test_a_password_in_a_message_is_hidden() -> None:
     error = DriverError('invalid connection option "hunter2"', "", True)
-    assert "hunter2" not in str(faults.connect_fault(error, database="shop", password="hunter2"))
+    assert "hunter2" not in str(faults.connect_fault(error, database="shop", listed=False, password="hunter2"))
