@@ -167,7 +167,7 @@ class PostgreSQL:
 
         # All runs must meet in one database, since the locks are that database's own.
         home = [options.DEFAULT_DATABASE, self._connector.login.database, "template1"]
-        held = Guard(lambda: reachable(self._connector, home, self._reading), self._connector.forget, databases)
+        held = Guard(lambda: reachable(self._pool, home, self._reading), self._connector.forget, databases)
         try:
             held.take(wait)
             self._guard = held

@@ -75,15 +75,23 @@ SELECT pg_catalog.max(extract(epoch FROM pg_catalog.clock_timestamp() - o.began)
         SELECT p.prepared FROM pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database()
        ) o (began)
 """
-# Server processes of another run of ours, and the tables that they have locked for work.
+# Who works on tables in a way that keeps our work out, and the tables that they have locked for it: another run of
+# ours; and vacuums, rebuilds and the like of others, autovacuum left out as long as it gives way to us.
 OTHERS = """
-SELECT a.pid, a.query, extract(epoch FROM pg_catalog.clock_timestamp() - a.query_start)::pg_catalog.float8,
+SELECT a.pid, CASE WHEN a.application_name <> %(ours)s
+                   THEN a.usename || ', ' || coalesce(nullif(a.application_name, ''), a.backend_type) END,
+       a.query, extract(epoch FROM pg_catalog.clock_timestamp() - a.query_start)::pg_catalog.float8,
        ARRAY(SELECT l.relation::pg_catalog.int8 FROM pg_catalog.pg_locks l
               WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.granted
                 AND l.mode IN ('ShareUpdateExclusiveLock', 'AccessExclusiveLock'))
   FROM pg_catalog.pg_stat_activity a
- WHERE a.datname = pg_catalog.current_database() AND a.application_name = %(ours)s AND a.state = 'active'
-   AND a.backend_type = 'client backend' AND NOT a.pid = ANY (%(own)s)
+ WHERE a.datname = pg_catalog.current_database() AND a.state = 'active' AND NOT a.pid = ANY (%(own)s)
+   AND (a.application_name = %(ours)s AND a.backend_type = 'client backend'
+        OR a.pid IN (SELECT p.pid FROM pg_catalog.pg_stat_progress_vacuum p
+                      UNION ALL SELECT p.pid FROM pg_catalog.pg_stat_progress_analyze p
+                      UNION ALL SELECT p.pid FROM pg_catalog.pg_stat_progress_create_index p
+                      UNION ALL SELECT p.pid FROM pg_catalog.pg_stat_progress_cluster p)
+           AND (a.backend_type = 'client backend' OR a.query LIKE '%%(to prevent wraparound)'))
 """
 
 
@@ -217,9 +225,10 @@ def oldest_snapshot(session: Session, server_settings: t.Mapping[str, t.Any]) ->
 
 
 class Other(t.NamedTuple):
-    """A server process that works for another run of ours; perhaps that run has died."""
+    """A server process that works for another run of ours (perhaps that run has died), or for somebody else."""
 
     pid: int
+    who: str  # "": for a run of ours
     query: str
     seconds: float
     tables: list[int]
@@ -227,16 +236,18 @@ class Other(t.NamedTuple):
 
 def others(session: Session) -> list[Other]:
     found = session.rows(OTHERS, {"ours": APPLICATION, "own": session.pids})
-    return [Other(pid, query, seconds or 0.0, tables) for pid, query, seconds, tables in found if tables]
+    return [
+        Other(pid, who or "", query, seconds or 0.0, tables) for pid, who, query, seconds, tables in found if tables
+    ]
 
 
 def busy_tables(running: t.Sequence[Other]) -> dict[int, str]:
     """Tables (by oid) on which another run's process is at work, and the words for it."""
-    return {
-        oid: f"process {other.pid} of another run, perhaps of one that died, works on it"
-        for other in running
-        for oid in other.tables
-    }
+    return {oid: f"process {other.pid} {_whose(other)} works on it" for other in running for oid in other.tables}
+
+
+def _whose(other: Other) -> str:
+    return f"({other.who})" if other.who else "of another run, perhaps of one that died,"
 
 
 def findings(running: t.Sequence[Other], names: t.Mapping[int, Ref]) -> t.Iterator[Finding]:
@@ -244,8 +255,8 @@ def findings(running: t.Sequence[Other], names: t.Mapping[int, Ref]) -> t.Iterat
         for oid in other.tables:
             if oid in names:
                 message = (
-                    f"process {other.pid} has been at work for {say_seconds(other.seconds)}, for another run or for one"
-                    f" that died: {' '.join(other.query.split())[:200]}"
+                    f"process {other.pid} {_whose(other)} has been at work on it for {say_seconds(other.seconds)}:"
+                    f" {' '.join(other.query.split())[:200]}"
                 )
-                fix = f"Wait for it, or SELECT pg_cancel_backend({other.pid})"
+                fix = "Wait for it" if other.who else f"Wait for it, or SELECT pg_cancel_backend({other.pid})"
                 yield Finding(2, "still_at_work", names[oid], message, fix=fix)

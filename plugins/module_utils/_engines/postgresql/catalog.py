@@ -55,7 +55,9 @@ SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind:
        CASE WHEN t.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(t.relminmxid) END,
        c.reloptions, t.reloptions,
        {may_maintain},
-       coalesce(x.keyed, false)
+       coalesce(x.keyed, false),
+       pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
+       pg_catalog.current_setting('track_counts')::pg_catalog.bool
   FROM chosen c
   LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
   LEFT JOIN closed ON closed.oid = c.oid
@@ -156,6 +158,8 @@ class Row(t.NamedTuple):
     toast_options: list[str] | None
     may_maintain: bool
     keyed: bool  # has an index that names every row: what pg_repack needs
+    may_name: bool = True  # the login has USAGE on its schema
+    counted: bool = True  # the server counts changes at all (track_counts)
 
     @property
     def total_bytes(self) -> int:
@@ -197,7 +201,7 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
     if not any(row.relkind == "p" for row in rows):
         return rows
     below = partitions(session, wants, server)
-    return [_summed(row, session, *below.get(row.oid, (0, 0))) if row.relkind == "p" else row for row in rows]
+    return [_summed(row, *below.get(row.oid, (0, 0))) if row.relkind == "p" else row for row in rows]
 
 
 def partitions(session: Session, wants: Wants, server: Server) -> dict[int, tuple[int, int]]:
@@ -208,10 +212,8 @@ def partitions(session: Session, wants: Wants, server: Server) -> dict[int, tupl
     return {root: (live, changed) for root, live, changed in found}
 
 
-def _summed(parent: Row, session: Session, live: int, changed: int) -> Row:
-    """What this run itself has analyzed counts as unchanged, though its partitions have their turn before them."""
-    known = session.notes.get((session.database, parent.schema, parent.name), 0)
-    return parent._replace(reltuples=float(max(live, parent.reltuples)), live=live, changed=max(0, changed - known))
+def _summed(parent: Row, live: int, changed: int) -> Row:
+    return parent._replace(reltuples=float(max(live, parent.reltuples)), live=live, changed=changed)
 
 
 def settings_of(options: list[str] | None) -> dict[str, float]:
@@ -229,6 +231,7 @@ def settings_of(options: list[str] | None) -> dict[str, float]:
 def table(row: Row, ref: Ref, server: Server) -> Table:
     """What the numbers say; who pins the horizon, statistics, bloat and means are added by those who know."""
     stores = row.relkind != "p"
+    counts = stores and row.counted  # counters that stand still would ask for the same step for ever
     live = row.live_rows
     return Table(
         ref=ref,
@@ -236,10 +239,10 @@ def table(row: Row, ref: Ref, server: Server) -> Table:
         bytes=row.table_bytes,
         total_bytes=row.total_bytes,
         rows=row.rows,
-        dead=Dead(row.dead, 100.0 * row.dead / max(live + row.dead, 1)) if stores else None,
-        inserted=row.inserted if stores else None,
-        insert_limit=insert_limit(row, server) if stores else None,
-        changed=row.changed,
+        dead=Dead(row.dead, 100.0 * row.dead / max(live + row.dead, 1)) if counts else None,
+        inserted=row.inserted if counts else None,
+        insert_limit=insert_limit(row, server) if counts else None,
+        changed=row.changed if row.counted else None,
         analyzed=row.analyzed,
         freeze_percent=freeze_percent(row, server) if stores else None,
         own=own_settings(row),

@@ -80,7 +80,6 @@ class Connector:
         self.plain = False  # a pooler refused our settings: reading only
         self.login_writes = False  # a login trigger does: connections become read-only a moment later
         self.pids: set[int] = set()  # server processes of this run
-        self.notes: dict[tuple[str, ...], int] = {}  # changed rows below partitioned tables when this run analyzed them
         self.readable: dict[str, bool] = {}  # by database: whether the login may read pg_statistic
         self._lock = threading.Lock()
 
@@ -167,18 +166,19 @@ class Pool:
         self._used: set[Connection] = set()
         self._lock = threading.Lock()
 
-    def take(self, database: str, kind: Kind) -> Connection:
+    def take(self, database: str, kind: Kind, *, held: int = 0) -> Connection:
+        """`held` is how many the session has already: those it cannot wait for."""
         with self._lock:
             idle = self._idle.get((database, kind), [])
             connection = idle.pop() if idle else None
-        connection = connection or self._open(database, kind)
+        connection = connection or self.open(database, kind, held)
         with self._lock:
             self._used.add(connection)
         return connection
 
-    def _open(self, database: str, kind: Kind) -> Connection:
+    def open(self, database: str, kind: Kind, held: int = 0) -> Connection:
         """Where few connections are left, those of ours that idle give way, and those at work are waited for."""
-        until = time.monotonic() + CROWDED
+        until, ended = time.monotonic() + CROWDED, False
         while True:
             try:
                 return self.connector.open(database, kind)
@@ -186,12 +186,13 @@ class Pool:
                 with self._lock:
                     idle = [c for several in self._idle.values() for c in several]
                     self._idle.clear()
-                    waits = self._used and time.monotonic() < until
-                if not (idle or waits):
+                    others = len(self._used) > held
+                ended = ended or bool(idle)  # the server takes a moment to let go of them
+                if not (others or ended) or time.monotonic() > until:
                     raise
                 for each in idle:
                     self.connector.forget(each)
-                time.sleep(0 if idle else 0.1)
+                time.sleep(0.1)
 
     def give_back(self, connection: Connection) -> None:
         """A connection that was lost or cancelled is not used again; nor are its idle sisters after a loss."""
@@ -226,7 +227,7 @@ class Session:
 
     def _take(self, kind: Kind) -> Connection:
         if kind not in self._held:
-            self._held[kind] = self._pool.take(self.database, kind)
+            self._held[kind] = self._pool.take(self.database, kind, held=len(self._held))
         return self._held[kind]
 
     def rows(self, statement: str, values: Values = ()) -> Rows:
@@ -241,11 +242,6 @@ class Session:
     def pids(self) -> list[int]:
         """The server processes of this run: their locks and snapshots are our own."""
         return sorted(self._pool.connector.pids)
-
-    @property
-    def notes(self) -> dict[tuple[str, ...], int]:
-        """Changed rows below partitioned tables (by database, schema and name) at the time this run analyzed them."""
-        return self._pool.connector.notes
 
     def sees_statistics(self) -> bool:
         """Whether the login may read pg_statistic here, and not only pg_stats."""
@@ -266,12 +262,12 @@ class Session:
         self._held.clear()
 
 
-def reachable(connector: Connector, databases: t.Sequence[str], kind: Kind) -> Connection:
+def reachable(pool: Pool, databases: t.Sequence[str], kind: Kind) -> Connection:
     """A connection to the first of these databases that takes one. Raises the first CannotConnect."""
     first: DbFault | None = None
     for database in dict.fromkeys(databases):
         try:
-            return connector.open(database, kind)
+            return pool.open(database, kind)
         except (CannotConnect, Vanished) as error:
             first = first or error
     raise first or CannotConnect("no database to connect to")

@@ -51,7 +51,7 @@ def _objects(session: Session, wants: Wants, server: Server, rebuilding: Means, 
             lacks=_lacks(row, busy.get(row.oid, ""), means.why_not(row, rebuilding, server)),
         )
     findings += activity.findings(running, refs)
-    findings += _may_not(rows, session.database, server)
+    findings += (*_may_not(rows, session.database, server), *_uncounted(rows, session.database))
     return found._replace(tables=tuple(tables.values()), findings=(*found.findings, *findings))
 
 
@@ -69,6 +69,8 @@ def _patiently(session: Session, wants: Wants, server: Server) -> list[Row]:
 def _lacks(row: Row, busy: str, no_repack: str) -> dict[str, str]:
     if not row.may_maintain:
         return dict.fromkeys(MAINTAINING, "the login may not maintain it")
+    if not row.may_name:
+        return dict.fromkeys(MAINTAINING, "the login may not use its schema")
     if busy:
         return dict.fromkeys(MAINTAINING, busy)
     return {"online rebuild": no_repack} if no_repack else {}
@@ -82,6 +84,22 @@ def _may_not(rows: t.Sequence[Row], name: str, server: Server) -> t.Iterator[Fin
         some = ", ".join(f"{row.schema}.{row.name}" for row in refused[:3]) + (" …" if len(refused) > 3 else "")
         message = f"{user} may not maintain {len(refused)} of its tables: {some}"
         yield Finding(2, "may_not_maintain", Ref(name), message, fix=_grant(user, server))
+    schemas = sorted({row.schema for row in rows if row.may_maintain and not row.may_name})
+    for schema in schemas:
+        message = f"{server.settings['user']} may maintain tables in {schema}, but not use the schema that they are in"
+        yield Finding(2, "may_not_maintain", Ref(name, (schema,)), message, fix=_usage(schema, server))
+
+
+def _usage(schema: str, server: Server) -> str:
+    from .names import quoted
+
+    return f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(str(server.settings['user']))}"
+
+
+def _uncounted(rows: t.Sequence[Row], name: str) -> t.Iterator[Finding]:
+    if any(not row.counted for row in rows):
+        message = "track_counts is off: how many rows are dead or changed stays unknown, and autovacuum does not run"
+        yield Finding(2, "not_counted", Ref(name), message, fix="ALTER SYSTEM SET track_counts = on")
 
 
 def _grant(user: str, server: Server) -> str:
