@@ -22,7 +22,7 @@ class Completed(t.NamedTuple):
 
 
 class Program:
-    """A client program under way. `wait` in slices, `stop` from any thread: SIGTERM first, SIGKILL when it stays."""
+    """A client program under way: `wait` in slices, `stop` from any thread. SIGINT first: most clean up then."""
 
     def __init__(self, argv: t.Sequence[str], *, env: t.Mapping[str, str], package: str = "") -> None:
         if shutil.which(argv[0]) is None:
@@ -61,7 +61,7 @@ class Program:
 
     def stop(self, patience: float = 10.0) -> None:
         """Ends the whole process group."""
-        for sign, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        for sign, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
             if self._child.poll() is not None:
                 return
             try:

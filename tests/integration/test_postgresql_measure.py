@@ -165,7 +165,7 @@ def test_partitioned_tables_are_analyzed_once(postgresql: Server, database: Make
         assert before.dead is None
         assert pg.table(name, "vacant").missing_statistics == ""
         words = pg.carry_out(Analyze(parent, partitioned=True))
-        assert ("ONLY" in words[0]) == (pg.server.number[0] >= 18)
+        assert "ONLY" not in words[0]
         after = pg.table(name, "p")
         assert (after.changed, after.missing_statistics) == (0, "")
         for leaf in ("p1a", "p2", "p1"):
