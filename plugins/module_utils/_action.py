@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import typing as t
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ if t.TYPE_CHECKING:
 
 
 GUARD_SLICE = 2.0  # seconds
+CLOSING = 5.0  # seconds for the end of sessions of which one does not answer
 
 
 def action_module(name: str, operation: Operation) -> None:
@@ -82,6 +84,7 @@ class Action:
         self.outcomes: list[Outcome] = []
         self.plan = Plan()
         self.findings: list[Finding] = []  # beside those of the plan
+        self.abandoned = False  # a session was left to itself
 
     def result(self) -> dict[str, t.Any]:
         """Runs, and returns what the module returns. Raises DbFault."""
@@ -100,7 +103,16 @@ class Action:
             self._run(stages, how)
             return self._report(engine, server)
         finally:
+            self._close(engine)
+
+    def _close(self, engine: Engine) -> None:
+        """A session that the server does not answer cannot be closed either: then the end of the process has to do."""
+        if not self.abandoned:
             engine.close()
+            return
+        closing = threading.Thread(target=engine.close, daemon=True)
+        closing.start()
+        closing.join(CLOSING)
 
     def _window(self) -> Window | None:
         if not self.module.params["window"]:
@@ -194,6 +206,7 @@ class Action:
             failed = any(o.status == "failed" for o in self.outcomes)
             status = "stopped" if control.stopped() else "failed" if failed else "done"
         finally:
+            self.abandoned = runner.abandoned
             journal.end_run(status)
 
     def _report(self, engine: Engine, server: Server) -> dict[str, t.Any]:

@@ -21,6 +21,7 @@ BACKOFF_SECONDS = 0.2  # before the second attempt; doubled before each further 
 # Seconds between cancels of a session that does not end. The first may fall between two statements and be lost; the
 # later ones leave time for the act's own clean-up, which they could hit.
 CANCEL_AGAIN = (1.0, 5.0, 15.0, 60.0)
+GIVE_UP = 120.0  # seconds after which a session that does not end is left to itself: its server answers nobody
 
 Message = tuple[Job, t.Union[Verdict, Tick], t.Optional[threading.Event]]
 
@@ -43,6 +44,7 @@ class Runner:
         self.engine, self.server, self.journal = engine, server, journal
         self.execution, self.control = execution, control
         self.findings: list[Finding] = []  # what the proofs found
+        self.abandoned = False  # a session was left to itself: closing it might wait for ever
         self._warn = warn or (lambda text: None)
         self._notes: list[str] = []  # warnings from other threads
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -171,7 +173,7 @@ class Runner:
         self._wait_no_more(job)
         self._running[job.place] = job
         job.attempts += 1
-        job.cancels, job.cancel_again = 0, 0.0
+        job.cancels, job.cancel_again, job.give_up = 0, 0.0, 0.0
         if job.attempts == 1:
             self.journal.start(job.step, self._words(job.step))
         thread = threading.Thread(target=self._thread, args=(job,), name=f"dbfleet step {job.place}", daemon=True)
@@ -229,7 +231,10 @@ class Runner:
         return due or bool(self.control.stopped()) or self.control.spent()
 
     def _hear(self, job: Job, said: Verdict | Tick, written: threading.Event | None) -> None:
-        if isinstance(said, Tick):
+        if job.place in self._outcomes:  # given up before
+            if written:
+                written.set()
+        elif isinstance(said, Tick):
             try:
                 self.journal.tick(job.step, said)
             finally:
@@ -272,16 +277,23 @@ class Runner:
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
     def _cancel_if_ending(self) -> None:
-        if not self._running or not self.control.ending():
-            return
-        for job in self._running.values():
+        why = self.control.ending() if self._running else ""
+        for job in list(self._running.values()) if why else ():
             session, now = job.session, time.monotonic()
-            if session is None or now < job.cancel_again:
-                continue
-            job.cancel_again = now + CANCEL_AGAIN[min(job.cancels, len(CANCEL_AGAIN) - 1)]
-            job.cancels += 1
-            # In a thread: a cancel opens a connection, which may hang where the server does.
-            threading.Thread(target=self._cancel, args=(session,), daemon=True).start()
+            job.give_up = job.give_up or now + GIVE_UP
+            if now > job.give_up:
+                self._leave(job, why)
+            elif session is not None and now >= job.cancel_again:
+                job.cancel_again = now + CANCEL_AGAIN[min(job.cancels, len(CANCEL_AGAIN) - 1)]
+                job.cancels += 1
+                # In a thread: a cancel opens a connection, which may hang where the server does.
+                threading.Thread(target=self._cancel, args=(session,), daemon=True).start()
+
+    def _leave(self, job: Job, why: str) -> None:
+        """Its thread stays in a call that does not return; what it may still say is not heard."""
+        self.abandoned = True
+        said = f"it did not end within {say_seconds(GIVE_UP)} of being cancelled: the server does not answer"
+        self._decide(job, Verdict("deferred", f"{why}; {said}"))
 
     def _cancel(self, session: t.Any) -> None:
         try:

@@ -67,6 +67,7 @@ class Job:
         self.session: Session | None = None  # while one is open: the main thread may cancel it
         self.cancels = 0
         self.cancel_again = 0.0
+        self.give_up = 0.0  # time.monotonic() when a session that does not end is left to itself
 
 
 class Worker:
