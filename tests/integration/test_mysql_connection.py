@@ -176,7 +176,7 @@ def renumbering(port: int) -> Iterator[int]:
     def serve() -> None:
         while True:
             try:
-                front, _ = listener.accept()
+                front, _address = listener.accept()
             except OSError:
                 return
             back = socket.create_connection(("127.0.0.1", port))

@@ -162,7 +162,7 @@ def test_a_step_that_fails_fails_its_host_with_all_results_in_place(
     name = database(server)
     churn(server, name)
     held = {**variables(server), "db_databases": [name], "maintenance_lock_timeout": "200ms", "maintenance_retries": 0}
-    login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+    login: dict[str, Any] = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
     holder = psycopg2.connect(dbname=name, **login)
     try:
         holder.cursor().execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
@@ -273,7 +273,7 @@ def test_stop_reaches_a_run_that_is_at_work(
     server = pool.get("postgresql-16")
     name = database(server)
     churn(server, name)
-    login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+    login: dict[str, Any] = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
     where = inventory({"db": variables(server)})
     # Others may be at work on this machine, too: only runs beside the test's own journal are meant.
     here = ("-e", '{"stop_directories": []}')

@@ -31,7 +31,7 @@ def test_a_pooler_is_recognised(
         lines = [line for line in pgbouncer.CONFIGURATION.splitlines() if not line.startswith("ignore_startup")]
         monkeypatch.setattr(pgbouncer, "CONFIGURATION", "\n".join(lines))
     try:
-        between = fleet.pgbouncer(cast("PostgreSQL", server), pool_mode=kind.split(maxsplit=1)[0])
+        between = fleet.pgbouncer(cast(PostgreSQL, server), pool_mode=kind.split(maxsplit=1)[0])
     except Missing as why:
         missing(why)
     name = database(server)

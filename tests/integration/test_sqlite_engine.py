@@ -76,7 +76,9 @@ def make(path: Path, *statements: str, wal: bool = False, rows: int = 0) -> Path
 def fill(db: sqlite3.Connection, rows: int, size: t.Callable[[], int] = lambda: 100) -> None:
     dice = random.Random(7)
     db.execute("BEGIN")
-    db.executemany("INSERT INTO t (k, v) VALUES (?, ?)", ((dice.randint(0, 10**9), "x" * size()) for _row in range(rows)))
+    db.executemany(
+        "INSERT INTO t (k, v) VALUES (?, ?)", ((dice.randint(0, 10**9), "x" * size()) for _row in range(rows))
+    )
     db.execute("COMMIT")
 
 

@@ -157,15 +157,15 @@ def test_missing_grants_name_their_cure() -> None:
 )
 def test_faults(number: int, kind: type) -> None:
     found = faults.translated(Exception(number, "said so"), database="d", obj="o")
-    assert type(found) is kind
+    assert (found).__class__ is kind
     assert "said so" in str(found)
 
 
 def test_killed_by_whom() -> None:
-    assert type(faults.translated(Exception(1317, "x"), stopping=True)) is Stopped
-    assert type(faults.translated(Exception(2013, "x"), stopping=True)) is Stopped
-    assert type(faults.translated(Exception(1317, "x"))) is Refused
-    assert type(faults.translated(Exception(1205, "x"), stopping=True)) is Busy
+    assert (faults.translated(Exception(1317, "x"), stopping=True)).__class__ is Stopped
+    assert (faults.translated(Exception(2013, "x"), stopping=True)).__class__ is Stopped
+    assert (faults.translated(Exception(1317, "x"))).__class__ is Refused
+    assert (faults.translated(Exception(1205, "x"), stopping=True)).__class__ is Busy
     assert "innodb_online_alter_log_max_size" in faults.translated(Exception(1799, "x")).cure
 
 

@@ -105,7 +105,7 @@ def test_addresses_of_replicas(address: str, host: str, port: int) -> None:
     ],
 )
 def test_what_errors_mean(state: str, lost: bool, stopping: bool, kind: type[DbFault]) -> None:
-    assert type(faults.fault(DriverError("said so", state, lost), database="shop", stopping=stopping)) is kind
+    assert (faults.fault(DriverError("said so", state, lost), database="shop", stopping=stopping)).__class__ is kind
 
 
 def test_a_password_in_a_message_is_hidden() -> None:

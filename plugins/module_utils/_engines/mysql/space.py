@@ -40,7 +40,8 @@ def local(link: t.Any, settings: t.Mapping[str, t.Any]) -> bool:
 
 def paths(settings: t.Mapping[str, t.Any]) -> dict[str, str]:
     """Where data lies, and where a rebuild sorts and logs (the first folder of a list is as full as the others)."""
-    temporary = str(settings.get("innodb_tmpdir") or settings.get("tmpdir") or "/tmp").split(os.pathsep)[0]
+    folders = str(settings.get("innodb_tmpdir") or settings.get("tmpdir") or "/tmp")
+    temporary = folders.split(os.pathsep, maxsplit=1)[0]
     return {"data": str(settings.get("datadir")), "tmp": temporary}
 
 
