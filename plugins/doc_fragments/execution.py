@@ -23,7 +23,7 @@ options:
     default: 1s
   journal:
     description:
-      - Path of the journal, a small SQLite file on the host where the module runs, or V(none).
+      - Absolute path of the journal, a small SQLite file on the host where the module runs, or V(none).
       - By default V(/var/lib/dbfleet/journal.sqlite) where that can be written to, else C(dbfleet/journal.sqlite) in
         the user's state directory. Losing it costs speed and history, never correctness.
     type: str

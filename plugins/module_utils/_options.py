@@ -65,6 +65,7 @@ def asked_for(params: t.Mapping[str, t.Any]) -> str:
     if params["engine"] == "sqlite":
         return ""
     host = params["login_unix_socket"] or params["login_host"] or "localhost"
+    host = f"[{host}]" if ":" in host else host
     return f"{host}:{params['login_port']}" if params["login_port"] else host
 
 

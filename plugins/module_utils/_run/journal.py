@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 import typing as t
@@ -87,12 +88,18 @@ def open_journal(path: str | None, address: str, *, readonly: bool, warn: Warn |
     if path == "none":
         return Journal()
     if path is not None:
-        place = Path(path).expanduser()
         try:
+            place = Path(path).expanduser()
+            if not place.is_absolute():
+                raise NotAJournal("it would lie in another directory each time: the path is not absolute")
+            if place.exists() and not place.is_file():
+                raise NotAJournal("it is not a file")
+            if readonly and not _writable(place):
+                tell(f"The journal {place} cannot be written by this user: a run, other than check mode, refuses that")
             return _open_at(place, address, readonly, tell)
-        except (OSError, sqlite3.Error, NotAJournal) as error:
+        except (OSError, RuntimeError, ValueError, sqlite3.Error, NotAJournal) as error:
             raise BadInput(
-                f"journal: {place} cannot be used: {error}", cure="Name another file in a directory of yours, or none"
+                f"journal: {path!r} cannot be used: {error}", cure="Name another file in a directory of yours, or none"
             ) from error
     problems: list[str] = []
     for directory in state_directories():
@@ -101,6 +108,11 @@ def open_journal(path: str | None, address: str, *, readonly: bool, warn: Warn |
             return journal
     tell(f"No journal can be kept ({'; '.join(problems) or 'no place for it'}): nothing is learned from this run")
     return Journal()
+
+
+def _writable(path: Path) -> bool:
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    return os.access(nearest, os.W_OK) and (nearest == path or nearest.is_dir())
 
 
 def _try_at(path: Path, address: str, readonly: bool, warn: Warn, problems: list[str]) -> Journal | None:

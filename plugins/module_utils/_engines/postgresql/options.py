@@ -77,7 +77,7 @@ def login(params: t.Mapping[str, t.Any]) -> Login:
         params.get("login_db") or DEFAULT_DATABASE,
         params.get("session_role") or "",
         options,
-        f"{where}:{port}",
+        f"[{where}]:{port}" if ":" in where else f"{where}:{port}",
         password,
     )
 
