@@ -29,7 +29,7 @@ from .._records import (
 )
 from .._selection import names_of
 from .._units import say_bytes
-from .vacuum_needs import ACTIONS, NEEDED_BY, NEEDS, OPTIONS, Need, Policy, dead_rows, policy
+from .vacuum_needs import ACTIONS, NEEDED_BY, NEEDS, OPTIONS, Need, Policy, dead_rows, policy, whole
 
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
 
@@ -66,7 +66,7 @@ def doubts(policy: Policy, measured: Measured) -> Wants:
             for table in tables_of(policy, measured)
             if table.bloat
             and policy.reclaim_min_size <= table.total_bytes <= policy.reclaim_max_size
-            and table.bloat.low < policy.reclaim_percent <= table.bloat.high
+            and table.bloat.low * whole(table) < policy.reclaim_percent <= table.bloat.high * whole(table)
         )
     )
 
@@ -87,7 +87,7 @@ def plan(policy: Policy, measured: Measured) -> Plan:
     for database in measured.databases:
         findings += database.findings
         steps += _Planner(policy, measured, database, findings).steps()
-    return Plan(tuple(steps), tuple(findings))
+    return Plan(tuple(steps), tuple(dict.fromkeys(findings)))
 
 
 class _Planner:

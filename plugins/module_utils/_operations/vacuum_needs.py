@@ -172,8 +172,17 @@ def old_transaction_ids(table: Table, policy: Policy, measured: Measured) -> Nee
     return Need("freeze", why, {"freeze_percent": round(table.freeze_percent, 1)}, safety=9)
 
 
+def whole(table: Table) -> float:
+    """Which part of the table's own storage the bloat's percentages speak of: out-of-line values may be most of it."""
+    if not table.bloat or table.bloat.percent <= 0 or not table.bytes:
+        return 1.0
+    return min(1.0, 100 * table.bloat.bytes / (table.bloat.percent * table.bytes))
+
+
 def bloated(table: Table, policy: Policy, measured: Measured) -> Need | None:
-    if not table.bloat or table.total_bytes < policy.reclaim_min_size or table.bloat.low < policy.reclaim_percent:
+    if not table.bloat or table.total_bytes < policy.reclaim_min_size:
+        return None
+    if table.bloat.low * whole(table) < policy.reclaim_percent:
         return None
     why = (
         f"bloat {table.bloat.percent:.0f} % ({say_bytes(table.bloat.bytes)}) over {policy.reclaim_percent:g} %,"

@@ -260,3 +260,10 @@ def test_no_more_is_measured_than_is_asked_for() -> None:
 
 def test_defaults_are_complete() -> None:
     assert vacuum.policy(defaults(vacuum.OPTIONS)).tables.everything
+
+
+def test_a_small_bloated_heap_beside_large_values_is_not_worth_a_rebuild() -> None:
+    """A rebuild writes the out-of-line values anew, too: 60 % of a tenth of the table are not 60 % of the table."""
+    heap = bloat(60, GB)
+    assert reasons(planned(bytes=GB, bloat=heap)).keys() == {"reclaim"}
+    assert reasons(planned(bytes=10 * GB, total_bytes=11 * GB, bloat=heap)) == {}
