@@ -192,8 +192,9 @@ def test_only_doubts_that_matter_are_looked_into(found: Measured, method: str) -
 
 def test_what_the_engine_found_is_passed_on() -> None:
     told = Finding(2, "missing_privilege", table().ref, "the login may not")
-    plan = vacuum.plan(policy(), measured(table(), database={"findings": (told,)}, server=server(findings=(told,))))
-    assert plan == Plan((), (told, told))
+    other = told._replace(message="nor may it that")
+    found = measured(table(), database={"findings": (told, other)}, server=server(findings=(told,)))
+    assert vacuum.plan(policy(), found) == Plan((), (told, other))
 
 
 def test_a_healthy_table_asks_for_nothing() -> None:
