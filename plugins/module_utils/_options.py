@@ -71,7 +71,7 @@ def asked_for(params: t.Mapping[str, t.Any]) -> str:
 
 def execution(params: t.Mapping[str, t.Any]) -> Execution:
     """How to carry out, in seconds and bytes. Raises BadInput."""
-    for name, least in (("jobs", 1), ("retries", 0), ("max_results", 1)):
+    for name, least in (("jobs", 1), ("retries", 0), ("max_results", 1), ("connect_timeout", 1)):
         if params.get(name) is not None and params[name] < least:
             raise BadInput(f"{name}: {params[name]} is below {least}", cure=f"Give at least {least}")
     if params.get("max_replica_lag") and not params.get("replicas"):

@@ -19,6 +19,7 @@ from .options import Login
 from .versions import has
 
 APPLICATION = "dbfleet"
+MOST = 2**31 - 1  # milliseconds that a setting of the server can hold
 CROWDED = 5.0  # seconds that a session waits for another one of ours, where the server takes no more of them
 READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
 
@@ -131,7 +132,7 @@ class Connector:
         settings = {
             "statement_timeout": "0",
             "idle_in_transaction_session_timeout": "0",
-            "lock_timeout": str(math.ceil(kind.lock_timeout * 1000)),
+            "lock_timeout": str(min(MOST, math.ceil(kind.lock_timeout * 1000))),
             "search_path": "pg_catalog",
             "client_min_messages": "notice",
             "default_transaction_read_only": "on" if kind.read_only else "off",
