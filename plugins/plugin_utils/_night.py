@@ -112,7 +112,7 @@ def _findings(facts: t.Iterable[Vars], least: int) -> Lines:
     }
     lines = []
     for finding in sorted(found.values(), key=lambda f: f["priority"]):
-        cure = f" | fix: {finding['fix']}" if finding["fix"] else ""
+        cure = f" | fix: {' '.join(finding['fix'].split())}" if finding["fix"] else ""
         where = f"{_name(finding)}: " if _name(finding) else ""
         lines.append(f"finding ({finding['priority']}): {where}{finding['message']}{cure}")
     return _capped(lines, "findings")
