@@ -19,7 +19,6 @@ from .privileges import Grants, read_grants
 
 # The dictionary of the whole server serves the first look at every database; a proof reads it anew.
 FRESH_SECONDS = 30.0
-Pieces = dict[str, list[dictionary.Piece]]
 
 
 class MySQL:
@@ -33,7 +32,7 @@ class MySQL:
         self.login, self.execution = login(params), execution
         self._links: list[Link] = []
         self._lock = threading.Lock()
-        self._pieces: tuple[float, Pieces | None] = (0.0, None)
+        self._known: tuple[float, dictionary.Dictionary | None] = (0.0, None)
         self._grants: Grants | None = None
 
     def greet(self) -> Server:
@@ -66,7 +65,8 @@ class MySQL:
         if not (wants.tables or wants.bloat or wants.leftovers or wants.exact):
             return found
         grants = self._grants or read_grants(session)
-        pieces = self._dictionary(session, server, fresh=bool(wants.only))
+        known = self._dictionary(session, server, fresh=bool(wants.only))
+        pieces = known.pieces if known else None
         contents = catalog.read(session, wants, pieces, grants)
         running = activity.rebuilds(session)
         estimates, doubts = bloat.estimates(session, wants, contents, server)
@@ -75,21 +75,24 @@ class MySQL:
             for stored in (*contents.tables, *contents.partitions)
         )
         findings = [*contents.findings, *doubts, *_under_way(running, contents)]
+        if known and known.incomplete:
+            findings.append(Finding(3, "changes_unknown", Ref(name), known.incomplete))
         if wants.leftovers and not running:
             findings += _orphans(name, pieces or {})
         return found._replace(tables=tables, findings=tuple(findings))
 
-    def _dictionary(self, session: Link, server: Server, *, fresh: bool) -> Pieces | None:
+    def _dictionary(self, session: Link, server: Server, *, fresh: bool) -> dictionary.Dictionary | None:
+        """None where the login may not see it."""
         page_size = int(server.settings.get("innodb_page_size") or 16384)
         with self._lock:
-            read_at, pieces = self._pieces
+            read_at, known = self._known
             if fresh or not read_at or time.monotonic() - read_at > FRESH_SECONDS:
                 try:
-                    pieces = dictionary.read(session, page_size)
+                    known = dictionary.read(session, page_size)
                 except Refused:
-                    pieces = None
-                self._pieces = (time.monotonic(), pieces)
-        return pieces
+                    known = None
+                self._known = (time.monotonic(), known)
+        return known
 
     def gauge(self, session: Link, name: str, step: Step) -> float | None:
         """A reading for a Limit, or None when it cannot be known."""
@@ -139,7 +142,7 @@ def _under_way(running: t.Sequence[activity.Running], contents: catalog.Contents
                 yield Finding(2, "rebuild_running", stored.ref, message, fix=f"Wait for it, or KILL {other.id}")
 
 
-def _orphans(database: str, pieces: Pieces) -> t.Iterator[Finding]:
+def _orphans(database: str, pieces: t.Mapping[str, t.Sequence[dictionary.Piece]]) -> t.Iterator[Finding]:
     """Half-made tables of ALTERs during which the server died.
 
     MySQL 8 and MariaDB 10.6 undo them when they start again; what older servers left behind only who knows that nobody

@@ -12,7 +12,7 @@ import math
 import re
 import typing as t
 
-from ..._records import Bloat, DbFault, Finding, Ref, Refused, Server, Wants
+from ..._records import Bloat, Busy, DbFault, Finding, Ref, Refused, Server, Wants
 from . import sampling
 from .capabilities import Flavour
 from .catalog import Contents, Stored
@@ -82,13 +82,20 @@ def estimates(link: t.Any, wants: Wants, contents: Contents, server: Server) -> 
     if not large:
         return found, []
     behind = purge_pending(link)
+    findings = [Finding(3, "purge_pending", Ref(link.database), behind)] if behind else []
     shapes = read_shapes(link, large, server)
     with link.at_most(MOST_SECONDS):
         for stored in large:
-            estimate = _one(link, stored, shapes.get(stored.ref.path[0]), wants)
+            try:
+                estimate = _one(link, stored, shapes.get(stored.ref.path[0]), wants)
+            except (Busy, Refused) as fault:
+                # Locked, gone meanwhile, over the time, or not for this login to read: the others are measured still.
+                message = f"its bloat is not known, its rows could not be sampled: {fault.cause}"
+                findings.append(Finding(3, "bloat_unknown", stored.ref, message))
+                continue
             if estimate:
                 found[stored.ref] = estimate
-    return found, [Finding(3, "purge_pending", Ref(link.database), behind)] if behind else []
+    return found, findings
 
 
 def purge_pending(link: t.Any) -> str:
@@ -112,10 +119,7 @@ def _one(link: t.Any, stored: Stored, shape: Shape | None, wants: Wants) -> Bloa
         return None
     if not all(p.own_file and not p.sparse for p in stored.pieces):
         return None  # a shared file gives nothing back; holes in a file are no bloat
-    try:
-        return _from_sample(link, stored, shape, wants)
-    except Refused:
-        return None  # dropped meanwhile, over the time, or the login may not read its rows
+    return _from_sample(link, stored, shape, wants)
 
 
 def _from_free(stored: Stored) -> Bloat | None:

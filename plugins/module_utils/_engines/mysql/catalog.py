@@ -104,9 +104,9 @@ class Stored(t.NamedTuple):
             return sum(part.rows for part in self.parts)
         if self.pieces and all(p.known for p in self.pieces):
             return sum(p.rows for p in self.pieces)
-        if self.statistics:
-            return sum(s.rows for s in self.statistics)
-        return self.sizes.rows if self.sizes else sum(p.rows for p in self.pieces)
+        if self.sizes:
+            return self.sizes.rows
+        return sum(s.rows for s in self.statistics) if self.statistics else sum(p.rows for p in self.pieces)
 
     @property
     def counted(self) -> bool:
@@ -166,7 +166,8 @@ def read(
                 parts=tuple(parts) if base.partitioned else (),
             )
         )
-    sizes = _sizes(link, wants, tables, everything=pieces is None)
+    hidden = pieces is None or any(not p.counters for stored in tables for p in stored.pieces)
+    sizes = _sizes(link, wants, tables, everything=hidden)
     tables = [stored._replace(sizes=sizes.get(stored.base.name)) for stored in tables]
     return Contents(tuple(tables), tuple(partitions), tuple(_missing(grants, database, bases)))
 
@@ -217,7 +218,7 @@ def table(stored: Stored, server: Server, grants: Grants, bloat: Bloat | None, r
     whole = not stored.ref.partition
     innodb = stored.base.engine == "InnoDB"
     persistent = innodb and stored.base.persistent(server.settings.get("innodb_stats_persistent"))
-    counted = whole and persistent and bool(stored.pieces)
+    counted = whole and persistent and any(p.counters for p in stored.pieces)
     return Table(
         ref=stored.ref,
         kind="table" if whole else "partition",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..._records import Busy
 from . import names
 
 TABLES = "SELECT TABLE_ID, NAME, SPACE, SPACE_TYPE, ZIP_PAGE_SIZE FROM information_schema.{tables}"
@@ -25,6 +26,14 @@ INDEXES = """
      WHERE NAME NOT IN ('GEN_CLUST_INDEX', 'FTS_DOC_ID_INDEX')
      GROUP BY TABLE_ID"""
 FULLTEXT, SPATIAL, VIRTUAL = 32, 64, 128
+# MySQL's views but this one wait for every table's definition: one table that somebody waits to alter hides them all.
+FILES = """
+    SELECT SPACE, NAME, SPACE, SPACE_TYPE, ZIP_PAGE_SIZE, FILE_SIZE, ALLOCATED_SIZE
+      FROM information_schema.{tablespaces}
+     WHERE SPACE_TYPE = 'Single'"""
+SPECIAL = """
+    SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME, INDEX_TYPE FROM information_schema.STATISTICS
+     WHERE INDEX_TYPE IN ('FULLTEXT', 'SPATIAL')"""
 
 
 class Piece(t.NamedTuple):
@@ -36,6 +45,7 @@ class Piece(t.NamedTuple):
     file_bytes: int  # 0 where the file is shared
     sparse: bool  # pages are compressed into holes of the file
     page_bytes: int
+    counters: bool  # the dictionary shows them
     known: bool  # the counters below have been read since the server opened the table
     rows: int
     clustered_pages: int
@@ -50,8 +60,36 @@ class Piece(t.NamedTuple):
         return self.file_bytes if self.own_file else self.page_bytes * (self.clustered_pages + self.other_pages)
 
 
-def read(link: t.Any, page_size: int) -> dict[str, list[Piece]]:
-    """All pieces by database. Raises Refused without the privilege PROCESS."""
+class Dictionary(t.NamedTuple):
+    """All pieces by database; without counters where a locked table hid them: `incomplete` says so in words."""
+
+    pieces: dict[str, list[Piece]]
+    incomplete: str = ""
+
+
+def read(link: t.Any, page_size: int) -> Dictionary:
+    """The whole dictionary, or the files alone where the rest cannot be read now. Raises Refused without PROCESS."""
+    try:
+        return Dictionary(_whole(link, page_size))
+    except Busy as busy:
+        why = f"a table is locked, which hides the change counters of all: no ANALYZE is planned now ({busy.cause})"
+        return Dictionary(_files(link, page_size), why)
+
+
+def _files(link: t.Any, page_size: int) -> dict[str, list[Piece]]:
+    special = {
+        (str(row[0]), str(row[1])): FULLTEXT if str(row[2]) == "FULLTEXT" else SPATIAL for row in link.rows(SPECIAL)
+    }
+    found: dict[str, list[Piece]] = {}
+    for row in link.rows(FILES.format(tablespaces=link.flavour.view("TABLESPACES"))):
+        database, name = str(row[1]).partition("/")[::2]
+        file = (row[0], row[1], row[5], row[6])
+        piece = _piece((database, name), row, file, None, page_size)
+        found.setdefault(database, []).append(piece._replace(index_types=special.get((database, name), 0)))
+    return found
+
+
+def _whole(link: t.Any, page_size: int) -> dict[str, list[Piece]]:
     views = {name: link.flavour.view(name.upper()) for name in ("tables", "tablespaces", "tablestats", "indexes")}
     tables, spaces, stats, indexes = (link.rows(query.format(**views)) for query in (TABLES, SPACES, STATS, INDEXES))
     files = {int(row[0]): row for row in spaces}
@@ -85,6 +123,7 @@ def _piece(
         # Blocks that the file system has not yet given to a new file do not make it sparse.
         sparse=0 < allocated < size // 2,
         page_bytes=int(row[4] or 0) or page_size,
+        counters=numbers is not None,
         known=known,
         rows=rows,
         clustered_pages=clustered,
