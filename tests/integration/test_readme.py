@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What README.md tells people to type: its GRANT statements are enough for everything, its variables are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.fleet import Fleet, Missing, Server
+
+from . import conftest
+from .churn import churn
+from .module_runner import run
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OWNED = """
+DO $$ DECLARE found record; BEGIN
+  FOR found IN SELECT oid::regclass AS name FROM pg_class
+                WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'm')
+  LOOP EXECUTE 'ALTER TABLE ' || found.name || ' OWNER TO shop_owner'; END LOOP;
+END $$
+"""
+
+
+def statements(title: str) -> str:
+    """The SQL under a comment line of its own."""
+    found = re.search(rf"^-- {title}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert found, f"README.md has no SQL for {title}"
+    return found[1]
+
+
+def shop(fleet: Fleet, product: str) -> Server:
+    """A server of its own, for the grants are for the whole of it, with a churned database that is somebody else's."""
+    name, _, major = product.partition("-")
+    try:
+        server: Server = fleet.postgresql(int(major)) if major else getattr(fleet, name)()
+    except Missing as why:
+        conftest.missing(why)
+    conftest.tested(f"{name} {server.version}")
+    server.sql("CREATE DATABASE shop")
+    churn(server, "shop")
+    if name == "postgresql":
+        server.sql("CREATE ROLE shop_owner")
+        server.script(OWNED, database="shop")
+    return server
+
+
+@pytest.mark.parametrize(
+    ("product", "title"),
+    [
+        ("postgresql-15", "postgresql 13"),
+        ("postgresql-16", "postgresql 13"),
+        ("postgresql-18", "postgresql 17"),
+        ("mysql", "mysql"),
+        ("mariadb", "mariadb"),
+    ],
+)
+def test_the_grants_are_enough(fleet: Fleet, product: str, title: str) -> None:
+    server = shop(fleet, product)
+    server.script(statements(title))
+    login = {**server.login(), "login_user": "maintenance", "login_password": "change me", "databases": ["shop"]}
+    method = "exclusive" if server.engine == "postgresql" else "online"
+    options = {**login, "journal": "none", "reclaim_min_size": "1MB", "reclaim_method": method}
+    done = run("db_vacuum", options).fact()
+    server.kill()
+    assert {step["status"] for step in done["steps"]} == {"done"}
+    assert {"reclaim", "analyze"} <= {step["kind"] for step in done["steps"]}
+    assert [f for f in done["findings"] if "GRANT" in f"{f['message']} {f['fix']}"] == []
+
+
+def test_the_variables_are_there() -> None:
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row[1])}
+    known = set()
+    for role in ("vacuum", "preflight"):
+        spec = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text(encoding="utf-8"))
+        known |= set(spec["argument_specs"]["main"]["options"])
+    used = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("playbooks/**/*.yml"))
+    for role in ("vacuum", "preflight"):
+        used += (ROOT / f"roles/{role}/vars/main.yml").read_text(encoding="utf-8")
+        used += (ROOT / f"roles/{role}/defaults/main.yml").read_text(encoding="utf-8")
+    assert len(named) > 15
+    assert {name for name in named if name not in known and not re.search(rf"\b{name}\b", used)} == set()
+
+
+def test_the_defaults_are_as_said() -> None:
+    spec = yaml.safe_load((ROOT / "roles/vacuum/meta/argument_specs.yml").read_text(encoding="utf-8"))
+    options = spec["argument_specs"]["main"]["options"]
+    table = README.partition("## Settings")[2].partition("\n## ")[0]
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        names = re.findall(r"`(vacuum_[a-z_]+)`", cells[1]) if len(cells) > 2 else []
+        said = re.findall(r"`([^`]+)`", cells[2]) if names else []
+        for name, text in zip(names, said, strict=True):
+            default = options[name]["default"]
+            assert text == (f"[{', '.join(default)}]" if isinstance(default, list) else f"{default}".removesuffix(".0"))
