@@ -37,9 +37,9 @@ def statements(title: str) -> str:
 
 def shop(fleet: Fleet, product: str) -> Server:
     """A server of its own, for the grants are for the whole of it, with a churned database that is somebody else's."""
-    name, _, major = product.partition("-")
+    name, *major = product.split("-")
     try:
-        server: Server = fleet.postgresql(int(major)) if major else getattr(fleet, name)()
+        server: Server = fleet.postgresql(int(major[0])) if major else getattr(fleet, name)()
     except Missing as why:
         conftest.missing(why)
     conftest.tested(f"{name} {server.version}")
