@@ -78,7 +78,7 @@ class MySQL:
         if known and known.incomplete:
             findings.append(Finding(3, "changes_unknown", Ref(name), known.incomplete))
         if wants.leftovers and not running:
-            findings += _orphans(name, pieces or {})
+            findings += _orphans(name, pieces or {}, {stored.base.name for stored in contents.tables})
         return found._replace(tables=tables, findings=tuple(findings))
 
     def _dictionary(self, session: Link, server: Server, *, fresh: bool) -> dictionary.Dictionary | None:
@@ -142,13 +142,15 @@ def _under_way(running: t.Sequence[activity.Running], contents: catalog.Contents
                 yield Finding(2, "rebuild_running", stored.ref, message, fix=f"Wait for it, or KILL {other.id}")
 
 
-def _orphans(database: str, pieces: t.Mapping[str, t.Sequence[dictionary.Piece]]) -> t.Iterator[Finding]:
+def _orphans(
+    database: str, pieces: t.Mapping[str, t.Sequence[dictionary.Piece]], tables: t.Collection[str]
+) -> t.Iterator[Finding]:
     """Half-made tables of ALTERs during which the server died.
 
     MySQL 8 and MariaDB 10.6 undo them when they start again; what older servers left behind only who knows that nobody
-    needs it can drop.
+    needs it can drop. A user's own table may be called so, too.
     """
-    found = [piece for piece in pieces.get(database, ()) if piece.name.startswith("#sql")]
+    found = [p for p in pieces.get(database, ()) if p.name.startswith("#sql") and p.name not in tables]
     if found:
         size = sum(piece.bytes for piece in found)
         message = (

@@ -37,6 +37,8 @@ SINCE: dict[str, dict[str, Number]] = {
     "json storage size": {MYSQL: (8, 0), MARIADB: NEVER},
     # How much of a segment a server keeps reserved for its growth is a setting, and holds for segments of any size.
     "segment reserve factor": {MYSQL: (8, 0, 26), MARIADB: NEVER},
+    # Its older name, tx_read_only, is gone in MySQL 8.0.
+    "transaction_read_only": {MYSQL: (5, 7, 20), MARIADB: (11, 1)},
     "super_read_only": {MYSQL: (5, 7, 8), MARIADB: NEVER},
 }
 OLDEST_SUPPORTED: dict[str, Number] = {MYSQL: (8, 0), MARIADB: (10, 6)}

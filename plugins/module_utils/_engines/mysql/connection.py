@@ -10,9 +10,9 @@ import threading
 import time
 import typing as t
 
-from ..._records import CannotConnect, DbFault, Execution, Stopped
+from ..._records import CannotConnect, DbFault, Execution, Stopped, Vanished
 from .capabilities import Flavour, flavour_of
-from .faults import number_of, text_of, translated
+from .faults import UNKNOWN_DATABASE, number_of, text_of, translated
 from .options import Login, driver
 
 IDENTITY = "SELECT VERSION(), @@version_comment, CONNECTION_ID(), @@pseudo_thread_id"
@@ -34,6 +34,7 @@ def settings(flavour: Flavour, execution: Execution) -> dict[str, str]:
         "sql_select_limit": "18446744073709551615",
         # ANALYZE reports its errors in words only.
         "lc_messages": "'en_US'",
+        "transaction_read_only" if flavour.has("transaction_read_only") else "tx_read_only": "0",
     }
     timeouts = ("max_execution_time", "max_statement_time", "idle_transaction_timeout")
     found.update((name, "0") for name in timeouts if flavour.has(name))
@@ -156,17 +157,24 @@ class Link:
 def _opened(login: Login, database: str) -> t.Any:
     """A raw connection. Raises CannotConnect or Busy, without the password in any word."""
     pymysql = driver()
-    arguments = dict(login.arguments)
+    secret = str(login.arguments.get("password") or "")
+    # As bytes: the driver would write the password in Latin 1, where everybody else writes UTF-8.
+    arguments = {**login.arguments, "password": secret.encode()}
     if database:
         arguments["database"] = database
     try:
-        return pymysql.connect(**arguments)
+        # The driver waits connect_timeout for the network alone, and for ever for a server that takes connections and
+        # says nothing: until the session is there, the same time is the most that any answer may take.
+        raw = pymysql.connect(**{"read_timeout": arguments["connect_timeout"], **arguments})
+        vars(raw)["_read_timeout"] = arguments.get("read_timeout")
+        return raw
     except (pymysql.Error, OSError, RuntimeError, ValueError, TypeError) as fault:
         number = number_of(fault)
         if number in (1040, 1203, 1226):
             raise translated(fault, database=database) from None
-        secret = str(arguments.get("password") or "")
         text = text_of(fault).replace(secret, "********") if secret else text_of(fault)
+        if number == UNKNOWN_DATABASE:  # the server has named it a moment ago
+            raise Vanished(text, database=database) from None
         raise CannotConnect(text, database=database, cure=_connect_cure(number, text)) from None
 
 
@@ -174,7 +182,7 @@ CONNECT_CURES = {
     1045: "Check login_user, login_password and from which hosts the account may log in",
     1698: "Check login_user, login_password and from which hosts the account may log in",
     1044: "Grant the login something in that database",
-    1049: "Name a database that is there",
+    2013: "It takes connections and does not answer: look at the server, or raise connect_timeout",
     2002: "Check login_host, login_port, login_unix_socket, and that the server is running",
     2003: "Check login_host, login_port, login_unix_socket, and that the server is running",
 }

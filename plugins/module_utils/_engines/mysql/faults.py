@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._records import Busy, DbFault, Gone, Refused, Stopped
+from ..._records import Busy, DbFault, Gone, Refused, Stopped, Vanished
 
 # https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and https://mariadb.com/kb/en/mariadb-error-codes/
 BUSY = {
@@ -20,6 +20,8 @@ BUSY = {
     1637: "too many transactions at once",
     3572: "the lock is taken",
 }
+UNKNOWN_DATABASE = 1049
+VANISHED = (UNKNOWN_DATABASE, 1051, 1109, 1146)  # and unknown tables
 GONE = (1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2014, 2055, 4031)
 DENIED = (1044, 1045, 1142, 1143, 1227, 1370, 1698)
 KILLED = (1317, 1028)  # query interrupted; the sort of an index build aborted
@@ -30,6 +32,8 @@ LOG_TOO_BIG = 1799
 READ_ONLY = (1290, 1792, 1836, 3501)
 
 CURES = {
+    **dict.fromkeys((1040, 1203, 1226), "Raise the limit, or run with fewer jobs"),
+    1205: "Somebody holds a lock on it, or on all tables (a backup does)",
     **dict.fromkeys(DENIED, "Grant the login what it lacks (the README lists it for each operation)"),
     **dict.fromkeys(FULL, "Make room where the server keeps its data and its temporary files"),
     **dict.fromkeys(NOT_ONLINE, "This table can only be rebuilt while its writers wait: reclaim_method: exclusive"),
@@ -58,10 +62,12 @@ def translated(fault: BaseException, *, database: str = "", obj: str = "", stopp
     lost = number in GONE or (number == 0 and type(fault).__name__ in ("InterfaceError", "InternalError"))
     if stopping and (number in KILLED or lost):
         return Stopped("stopped while it ran", **where)
+    if number in VANISHED:
+        return Vanished(text, **where)
     if number in KILLED:
         return Refused(f"somebody ended it: {text}", cure="Ask who did; it is due again next time", **where)
     if number in BUSY:
-        return Busy(f"{BUSY[number]}: {text}", **where)
+        return Busy(f"{BUSY[number]}: {text}", cure=CURES.get(number, ""), **where)
     if lost or isinstance(fault, OSError):
         return Gone(f"the connection was lost: {text}", **where)
     return Refused(text, cure=CURES.get(number, ""), **where)
