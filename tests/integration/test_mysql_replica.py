@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The MySQL engine on servers that are not to be written to, or not alone: read-only ones, replicas, their primaries."""
+"""The MySQL engine on servers that are not to be written to, or not alone: replicas, their primaries."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -210,9 +211,10 @@ def test_killed_in_the_middle_of_a_rebuild(mysql: Server, database: Make) -> Non
     name = database(mysql)
     fill(mysql, name, "t", *WIDE, 250000)
     words = [sys.executable, "-c", CHILD, repr(mysql.login()), name]
-    child = subprocess.Popen(words)
+    child = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     try:
         wait_until(lambda: running(mysql, "ALTER TABLE") or child.poll() is not None)
+        assert child.poll() is None
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()

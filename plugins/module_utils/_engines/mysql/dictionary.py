@@ -85,7 +85,9 @@ def _files(link: t.Any, page_size: int) -> dict[str, list[Piece]]:
         database, name = str(row[1]).partition("/")[::2]
         file = (row[0], row[1], row[5], row[6])
         piece = _piece((database, name), row, file, None, page_size)
-        found.setdefault(database, []).append(piece._replace(index_types=special.get((database, name), 0)))
+        found.setdefault(database, []).append(
+            piece._replace(counters=False, index_types=special.get((database, name), 0))
+        )
     return found
 
 
@@ -123,7 +125,7 @@ def _piece(
         # Blocks that the file system has not yet given to a new file do not make it sparse.
         sparse=0 < allocated < size // 2,
         page_bytes=int(row[4] or 0) or page_size,
-        counters=numbers is not None,
+        counters=True,
         known=known,
         rows=rows,
         clustered_pages=clustered,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._records import Analyze, Busy, Gone, Rebuild, Ref, Refused, Server, Task, Tick, Work
+from ..._records import Analyze, Busy, DbFault, Gone, Rebuild, Ref, Refused, Server, Task, Tick, Vanished, Work
 from .activity import longest_query
 from .capabilities import Flavour
 from .names import quoted, table_of
@@ -25,12 +25,16 @@ def spell_analyze(task: Analyze, server: Server) -> list[str]:
 def spell_rebuild(task: Rebuild, server: Server) -> list[str]:
     """ALTER … FORCE rather than OPTIMIZE, which says OK to the client when it failed, and falls back to locking.
 
-    REBUILD PARTITION takes neither ALGORITHM nor LOCK. Without ALGORITHM the server chooses: in place where it can,
-    which packs secondary indexes better than a copy does.
+    REBUILD PARTITION takes neither ALGORITHM nor LOCK, and leaves statistics behind that tell of no rows. Without
+    ALGORITHM the server chooses: in place where it can, which packs secondary indexes better than a copy does.
     """
     table = table_of(task.ref)
     if task.ref.partition:
-        return [f"ALTER TABLE {table} REBUILD PARTITION {quoted(task.ref.partition)}"]
+        part = quoted(task.ref.partition)
+        return [
+            f"ALTER TABLE {table} REBUILD PARTITION {part}",
+            f"ALTER TABLE {table} ANALYZE PARTITION NO_WRITE_TO_BINLOG {part}",
+        ]
     if task.online:
         return [f"ALTER TABLE {table} FORCE, ALGORITHM=INPLACE, LOCK=NONE"]
     return [f"ALTER TABLE {table} FORCE, LOCK=SHARED"]
@@ -51,8 +55,8 @@ def check_rows(rows: t.Iterable[t.Sequence[t.Any]], ref: Ref) -> None:
     for row in rows:
         kind, text = str(row[2]).lower(), str(row[3])
         if kind == "error" or (kind == "status" and "failed" in text.lower()):
-            fault = Busy if any(w in text.lower() for w in _WORTH_ANOTHER_TRY) else Refused
-            raise fault(text, database=ref.database, obj=str(ref))
+            fault: type[DbFault] = Busy if any(w in text.lower() for w in _WORTH_ANOTHER_TRY) else Refused
+            raise (Vanished if "doesn't exist" in text else fault)(text, database=ref.database, obj=str(ref))
 
 
 def rebuild(link: t.Any, task: Rebuild, server: Server, cursor: str | None) -> Work:
@@ -61,7 +65,7 @@ def rebuild(link: t.Any, task: Rebuild, server: Server, cursor: str | None) -> W
         link.keep_local()
     for statement in spell_rebuild(task, server):
         try:
-            link.run(statement, obj=str(task.ref))
+            check_rows(link.run(statement, obj=str(task.ref)), task.ref)
         except Gone as gone:
             gone.cure = gone.cure or "The server ends or undoes the rebuild by itself; the next run looks again"
             raise
