@@ -61,6 +61,9 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
     report.unlink(missing_ok=True)
     where = [] if any(word.startswith("tests/") for word in arguments) else [f"tests/{kind}"]
     options = [f"--junitxml={report}", "-o", f"cache_dir={DEV}/pytest-{kind}"]
+    if not arguments:
+        # Much of it is waiting: for locks, for servers. Each worker has servers of its own.
+        options += ["--numprocesses=2", "--dist=worksteal"]
     try:
         log.run(sys.executable, "-m", "pytest", *options, *where, *arguments, env={"DBFLEET_TESTED": str(TESTED)})
     except StepFailed as failed:
