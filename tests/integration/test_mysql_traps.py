@@ -27,6 +27,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Ref,
     Refused,
     Stopped,
+    Vanished,
     Wants,
 )
 from tests.fleet import Fleet, Server
@@ -188,7 +189,7 @@ def test_wrong_password(mysql: Server) -> None:
         use(mysql, login_password="Gar-nicht-geheim")
     assert "Gar-nicht-geheim" not in str(fault.value) + repr(fault.value) + repr(fault.value.__cause__)
     assert fault.value.cure
-    with pytest.raises(CannotConnect, match="nosuchdatabase"), use(mysql).engine.session("nosuchdatabase"):
+    with pytest.raises(Vanished, match="nosuchdatabase"), use(mysql).engine.session("nosuchdatabase"):
         pass
     with pytest.raises(CannotConnect):
         use(mysql, login_port=1)
