@@ -182,4 +182,7 @@ def fault(error: sqlite3.Error, database: str) -> DbFault:
 def _room(database: str) -> str:
     folders = dict.fromkeys((os.path.dirname(database), temporary_directory()))
     free = " and ".join(f"{say_bytes(free_bytes(folder)[0])} in {folder}" for folder in folders)
-    return f"Make room: free are {free}; SQLITE_TMPDIR names another directory for temporary files"
+    return (
+        f"Make room: free are {free}; SQLITE_TMPDIR names another directory for temporary files. Where that is more"
+        " than enough, a quota is used up, or the file is damaged"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import sys
 import typing as t
 
 from ..._records import BadInput, Finding, Ref
@@ -38,6 +39,7 @@ class Selection:
         for path in self.taken:
             if not path.startswith("/"):
                 raise BadInput(f"databases: {path!r} is no full path", cure=_NAME_THEM)
+            _encodable(path)
         self.away = Patterns(away, "databases") if away else None
 
     def find(self) -> Found:
@@ -53,7 +55,8 @@ class Selection:
             if not matched:
                 message = f"no file matches {pattern}"
                 findings.append(Finding(3, "nothing_selected", Ref(""), message, fix="See option databases"))
-        return Found(tuple(p for p in paths if not self._excluded(p)), tuple(findings))
+        chosen, twice = _one_name_each([p for p in paths if not self._excluded(p)])
+        return Found(chosen, (*findings, *twice))
 
     def _is_database(self, path: str) -> bool:
         return os.path.isfile(path) and not path.endswith(BESIDE) and not self._excluded(path)
@@ -61,6 +64,33 @@ class Selection:
     def _excluded(self, path: str) -> bool:
         # Patterns with nothing but exclusions take everything else.
         return self.away is not None and not self.away.takes(path, os.path.basename(path))
+
+
+def _encodable(path: str) -> None:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        raise BadInput(
+            f"databases: {path!a} cannot be written in the encoding of file names there, {encoding}",
+            cure="Set LC_ALL=C.UTF-8 in the task's environment",
+        ) from None
+
+
+def _one_name_each(paths: t.Sequence[str]) -> tuple[tuple[str, ...], list[Finding]]:
+    """Of the hard links of one file the first: SQLite's journals go by name, and by two names it is soon damaged.
+
+    Source: https://www.sqlite.org/howtocorrupt.html, 2.5
+    """
+    names: dict[tuple[int, int], str] = {}
+    findings = []
+    for path in paths:
+        own = os.stat(path)
+        first = names.setdefault((own.st_dev, own.st_ino), path)
+        if first != path:
+            message = f"it is the same file as {first} (a hard link): used by both names it will be damaged"
+            findings.append(Finding(2, "two_names", Ref(path), message, fix="Remove one of the two names"))
+    return tuple(names.values()), findings
 
 
 def _wild(pattern: str) -> bool:
