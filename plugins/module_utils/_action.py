@@ -11,7 +11,7 @@ import typing as t
 from contextlib import ExitStack
 from pathlib import Path
 
-from ._frame import Memory, Stages
+from ._frame import Memory, Stages, choice
 from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
 from ._records import (
     DbFault,
@@ -25,7 +25,6 @@ from ._records import (
     Ref,
     Server,
 )
-from ._selection import Patterns
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -66,11 +65,6 @@ def _failure(outcome: Outcome) -> str:
     task = outcome.step.task
     where = f" in {task.ref.database}" if task.ref.path and task.ref.database not in outcome.error else ""
     return f"{task.kind} of {task.ref}{where}: {outcome.error}"
-
-
-def choice(params: t.Mapping[str, t.Any], engine: Engine) -> Patterns:
-    """The databases asked for; an engine whose databases are files has selected them already."""
-    return Patterns(["*"] if engine.selects else params["databases"], "databases")
 
 
 class Action:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ._action import choice
-from ._frame import Memory, Stages
+from ._frame import Memory, Stages, choice
 from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
 from ._records import DbFault, Engine, Execution, Finding, Measured, Operation, Plan, Server
 

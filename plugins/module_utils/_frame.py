@@ -215,6 +215,11 @@ def _unreadable(info: DatabaseInfo, fault: DbFault) -> Database:
     return Database(info.name, system=info.system, findings=(finding,))
 
 
+def choice(params: t.Mapping[str, t.Any], engine: Engine) -> Patterns:
+    """The databases asked for; an engine whose databases are files has selected them already."""
+    return Patterns(["*"] if engine.selects else params["databases"], "databases")
+
+
 def choose(server: Server, databases: Patterns, wants: Wants) -> tuple[list[DatabaseInfo], list[Finding]]:
     """The databases to look at. Raises BadInput for a named one that is not there, CannotConnect where none can be."""
     names = {info.name for info in server.databases}

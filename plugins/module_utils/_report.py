@@ -131,7 +131,8 @@ def table_result(table: Table, threshold: float) -> Result:
 def totals(database: Database) -> Result:
     """Sums of one database; what has no estimate is counted apart, never taken as zero."""
     whole = [x for x in database.tables if x.kind == "file"]
-    objects = whole or [x for x in database.tables if x.kind != "index"]
+    # A partition is contained in its table.
+    objects = whole or [x for x in database.tables if x.kind != "index" and not x.ref.partition]
     known = [x.bloat for x in objects if x.bloat]
     return {
         "objects": len(database.tables),

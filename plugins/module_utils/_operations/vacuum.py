@@ -220,7 +220,7 @@ class _Planner:
         rebuild = []
         if "reclaim" in needs:
             merged = needs["reclaim"] if alone else [n for what in needs.values() for n in what]
-            bloat = table.bloat.bytes if table.bloat else 0
+            bloat = int(needs["reclaim"][0].measured.get("bloat_bytes", 0))
             step = _step(Rebuild(table.ref, self.policy.online), merged, table, Amount(bytes=bloat), float(bloat))
             rebuild = [step._replace(after=after, limits=_limits(self.policy), skip=blocked)]
             if not alone:

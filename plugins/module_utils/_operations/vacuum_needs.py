@@ -179,9 +179,20 @@ def whole(table: Table) -> float:
     return min(1.0, 100 * table.bloat.bytes / (table.bloat.percent * table.bytes))
 
 
-def bloated(table: Table, policy: Policy, measured: Measured) -> Need | None:
-    if not table.bloat or table.total_bytes < policy.reclaim_min_size:
+def dead_space(table: Table, policy: Policy) -> Need | None:
+    """Where bloat cannot be estimated, for want of statistics: what a vacuum empties would be bloat in the next run."""
+    if not table.dead or not table.missing_statistics or table.dead.percent < policy.reclaim_percent:
         return None
+    share = table.dead.percent
+    why = f"dead rows {share:.0f} %: a vacuum would leave as much bloat, over {policy.reclaim_percent:g} %"
+    return Need("reclaim", why, {"bloat_percent": round(share, 1), "bloat_bytes": int(table.bytes * share / 100)})
+
+
+def bloated(table: Table, policy: Policy, measured: Measured) -> Need | None:
+    if table.total_bytes < policy.reclaim_min_size:
+        return None
+    if not table.bloat:
+        return dead_space(table, policy)
     if table.bloat.low * whole(table) < policy.reclaim_percent:
         return None
     why = (

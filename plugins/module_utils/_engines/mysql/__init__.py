@@ -123,6 +123,8 @@ class MySQL:
         """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
         with self.session("") as link:
             guard.take(link, databases, wait)
+            with self._lock:
+                self._known = (0.0, None)  # the run that held the guard until now has changed the files
             yield
 
     def close(self) -> None:
