@@ -86,11 +86,14 @@ def test_two_runs_at_once(server: Server, database: Callable[[Server], str], tmp
         until(lambda: "another run" in rival(server, name, tmp_path), 20, "a rival that is turned away")
         skipped = run("db_vacuum", options(server, name, tmp_path, if_running="skip"))
         assert not skipped.changed
-        assert {s["status"] for s in skipped.fact()["steps"]} == {"skipped"}
-        assert "already_running" in skipped.codes()
+        # MySQL hides what changed in any table while somebody waits to alter one: there nothing may be known to be due.
+        hidden = "changes_unknown" in skipped.codes()
+        assert hidden <= (server.engine == "mysql")
+        assert {s["status"] for s in skipped.fact()["steps"]} == (set() if hidden else {"skipped"})
+        assert ("already_running" in skipped.codes()) == (not hidden)
         waiting = start("db_vacuum", options(server, name, tmp_path, if_running="wait"))
         check = run("db_vacuum", options(server, name, tmp_path), check=True)
-        assert check.changed
+        assert check.changed or "changes_unknown" in check.codes()
         cursor.execute("ROLLBACK")
         ended = first.wait()
         assert {s["status"] for s in ended.fact()["steps"]} == {"done"}, ended.text
