@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
@@ -14,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines import open_engine
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Engine, Execution
 from tests.fleet import Fleet, Server
 
 from .churn import churn
@@ -74,37 +78,44 @@ def test_a_lock_holder_fails_one_step_and_no_other(
     assert not run("db_vacuum", options(server, name, tmp_path)).changed
 
 
-def test_two_runs_at_once(server: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
+def guarded(server: Server) -> Engine:
+    """The engine as a module opens it: its guard is the one that modules take."""
+    params = {name: spec.get("default") for name, spec in {**CONNECTION, **SELECTION, **EXECUTION}.items()}
+    return open_engine({**params, **server.login()}, Execution())
+
+
+def test_a_run_meets_another(server: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
     name = database(server)
     churn(server, name)
-    with connected(server, name) as cursor:
-        hold(cursor, server)
-        # One worker: it waits for the table that is held, and the others are due for the rivals, too.
-        first = start("db_vacuum", options(server, name, tmp_path, lock_timeout="20s", retries=0, jobs=1))
-        registered = tmp_path / "journal" / "journal.sqlite"
-        until(registered.exists, what="the first run's journal")
-        until(lambda: "another run" in rival(server, name, tmp_path), 20, "a rival that is turned away")
+    engine = guarded(server)
+    engine.greet()
+    with engine.guard([name], 0):
+        turned_away = run("db_vacuum", options(server, name, tmp_path), fails=True)
+        assert "another run" in turned_away.result["msg"]
+        assert not turned_away.result["changed"]
         skipped = run("db_vacuum", options(server, name, tmp_path, if_running="skip"))
         assert not skipped.changed
-        # MySQL hides what changed in any table while somebody waits to alter one: there nothing may be known to be due.
-        hidden = "changes_unknown" in skipped.codes()
-        assert hidden <= (server.engine == "mysql")
-        assert {s["status"] for s in skipped.fact()["steps"]} == (set() if hidden else {"skipped"})
-        assert ("already_running" in skipped.codes()) == (not hidden)
-        waiting = start("db_vacuum", options(server, name, tmp_path, if_running="wait"))
-        check = run("db_vacuum", options(server, name, tmp_path), check=True)
-        assert check.changed or "changes_unknown" in check.codes()
-        cursor.execute("ROLLBACK")
-        ended = first.wait()
-        assert {s["status"] for s in ended.fact()["steps"]} == {"done"}, ended.text
-        late = waiting.wait()
-        assert not late.changed, late.text
+        assert {s["status"] for s in skipped.fact()["steps"]} == {"skipped"}
+        assert "already_running" in skipped.codes()
+        assert run("db_vacuum", options(server, name, tmp_path), check=True).changed
+        impatient = run("db_vacuum", options(server, name, tmp_path, if_running="wait", time_budget="3s"), fails=True)
+        assert "another run" in impatient.result["msg"]
+        patient = start("db_vacuum", options(server, name, tmp_path, if_running="wait"))
+        time.sleep(3)
+        assert patient.poll() is None
+    engine.close()
+    assert patient.wait().changed
+    assert not run("db_vacuum", options(server, name, tmp_path)).changed
 
 
-def rival(server: Server, name: str, tmp_path: Path) -> str:
-    """What a second run says."""
-    ran = start("db_vacuum", options(server, name, tmp_path, lock_timeout="200ms", retries=0)).wait()
-    return str(ran.result.get("msg", ""))
+def test_two_runs_at_once_do_each_step_once(server: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
+    name = database(server)
+    churn(server, name)
+    expected = run("db_vacuum", options(server, name, tmp_path), check=True).steps()
+    both = [start("db_vacuum", options(server, name, tmp_path, if_running="wait")) for _number in range(2)]
+    done = [step for child in both for step in child.wait().steps()]
+    assert sorted(done) == sorted(expected)
+    assert not run("db_vacuum", options(server, name, tmp_path)).changed
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "stop_file"])
