@@ -14,8 +14,9 @@ from .connection import Way
 # though nobody's queries profit. `pragma_table_list` names them only from 3.37 on.
 _SHADOWS = ("content", "segments", "segdir", "docsize", "stat", "data", "idx", "config", "node", "parent", "rowid")
 
+FEW = 500  # SQLite takes 999 values in one statement, or more
 _TABLES = """
-SELECT type, name, rootpage FROM main.sqlite_schema WHERE type IN ('table', 'index')
+SELECT type, name, rootpage, tbl_name FROM main.sqlite_schema WHERE type IN ('table', 'index')
 """
 _INDEXES = """
 SELECT m.name, i.name, i.origin, i.partial
@@ -79,23 +80,30 @@ def _one(db: sqlite3.Connection, sql: str) -> int:
     return int(db.execute(sql).fetchone()[0])
 
 
-def tables(db: sqlite3.Connection) -> list[TableInfo]:
-    """The user's tables by name. Shadow tables are counted as parts of their virtual table."""
+def tables(db: sqlite3.Connection, only: t.Collection[str] = ()) -> list[TableInfo]:
+    """The user's tables by name, or those of `only` and of its indexes. Shadow tables are counted as parts of their
+
+    virtual table.
+    """
     rows = db.execute(_TABLES).fetchall()
-    of_indexes = {name for kind, name, _root in rows if kind == "index"}
-    stored = {n for kind, n, root in rows if kind == "table" and root and not n.lower().startswith("sqlite_")}
-    virtual = [name for kind, name, root in rows if kind == "table" and not root]
+    names = _few(rows, only)
+    if names:
+        rows = [row for row in rows if row[3] in names]
+    of_indexes = {row[1] for row in rows if row[0] == "index"}
+    stored = {n for kind, n, root, of in rows if kind == "table" and root and not n.lower().startswith("sqlite_")}
+    virtual = [row[1] for row in rows if row[0] == "table" and not row[2]]
     owner = {f"{name}_{part}": name for name in virtual for part in _SHADOWS if f"{name}_{part}" in stored}
     indexes: dict[str, list[Index]] = {}
     clustered = set()
-    for table, index, origin, partial in db.execute(_INDEXES):
+    scope = f" AND m.tbl_name IN ({', '.join('?' * len(names))})" if names else ""
+    for table, index, origin, partial in db.execute(_INDEXES + scope, names):
         if origin == "pk" and index not in of_indexes:
             clustered.add(table)  # its tree and its statistics bear the table's name
             indexes.setdefault(table, []).append(Index("", table, partial=False))
         else:
             indexes.setdefault(table, []).append(Index(index, index, bool(partial)))
     foreign: dict[str, list[str]] = {}
-    for table, collation in db.execute(_FOREIGN_COLLATIONS):
+    for table, collation in db.execute(_FOREIGN_COLLATIONS + scope, names):
         foreign.setdefault(table, []).append(collation)
     found = [
         TableInfo(name, tuple(indexes.get(name, ())), name in clustered, (name,), tuple(foreign.get(name, ())))
@@ -106,6 +114,13 @@ def tables(db: sqlite3.Connection) -> list[TableInfo]:
         trees = tuple(tree for part in parts for tree in (part, *(i.name for i in indexes.get(part, ()) if i.name)))
         found.append(TableInfo(name, parts=trees, virtual=True))
     return sorted(found)
+
+
+def _few(rows: t.Sequence[tuple[t.Any, ...]], only: t.Collection[str]) -> list[str]:
+    """The tables that `only` asks for, with their shadow tables; none where they are too many for one statement."""
+    asked = {of for kind, name, root, of in rows if name in only}
+    found = asked | {name for kind, name, root, of in rows if name.rpartition("_")[0] in asked}
+    return sorted(found) if len(found) <= FEW else []
 
 
 class Statistics(t.NamedTuple):

@@ -89,7 +89,7 @@ class _Look:
         self.whole = not wants.only or self.file in wants.only
 
     def database(self) -> Database:
-        infos = catalog.tables(self.db) if self._asked() else []
+        infos = catalog.tables(self.db, () if self.whole else self.only) if self._asked() else []
         chosen = infos if self.whole else [i for i in infos if i.name in self.only or self._has_asked_index(i)]
         trees = self._trees(chosen)
         known = catalog.statistics(self.db, infos) if infos else {}
