@@ -142,8 +142,10 @@ class Action:
         """What check mode says of each step, and what a run says that has nothing to start."""
         from ._run.foresee import foresee
 
-        if any(f.code == "outside_window" for f in self.findings):
-            why = "outside the maintenance window"
+        why = "outside the maintenance window" if any(f.code == "outside_window" for f in self.findings) else ""
+        if how.stop_file and Path(how.stop_file).exists():
+            why = why or f"stopped by the stop file {how.stop_file}"
+        if why:
             return [Outcome(s, "skipped" if s.skip else "deferred", error=s.skip or why) for s in plan.steps]
         return foresee(plan.steps, jobs=how.jobs, budget=how.time_budget, one_writer=engine.one_writer)
 
