@@ -271,7 +271,7 @@ def test_a_small_bloated_heap_beside_large_values_is_not_worth_a_rebuild() -> No
 
 def test_dead_rows_are_bloat_to_come_where_no_statistics_tell_it() -> None:
     """Else the vacuum of this run would make the rebuild due in the next one."""
-    fields = {"missing_statistics": "the table", "dead": Dead(500_000, 50.0)}
+    fields: dict[str, Any] = {"missing_statistics": "the table", "dead": Dead(500_000, 50.0)}
     assert reasons(planned(**fields)).keys() == {"reclaim"}
     assert reasons(planned(**{**fields, "dead": Dead(200_000, 20.0)})).keys() == {"vacuum"}
     assert reasons(planned(dead=Dead(500_000, 50.0), bloat=bloat(10))).keys() == {"vacuum"}
