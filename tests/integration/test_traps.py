@@ -204,3 +204,24 @@ def test_three_thousand_tables(pool: Pool, database: Callable[[Server], str], tm
         assert len(queries) < 60, [q.statement[:80] for q in queries[:80]]
         # A bound against quadratic work, generous enough for a busy machine; the benchmarks hold the real figures.
         assert seconds < 20
+
+
+BURN = "DO $$ BEGIN FOR i IN 1..60000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$"
+
+
+def test_old_transaction_ids_are_frozen_everywhere(fleet: Fleet, tmp_path: Path) -> None:
+    """Templates and catalogs too: a database is as old as its oldest table. What takes no connection is a finding."""
+    server = fleet.postgresql(18, name="old", settings={"autovacuum_freeze_max_age": "100000"})
+    server.sql(BURN)
+    asked = {**server.login(), "journal": str(tmp_path / "journal.sqlite")}
+    check = run("db_vacuum", asked, check=True)
+    ran = run("db_vacuum", asked)
+    assert sorted(ran.steps()) == sorted(check.steps())
+    assert {(s["kind"], s["status"], s["proven"]) for s in ran.fact()["steps"]} == {("freeze", "done", True)}
+    assert {s["database"] for s in ran.fact()["steps"]} == {"postgres", "template1"}
+    assert any(f["database"] == "template0" for f in ran.fact()["findings"])
+    ages = dict(server.sql("SELECT datname, age(datfrozenxid) FROM pg_catalog.pg_database"))
+    assert int(ages["postgres"]) < 1000
+    assert int(ages["template1"]) < 1000
+    assert not run("db_vacuum", asked).changed
+    server.stop()
