@@ -11,20 +11,11 @@ import typing as t
 from contextlib import ExitStack
 from pathlib import Path
 
+from ._errors import DbFault, Held
 from ._frame import Memory, Stages, choice
 from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
-from ._records import (
-    DbFault,
-    Engine,
-    Execution,
-    Finding,
-    Held,
-    Operation,
-    Outcome,
-    Plan,
-    Ref,
-    Server,
-)
+from ._protocols import Engine, Operation
+from ._records import Execution, Finding, Outcome, Plan, Ref, Server
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -153,7 +144,7 @@ class Action:
         """Measures and plans, in the order in which the runner will work."""
         from ._run.forecast import forecast
 
-        memory = Memory(journal.past(), journal.overdue())
+        memory = Memory(journal.past(), journal.overdue(), journal.owned(), journal.notes())
         measured, plans = stages.plans(memory)
         plan = forecast(plans[self.name], memory.past, journal.rates(), memory.overdue, measured.server.now)
         self.plan = plan

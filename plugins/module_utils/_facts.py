@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 import typing as t
 
+from ._errors import DbFault
 from ._frame import Memory, Stages, choice
 from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
-from ._records import DbFault, Engine, Execution, Finding, Measured, Operation, Plan, Server
+from ._protocols import Engine, Operation
+from ._records import Execution, Finding, Measured, Plan, Server
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -66,7 +68,7 @@ def _remembered(module: AnsibleModule, address: str) -> tuple[Memory, t.Mapping[
     from ._run.journal import open_journal
 
     with open_journal(module.params["journal"], address, readonly=True, warn=module.warn) as journal:
-        return Memory(journal.past(), journal.overdue()), journal.rates()
+        return Memory(journal.past(), journal.overdue(), journal.owned(), journal.notes()), journal.rates()
 
 
 # ---- db_bloat_facts --------------------------------------------------------------------------------------------------

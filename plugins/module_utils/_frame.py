@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import typing as t
 
+from ._errors import BadInput, CannotConnect, DbFault
+from ._protocols import Engine, Operation, Session
 from ._records import (
-    BadInput,
-    CannotConnect,
+    Attempt,
     Database,
     DatabaseInfo,
-    DbFault,
-    DropLeftover,
-    Engine,
     Execution,
     Finding,
     Key,
     Measured,
-    Operation,
+    Note,
     Plan,
     Proof,
     Ref,
+    Sample,
     Server,
-    Session,
     Step,
     Wants,
 )
 from ._selection import Patterns, names_of
+from ._tasks import DropLeftover
+
+if t.TYPE_CHECKING:
+    from ._health import Health
+    from ._structure import Index, View
 
 Asked = t.Mapping[str, tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
 
@@ -36,8 +39,11 @@ Asked = t.Mapping[str, tuple[Operation, t.Any]]  # name of an operation -> (plan
 class Memory(t.NamedTuple):
     """What the journal knows; empty where there is none."""
 
-    past: t.Mapping[Key, t.Any] = {}
+    past: t.Mapping[Key, Attempt] = {}
     overdue: frozenset[Key] = frozenset()
+    owned: t.Mapping[Key, tuple[str, ...]] = {}
+    notes: t.Mapping[Key, Note] = {}
+    samples: t.Mapping[Ref, tuple[Sample, ...]] = {}
 
 
 class Stages:
@@ -53,7 +59,9 @@ class Stages:
     def measure(self, memory: Memory) -> Measured:
         """Wants, doubts, exact: what the planners need, measured once for all of them."""
         found = self._look(self.chosen, self.wants)
-        measured = self._measured(_readable(self.chosen, found), memory)
+        databases = _readable(self.chosen, found)
+        read = [d for d, f in zip(databases, found) if not isinstance(f, DbFault)]
+        measured = self._measured(databases, memory)._replace(health=self._health(read))
         closer = Wants()
         for operation, policy in self.asked.values():
             closer = closer.merge(operation.doubts(policy, measured))
@@ -83,7 +91,24 @@ class Stages:
         return out
 
     def _measured(self, databases: t.Sequence[Database], memory: Memory) -> Measured:
-        return Measured(self.server, tuple(databases), memory.past, memory.overdue)
+        return Measured(
+            self.server,
+            tuple(databases),
+            past=memory.past,
+            overdue=memory.overdue,
+            owned=memory.owned,
+            notes=memory.notes,
+            samples=memory.samples,
+        )
+
+    def _health(self, databases: t.Sequence[Database]) -> Health | None:
+        """Asked once, where the first readable database is; a server without any has none that we could ask in."""
+        readable = {d.name for d in databases}
+        for info in self.chosen if self.wants.health else ():
+            if info.name in readable and not info.why_not:
+                with self.engine.session(info.name) as session:
+                    return self.engine.health(session, self.server)
+        return None
 
     def _look(self, infos: t.Sequence[DatabaseInfo], wants: Wants) -> list[Database | DbFault]:
         """Each database measured, or why it could not be."""
@@ -122,8 +147,11 @@ class Stages:
             blocked.update({key: why for key, why in found.items() if why})
         return blocked
 
-    def prover(self, name: str, plan: Plan) -> t.Callable[[Session, Step], Proof]:
-        """Proven: the same planner, shown the new measurement of this object, asks for nothing more of it."""
+    def prover(self, name: str, plan: Plan) -> t.Callable[[Session, Step, str], Proof]:
+        """Proven: the same planner, shown the new measurement of this object, asks for nothing more of it.
+
+        What the step noted for the next one is shown to it, too.
+        """
         operation, policy = self.asked[name]
         if getattr(policy, "force", False):
             policy = policy._replace(force=False)
@@ -131,8 +159,10 @@ class Stages:
         blocked = {s.key: s.skip for s in plan.steps if s.skip}  # so that needs are not folded into what does not run
         known = {(f.code, f.ref) for f in plan.findings}
 
-        def prove(session: Session, step: Step) -> Proof:
+        def prove(session: Session, step: Step, note: str) -> Proof:
             again = self._again(session, step.task.ref, operation, policy)._replace(blocked=blocked)
+            if note:
+                again = again._replace(notes={step.key: Note(self.server.now, note)})
             new = operation.plan(policy, again)
             asks = [s for s in new.steps if s.task.ref == step.task.ref and (s.key == step.key or s.key not in keys)]
             finds = [f for f in new.findings if f.ref == step.task.ref and (f.code, f.ref) not in known]
@@ -156,7 +186,7 @@ class Stages:
 
     def _again(self, session: Session, ref: Ref, operation: Operation, policy: t.Any) -> Measured:
         system = any(i.system for i in self.chosen if i.name == ref.database)
-        wants = operation.wants(policy, self.server)._replace(only=(ref,))
+        wants = operation.wants(policy, self.server)._replace(only=(ref,), health=False)
         found = self.engine.measure(session, wants, self.server)._replace(system=system)
         measured = self._measured([found], Memory())
         if operation.doubts(policy, measured).exact:
@@ -174,8 +204,10 @@ def _overlay(database: Database, closer: Database | DbFault | None) -> Database:
         finding = Finding(3, "not_measured_exactly", Ref(database.name), message, fix=closer.cure)
         return database._replace(findings=(*database.findings, finding))
     exact = {table.ref: table for table in closer.tables}
+    indexes = {index.ref: index for index in closer.indexes}
     return database._replace(
         tables=tuple(exact.get(table.ref, table) for table in database.tables),
+        indexes=tuple(indexes.get(index.ref, index) for index in database.indexes),
         findings=tuple(dict.fromkeys((*database.findings, *closer.findings))),
     )
 
@@ -185,7 +217,15 @@ def _size(measured: Measured, step: Step) -> int | None:
     task = step.task
     if isinstance(task, DropLeftover):
         return sum(x.bytes for d in measured.databases for x in d.leftovers if (x.ref, x.what) == (task.ref, task.what))
-    return next((x.total_bytes for d in measured.databases for x in d.tables if x.ref == task.ref), None)
+    for database in measured.databases:
+        for table in database.tables:
+            if table.ref == task.ref:
+                return table.total_bytes
+        things: tuple[Index | View, ...] = (*database.indexes, *database.views)
+        for thing in things:
+            if thing.ref == task.ref:
+                return thing.bytes
+    return None
 
 
 def _readable(infos: t.Sequence[DatabaseInfo], found: t.Sequence[Database | DbFault]) -> list[Database]:

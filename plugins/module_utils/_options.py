@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ._records import BadInput, Execution
+from ._errors import BadInput
+from ._records import Execution
 from ._units import duration, size
 
 Spec = dict[str, dict[str, t.Any]]

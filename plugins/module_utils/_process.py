@@ -12,7 +12,7 @@ import subprocess
 import threading
 import typing as t
 
-from ._records import MissingMeans
+from ._errors import MissingMeans
 
 
 class Completed(t.NamedTuple):

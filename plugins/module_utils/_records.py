@@ -11,6 +11,11 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
+if t.TYPE_CHECKING:
+    from ._health import Health
+    from ._structure import Collation, Index, Structure, View
+    from ._tasks import Cure, Task
+
 # ---- what a step is about --------------------------------------------------------------------------------------------
 
 
@@ -119,6 +124,7 @@ class Leftover(t.NamedTuple):
     bytes: int = 0
     dead: bool = True  # provably nobody works on it any more
     why_not: str = ""  # when not dead: who still works on it
+    table: Ref | None = None  # where `ref` is an index
 
 
 class Finding(t.NamedTuple):
@@ -128,7 +134,7 @@ class Finding(t.NamedTuple):
     code: str
     ref: Ref
     message: str
-    cure: Task | None = None  # a task that nobody carries out; the engine spells it as the fix
+    cure: Cure | None = None  # a task that nobody carries out; the engine spells it as the fix
     fix: str = ""  # where no task fits: a statement or an action in words
 
 
@@ -166,6 +172,10 @@ class Database(t.NamedTuple):
     lacks: t.Mapping[str, str] = {}
     activity: Activity | None = None  # when asked for
     spaces: tuple[Space, ...] = ()  # when activity was asked for
+    indexes: tuple[Index, ...] = ()
+    collations: tuple[Collation, ...] = ()  # mismatches, when indexes were asked for
+    views: tuple[View, ...] = ()
+    structure: Structure | None = None
 
 
 class Attempt(t.NamedTuple):
@@ -179,11 +189,30 @@ class Attempt(t.NamedTuple):
     ok: bool
 
 
+class Note(t.NamedTuple):
+    """From the journal: what a step left for the next one of its kind on this object."""
+
+    at: datetime
+    text: str  # of the engine's own making; only ever compared
+
+
+class Sample(t.NamedTuple):
+    """From the journal: how large an object was."""
+
+    at: datetime
+    bytes: int
+    rows: int | None
+
+
 class Measured(t.NamedTuple):
     server: Server
     databases: tuple[Database, ...]
     past: t.Mapping[Key, Attempt] = {}  # the journal's memory: may be empty, never needed for correctness
     overdue: frozenset[Key] = frozenset()  # deferred by an earlier run
+    owned: t.Mapping[Key, tuple[str, ...]] = {}  # what a dead run was making when it died, by the step that made it
+    notes: t.Mapping[Key, Note] = {}  # what the last such step that ended well left for the next
+    samples: t.Mapping[Ref, tuple[Sample, ...]] = {}  # sizes of earlier days, oldest first; when asked for
+    health: Health | None = None
     blocked: t.Mapping[Key, str] = {}  # steps that a limit would stop now, and why: other needs get steps of their own
 
 
@@ -193,23 +222,36 @@ class Wants(t.NamedTuple):
     tables: bool = False  # sizes, rows, dead rows, statistics, ages
     bloat: bool = False
     bloat_min_bytes: int = 0  # smaller objects need no estimate
-    indexes: bool = False  # indexes as Table(kind="index"), with their bloat when `bloat`
+    indexes: bool = False  # definitions, sizes, scans, and collations whose version changed
+    index_bloat: bool = False
+    index_bloat_min_bytes: int = 0
+    views: bool = False  # materialized views
+    structure: bool = False  # foreign keys, primary keys, counters
+    health: bool = False  # of the server: measured once, not in each database
+    samples: bool = False  # the journal's sizes
     leftovers: bool = False
     activity: bool = False  # open transactions, connections, free space
     freeze_from: float | None = None  # look into system and unselected databases from this freeze_percent on
     exact: tuple[Ref, ...] = ()  # second look: only where a threshold lies between low and high
     scan_budget: int | None = None  # bytes that exact measurement may read
-    only: tuple[Ref, ...] = ()  # the proof measures what was touched, nothing else
+    only: tuple[Ref, ...] = ()  # the proof measures what was touched, nothing else: tables, indexes, views
 
     def merge(self, other: Wants) -> Wants:
         smallest = [w.bloat_min_bytes for w in (self, other) if w.bloat]
         ages = [w.freeze_from for w in (self, other) if w.freeze_from is not None]
+        least = [w.index_bloat_min_bytes for w in (self, other) if w.index_bloat]
         budgets = [w.scan_budget for w in (self, other) if w.scan_budget is not None]
         return Wants(
             tables=self.tables or other.tables,
             bloat=self.bloat or other.bloat,
             bloat_min_bytes=min(smallest, default=0),
             indexes=self.indexes or other.indexes,
+            index_bloat=self.index_bloat or other.index_bloat,
+            index_bloat_min_bytes=min(least, default=0),
+            views=self.views or other.views,
+            structure=self.structure or other.structure,
+            health=self.health or other.health,
+            samples=self.samples or other.samples,
             leftovers=self.leftovers or other.leftovers,
             activity=self.activity or other.activity,
             freeze_from=min(ages, default=None),
@@ -254,54 +296,6 @@ class Pace(t.NamedTuple):
 
     rows: int
     seconds: float
-
-
-# ---- tasks: what may be asked of an engine, one small record a kind --------------------------------------------------
-
-
-class Vacuum(t.NamedTuple):
-    ref: Ref
-    freeze: bool = False
-    analyze: bool = False
-    truncate: bool = True  # giving back empty pages at the end takes an exclusive lock for a moment
-    cost_delay: float | None = None  # milliseconds
-
-    @property
-    def kind(self) -> str:
-        return "freeze" if self.freeze else "vacuum"
-
-
-class Analyze(t.NamedTuple):
-    ref: Ref
-    partitioned: bool = False  # the parent only; its partitions have steps of their own
-
-    @property
-    def kind(self) -> str:
-        return "analyze"
-
-
-class Rebuild(t.NamedTuple):
-    """Gives space back to the file system: online, or exclusively while writers wait."""
-
-    ref: Ref
-    online: bool = True
-
-    @property
-    def kind(self) -> str:
-        return "reclaim"
-
-
-class DropLeftover(t.NamedTuple):
-    ref: Ref
-    what: str
-    names: tuple[str, ...]
-
-    @property
-    def kind(self) -> str:
-        return "drop_leftover"
-
-
-Task = t.Union[Vacuum, Analyze, Rebuild, DropLeftover]
 
 
 # ---- planned and carried out -----------------------------------------------------------------------------------------
@@ -364,120 +358,7 @@ class Tick(t.NamedTuple):
     amount: Amount = Amount()
     cursor: str | None = None  # opaque to the runner
     owns: str = ""  # journaled before the act goes on: wreckage that the next run may remove
+    note: str = ""  # journaled when the step ends well: what the next step of this kind on this object may know
 
 
 Work = t.Generator[Tick, Pace, None]  # every amount travels by a tick: no second way
-
-
-class Session(t.Protocol):
-    """One connection to one database, used by one step."""
-
-    database: str
-
-    def cancel(self) -> None:
-        """Ends what the session is doing; from any thread, and harmless when it does nothing."""
-
-
-class Engine(t.Protocol):
-    """What every engine package offers. Engines know all SQL and every client tool, and no threshold."""
-
-    selects: bool  # greet() lists only what the option `databases` asks for (files), so nobody selects again
-    one_writer: bool  # a database takes one writer at a time: one lane a database instead of one a table
-
-    def greet(self) -> Server:
-        """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect."""
-
-    def session(self, database: str) -> t.ContextManager[Session]:
-        """Opens a session that cannot be cut off by the login's own timeouts. Raises CannotConnect."""
-
-    def measure(self, session: t.Any, wants: Wants, server: Server) -> Database:
-        """Reads what `wants` asks for of the session's database, and no more. Only reads."""
-
-    def gauge(self, session: t.Any, name: str, step: Step) -> float | None:
-        """A reading for a Limit, or None when it cannot be known."""
-
-    def spell(self, task: Task, server: Server) -> t.Sequence[str]:
-        """The words of a task: what check mode shows."""
-
-    def carry_out(self, session: t.Any, task: Task, server: Server, cursor: str | None) -> Work:
-        """And what runs, by the same words. Raises Busy, Gone, Refused; closing the generator cleans up."""
-
-    def guard(self, databases: t.Sequence[str], wait: float) -> t.ContextManager[None]:
-        """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
-
-    def close(self) -> None:
-        """Ends every session that is still open."""
-
-
-class Operation(t.Protocol):
-    """A planner: a pure module with these functions. OPTIONS is its argument spec."""
-
-    OPTIONS: dict[str, t.Any]
-
-    def policy(self, params: t.Mapping[str, t.Any]) -> t.Any:
-        """The user's options, checked and typed. Raises BadInput."""
-
-    def wants(self, policy: t.Any, server: Server) -> Wants: ...
-
-    def doubts(self, policy: t.Any, measured: Measured) -> Wants: ...
-
-    def plan(self, policy: t.Any, measured: Measured) -> Plan: ...
-
-
-# ---- errors: one hierarchy, caught once in the frame -----------------------------------------------------------------
-
-
-LONGEST_CAUSE = 2000  # characters: a server's own functions may say a megabyte
-
-
-def _brief(cause: str) -> str:
-    words = " ".join(cause[: 2 * LONGEST_CAUSE].split())
-    return words if len(words) <= LONGEST_CAUSE else f"{words[:LONGEST_CAUSE]} …"
-
-
-class DbFault(Exception):
-    """Every error that we raise on purpose: cause, and what to do about it. The frame adds the server's address."""
-
-    def __init__(self, cause: str, *, database: str = "", obj: str = "", cure: str = "") -> None:
-        super().__init__(cause)
-        self.cause, self.database, self.obj, self.cure = _brief(cause), database, obj, cure
-
-    def __str__(self) -> str:
-        where = ", ".join(p for p in (self.database and f"database {self.database}", self.obj) if p)
-        return (f"{where}: " if where else "") + self.cause.rstrip(". ") + (f". {self.cure}" if self.cure else "")
-
-
-class BadInput(DbFault):
-    """The user's options cannot be meant; raised before anything is touched."""
-
-
-class CannotConnect(DbFault):
-    """No session: network, password, TLS, no such database."""
-
-
-class MissingMeans(DbFault):
-    """A driver or client program is not there; the cure names the package."""
-
-
-class Held(DbFault):
-    """Another run holds the guard."""
-
-
-class Busy(DbFault):
-    """Lock timeout, deadlock, too many clients: worth trying again, smaller."""
-
-
-class Gone(DbFault):
-    """The connection was lost under way."""
-
-
-class Refused(DbFault):
-    """Privilege, version or state: trying again will not help."""
-
-
-class Vanished(Refused):
-    """What the step is about was dropped or renamed meanwhile: nothing is left to be done, and nothing has failed."""
-
-
-class Stopped(DbFault):
-    """Cancelled by us: the budget's hard stop, a stop file, a signal."""

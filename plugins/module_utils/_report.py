@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ._records import Database, Engine, Finding, Outcome, Server, Table
+from ._protocols import Engine
+from ._records import Database, Finding, Outcome, Server, Table
 from ._units import say_bytes
 
 Result = dict[str, t.Any]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ._records import BadInput, Ref
+from ._errors import BadInput
+from ._records import Ref
 
 _ANY = "for such a character in a name write ?"
 

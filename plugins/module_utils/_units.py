@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ._records import BadInput
+from ._errors import BadInput
 
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40, "PB": 1 << 50}

@@ -9,7 +9,7 @@ import re
 import typing as t
 from datetime import datetime, timedelta, timezone, tzinfo
 
-from ._records import BadInput
+from ._errors import BadInput
 
 _TIMES = re.compile(r"\s*([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})\s*\Z")
 

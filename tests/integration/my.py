@@ -21,9 +21,9 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Ref,
     Step,
     Table,
-    Task,
     Wants,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Task
 from tests.fleet import Server
 
 ALL = Wants(tables=True, bloat=True, leftovers=True, activity=True)

@@ -11,14 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    Bloat,
-    Rebuild,
-    Ref,
-    Table,
-    Wants,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Bloat, Ref, Table, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild
 from tests.fleet import Fleet, MySQL, Server
 
 from .my import ALL, Used, client, fill, use

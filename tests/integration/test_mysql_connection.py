@@ -15,13 +15,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    BadInput,
-    CannotConnect,
-    Execution,
-    Ref,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, CannotConnect
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze
 from tests.fleet import Fleet, Missing, MySQL, Server
 
 from .conftest import missing

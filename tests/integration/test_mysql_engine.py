@@ -10,14 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    Rebuild,
-    Ref,
-    Refused,
-    Vacuum,
-    Wants,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild, Vacuum
 from tests.fleet import Server
 
 from .my import ALL, READ, client, fill, fingerprint, use

@@ -9,13 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    CannotConnect,
-    Rebuild,
-    Ref,
-    Refused,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import CannotConnect, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild
 from tests.fleet import Server
 
 from .my import Used, fill, small, use

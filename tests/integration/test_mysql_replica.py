@@ -10,14 +10,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    Execution,
-    Rebuild,
-    Ref,
-    Refused,
-    Task,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild, Task
 from tests.fleet import Fleet, Missing, MySQL, Server
 
 from .conftest import missing

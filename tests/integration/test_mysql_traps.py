@@ -15,21 +15,18 @@ from collections.abc import Callable
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import (
     Busy,
     CannotConnect,
     DbFault,
-    Execution,
     Gone,
     Held,
-    Rebuild,
-    Ref,
     Refused,
     Stopped,
     Vanished,
-    Wants,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild
 from tests.fleet import Fleet, Server
 
 from .my import ALL, background, client, fill, running, use, wait_until
@@ -198,7 +195,8 @@ def test_wrong_password(mysql: Server) -> None:
 CHILD = """
 import sys
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import MySQL
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Rebuild, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Rebuild
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (Execution, Ref)
 login = eval(sys.argv[1])
 engine = MySQL(login, Execution())
 server = engine.greet()

@@ -12,14 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Execution,
-    Rebuild,
-    Ref,
-    Refused,
-    Vacuum,
-    Wants,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Rebuild, Vacuum
 from tests.fleet import Fleet, Server
 from tests.fleet.processes import give_away
 

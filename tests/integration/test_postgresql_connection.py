@@ -13,18 +13,16 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import PostgreSQL
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import (
     BadInput,
     Busy,
     CannotConnect,
-    Execution,
     Gone,
-    Ref,
     Refused,
     Stopped,
-    Vacuum,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Vacuum
 from tests.fleet import Fleet, Missing, Server
 
 from .conftest import Pool, missing

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import activity
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Refused, Vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
 from tests.fleet import Fleet, Missing, PostgreSQL, Server
 
 from . import conftest

@@ -17,18 +17,9 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import greeting
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    Busy,
-    Execution,
-    Held,
-    Rebuild,
-    Ref,
-    Refused,
-    Task,
-    Vacuum,
-    Wants,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Held, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild, Task, Vacuum
 from tests.fleet import Server
 
 from .pg import client, transaction, use, writes

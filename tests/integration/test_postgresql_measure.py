@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Analyze, Ref, Vacuum, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Vacuum
 from tests.fleet import Server
 
 from .churn import fingerprint

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Analyze, Ref, Vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Vacuum
 from tests.fleet import Server
 
 from .pg import use

@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Refused, Vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
 from tests.fleet import Fleet, Missing, PostgreSQL, Server, pgbouncer
 
 from .conftest import Pool, missing

@@ -18,16 +18,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import means, repack
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Busy,
-    DropLeftover,
-    Execution,
-    Rebuild,
-    Ref,
-    Refused,
-    Stopped,
-    Wants,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused, Stopped
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropLeftover, Rebuild
 from tests.fleet import FleetError, Server
 
 from .conftest import Pool, missing

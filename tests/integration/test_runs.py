@@ -17,7 +17,8 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines import open_engine
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Engine, Execution
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._protocols import Engine
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution
 from tests.fleet import Fleet, Server
 
 from .churn import churn

@@ -23,28 +23,32 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.sqlite import SQLite, connection
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.sqlite import bloat as bloat_room
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Amount,
-    Analyze,
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import (
     BadInput,
-    Bloat,
     Busy,
     CannotConnect,
-    Database,
-    DropLeftover,
-    Execution,
     Held,
-    Pace,
-    Rebuild,
-    Ref,
     Refused,
-    Step,
     Stopped,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
+    Amount,
+    Bloat,
+    Database,
+    Execution,
+    Pace,
+    Ref,
+    Step,
     Table,
-    Task,
     Tick,
-    Vacuum,
     Wants,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import (
+    Analyze,
+    DropLeftover,
+    Rebuild,
+    Task,
+    Vacuum,
 )
 from tests.integration import conftest
 

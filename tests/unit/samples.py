@@ -14,20 +14,17 @@ from hypothesis import strategies as st
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import vacuum
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.vacuum_needs import NEEDED_BY, Policy
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
     Bloat,
     Database,
     Dead,
-    DropLeftover,
     Leftover,
     Measured,
-    Rebuild,
     Ref,
     Server,
     Step,
     Table,
-    Vacuum,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, DropLeftover, Rebuild, Vacuum
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MB, GB = 1 << 20, 1 << 30
@@ -139,6 +136,7 @@ def _cured(database: Database, step: Step) -> Database:
     if isinstance(task, DropLeftover):
         rest = [x for x in database.leftovers if (x.ref, x.what) != (task.ref, task.what) or not x.dead]
         return database._replace(leftovers=tuple(rest))
+    assert isinstance(task, (Vacuum, Analyze, Rebuild))
     return database._replace(tables=tuple(cured(x, task) if x.ref == task.ref else x for x in database.tables))
 
 

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, CannotConnect, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Busy,
-    CannotConnect,
     Database,
     DatabaseInfo,
     Dead,
     Measured,
-    Refused,
     Server,
     Wants,
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import CannotConnect
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import (
     OPERATIONS,
     SAMPLE,
@@ -18,7 +19,6 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import 
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Activity,
-    CannotConnect,
     DatabaseInfo,
     Dead,
     Measured,

@@ -10,27 +10,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, CannotConnect, Gone, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._frame import Memory, Stages, choose
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import bloat as bloat_operation
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight, vacuum
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    BadInput,
-    CannotConnect,
     DatabaseInfo,
     Dead,
     Execution,
-    Gone,
     Leftover,
     Measured,
     Plan,
     Proof,
-    Rebuild,
     Ref,
-    Refused,
     Step,
     Wants,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._selection import Patterns
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Rebuild
 
 from .samples import GB, bloat, cured, defaults, fleets, policy, server, table
 from .world import Visit, World
@@ -48,7 +45,7 @@ def plan(found: Stages) -> Plan:
 
 
 def prove(found: Stages, planned: Plan, step: Step) -> Proof:
-    return found.prover("vacuum", planned)(Visit(step.task.ref.database), step)
+    return found.prover("vacuum", planned)(Visit(step.task.ref.database), step, "")
 
 
 # ---- which databases -------------------------------------------------------------------------------------------------

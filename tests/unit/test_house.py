@@ -21,7 +21,10 @@ FORBIDDEN = {
     "_engines": {"_operations", "_run", "_frame"},
     "_run": {"_operations", "_engines", "_files", "_frame"},
     "_files": {"_operations", "_engines", "_run", "_frame"},
-    "_records": {"_operations", "_engines", "_run", "_files", "_frame"},
+    **{
+        shelf: {"_operations", "_engines", "_run", "_files", "_frame"}
+        for shelf in ("_records", "_tasks", "_structure", "_health", "_errors", "_protocols")
+    },
     "_units": {"_operations", "_engines", "_run", "_files", "_frame"},
     "_selection": {"_operations", "_engines", "_run", "_files", "_frame"},
 }

@@ -26,17 +26,9 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql
     rows,
     sampling,
 )
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    BadInput,
-    Busy,
-    Gone,
-    Rebuild,
-    Ref,
-    Refused,
-    Server,
-    Stopped,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, Busy, Gone, Refused, Stopped
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Server
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild
 
 SERVER = Server("mysql", "9.7.4", (9, 7, 4), "x", "primary", datetime(2026, 11, 1, tzinfo=UTC))
 

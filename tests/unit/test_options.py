@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import EXECUTION, execution
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import BadInput, Execution
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution
 
 from .samples import GB, defaults
 

@@ -17,7 +17,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postg
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.driver import DriverError
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.layout import Column
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Busy, DbFault, Gone, Refused, Stopped
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, DbFault, Gone, Refused, Stopped
 
 BOOL, SHORT, INT, BIG = Column(1, 1, 1, 0), Column(2, 2, 2, 0), Column(4, 4, 4, 0), Column(8, 8, 8, 0)
 COLUMN = st.builds(

@@ -18,11 +18,10 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Database,
     Finding,
     Outcome,
-    Rebuild,
     Ref,
     Step,
-    Vacuum,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Rebuild, Vacuum
 
 from .samples import GB, MB, bloat, server, table
 from .world import World

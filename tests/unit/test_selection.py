@@ -12,7 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import BadInput, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._selection import Patterns, names_of
 
 HOSTILE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)

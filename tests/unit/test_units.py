@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import BadInput
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import (
     duration,
     percentage,

@@ -9,22 +9,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import DbFault, Held
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._health import Health
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._protocols import Session
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Amount,
     Database,
     DatabaseInfo,
-    DbFault,
-    DropLeftover,
-    Held,
     Ref,
     Server,
-    Session,
     Step,
     Table,
     Tick,
     Wants,
     Work,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropLeftover
 
 from . import samples
 
@@ -88,6 +88,9 @@ class World:
         if isinstance(seen, DbFault):
             raise seen
         return seen
+
+    def health(self, session: Any, server: Server) -> Health:
+        return Health()
 
     def gauge(self, session: Any, name: str, step: Step) -> float | None:
         return self.gauges.get(name, 0.0)

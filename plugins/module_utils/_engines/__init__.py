@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .._records import BadInput, Engine, Execution
+from .._errors import BadInput
+from .._protocols import Engine
+from .._records import Execution
 
 
 def open_engine(params: t.Mapping[str, t.Any], execution: Execution) -> Engine:

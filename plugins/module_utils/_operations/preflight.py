@@ -8,7 +8,8 @@ from __future__ import annotations
 import typing as t
 from datetime import timezone
 
-from .._records import Activity, BadInput, Database, Finding, Measured, Plan, Ref, Server, Wants
+from .._errors import BadInput
+from .._records import Activity, Database, Finding, Measured, Plan, Ref, Server, Wants
 from .._units import duration, percentage, say_bytes, say_seconds
 from .._window import Window, window
 

@@ -7,27 +7,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .._records import (
-    Amount,
-    Analyze,
-    BadInput,
-    Database,
-    DropLeftover,
-    Finding,
-    Key,
-    Leftover,
-    Limit,
-    Measured,
-    Plan,
-    Rebuild,
-    Server,
-    Step,
-    Table,
-    Task,
-    Vacuum,
-    Wants,
-)
+from .._errors import BadInput
+from .._records import Amount, Database, Finding, Key, Leftover, Limit, Measured, Plan, Server, Step, Table, Wants
 from .._selection import names_of
+from .._tasks import Analyze, DropLeftover, Rebuild, Task, Vacuum
 from .._units import say_bytes
 from .vacuum_needs import ACTIONS, NEEDED_BY, NEEDS, OPTIONS, Need, Policy, dead_rows, policy, whole
 

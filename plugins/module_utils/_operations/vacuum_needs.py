@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from .._records import BadInput, Measured, Table
+from .._errors import BadInput
+from .._records import Measured, Table
 from .._selection import Patterns
 from .._units import duration, percentage, say_bytes, say_count, say_seconds, size
 

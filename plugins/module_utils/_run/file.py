@@ -50,8 +50,12 @@ CREATE TABLE sizes (
     object INTEGER NOT NULL, hour INTEGER NOT NULL, at REAL NOT NULL, bytes INTEGER NOT NULL, rows INTEGER,
     PRIMARY KEY (object, hour));
 """
+# What a step left for the next one of its kind on its object.
+VERSION_2 = """
+CREATE TABLE notes (object INTEGER PRIMARY KEY, note TEXT NOT NULL, at REAL NOT NULL);
+"""
 # One entry a version, applied in turn in one transaction; PRAGMA user_version counts them. Entries are never edited.
-MIGRATIONS: tuple[str, ...] = (VERSION_1,)
+MIGRATIONS: tuple[str, ...] = (VERSION_1, VERSION_2)
 
 
 class NotAJournal(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from .._records import Key, Outcome, Step
+from .._tasks import lane_of
 from .._units import say_seconds
 
 
@@ -71,5 +72,5 @@ class _Run:
         self.found[place] = Outcome(step, status, bytes_before=step.size, error=why)
 
     def _lane(self, step: Step) -> t.Hashable:
-        ref = step.task.ref
+        ref = lane_of(step.task)
         return ref.database if self.one_writer else (ref.database, ref.path)

@@ -12,7 +12,8 @@ import typing as t
 from datetime import datetime
 from pathlib import Path
 
-from .._records import Attempt, BadInput, Key, Outcome, Ref, Step, Tick
+from .._errors import BadInput
+from .._records import Attempt, Key, Note, Outcome, Ref, Step, Tick
 from .file import NotAJournal, reading
 from .host import make_private, state_directories
 from .memory import Memory, recall
@@ -47,6 +48,10 @@ class Journal:
         """What steps said they were about to make and have not ended since: wreckage, if it is there."""
         return self._memory.owned
 
+    def notes(self) -> t.Mapping[Key, Note]:
+        """What the last step of each kind that ended well left for the next one on the same object."""
+        return self._memory.notes
+
     def cursor(self, step: Step) -> str | None:
         """Where an earlier run stopped in this step."""
         return self._memory.cursors.get(step.key)
@@ -58,7 +63,7 @@ class Journal:
         """A step is about to run."""
 
     def tick(self, step: Step, tick: Tick) -> None:
-        """Keeps the tick's cursor, and what the step is about to own."""
+        """Keeps the tick's cursor, what the step is about to own, and, when it ends well, its note."""
 
     def close(self, outcome: Outcome) -> None:
         """A step has its outcome, whether it was started or not."""

@@ -39,6 +39,7 @@ class FileJournal(Journal):
         self._db: sqlite3.Connection | None = None
         self._module, self._run = "", 0
         self._rows: dict[Key, int] = {}
+        self._pending: dict[Key, str] = {}  # notes of steps that have not ended yet
         self._misses = 0
         try:
             self._open()
@@ -137,6 +138,8 @@ class FileJournal(Journal):
         return self._rows[step.key]
 
     def tick(self, step: Step, tick: Tick) -> None:
+        if tick.note:
+            self._pending[step.key] = tick.note
         if tick.cursor is None and not tick.owns:
             return
 
@@ -152,6 +155,7 @@ class FileJournal(Journal):
     def close(self, outcome: Outcome) -> None:
         self._write(lambda db: self._end(db, outcome))
         self._rows.pop(outcome.step.key, None)
+        self._pending.pop(outcome.step.key, None)
 
     def _end(self, db: sqlite3.Connection, outcome: Outcome) -> None:
         step, actual = outcome.step, outcome.actual
@@ -171,6 +175,9 @@ class FileJournal(Journal):
         if outcome.status == "done":
             db.execute("DELETE FROM cursors WHERE object = ?", (thing,))
             self._disown(db, step, thing)
+            if step.key in self._pending:
+                note = json.dumps(self._pending[step.key])
+                db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (thing, note, now))
         self._learn(db, outcome, thing, now)
 
     def _disown(self, db: sqlite3.Connection, step: Step, thing: int) -> None:
@@ -218,7 +225,7 @@ class FileJournal(Journal):
             if old is not None:
                 db.execute("DELETE FROM steps WHERE run <= ?", (old,))
                 gone = db.execute("DELETE FROM runs WHERE id <= ?", (old,)).rowcount
-            for table in ("attempts", "cursors", "owned", "deferred", "sizes"):
+            for table in ("attempts", "cursors", "owned", "deferred", "sizes", "notes"):
                 gone += db.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
             if gone:
                 _sweep(db)
@@ -264,7 +271,7 @@ def _bury(db: sqlite3.Connection) -> None:
 
 
 def _sweep(db: sqlite3.Connection) -> None:
-    tables = ("steps", "attempts", "cursors", "owned", "deferred", "sizes")
+    tables = ("steps", "attempts", "cursors", "owned", "deferred", "sizes", "notes")
     used = " UNION ".join(f"SELECT object FROM {table}" for table in tables)
     db.execute(f"DELETE FROM objects WHERE id NOT IN ({used})")
 

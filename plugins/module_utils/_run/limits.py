@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from .._records import Engine, Limit, Session, Step
+from .._protocols import Engine, Session
+from .._records import Limit, Step
 from .._units import say_bytes, say_seconds
 
 NAMES = {

@@ -11,7 +11,7 @@ import sqlite3
 import typing as t
 from datetime import datetime, timezone
 
-from .._records import Attempt, Key, Ref
+from .._records import Attempt, Key, Note, Ref
 from .host import alive
 
 FORGET_SECONDS = 30 * 86400.0  # deferred steps and cursors of runs so long ago mean nothing any more
@@ -23,6 +23,7 @@ class Memory(t.NamedTuple):
     overdue: frozenset[Key] = frozenset()
     cursors: t.Mapping[Key, str] = {}
     owned: t.Mapping[Key, tuple[str, ...]] = {}
+    notes: t.Mapping[Key, Note] = {}
 
 
 def written(ref: Ref) -> str:
@@ -65,7 +66,19 @@ def recall(db: sqlite3.Connection, address: str, now: float) -> Memory:
     ):
         key = (kind, read_ref(ref))
         owned[key] = (*owned.get(key, ()), str(json.loads(owns)))
-    return Memory(past, rates, _overdue(db, address, now), cursors, owned)
+    return Memory(past, rates, _overdue(db, address, now), cursors, owned, _notes(db, address))
+
+
+def _notes(db: sqlite3.Connection, address: str) -> dict[Key, Note]:
+    if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'notes'").fetchone()[0]:
+        return {}  # a journal of an earlier version, opened for reading
+    return {
+        (kind, read_ref(ref)): Note(datetime.fromtimestamp(at, timezone.utc), str(json.loads(note)))
+        for kind, ref, note, at in db.execute(
+            "SELECT o.kind, o.ref, n.note, n.at FROM notes n JOIN objects o ON o.id = n.object WHERE o.address = ?",
+            (address,),
+        )
+    }
 
 
 def interrupted(db: sqlite3.Connection) -> list[int]:

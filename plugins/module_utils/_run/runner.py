@@ -11,7 +11,9 @@ import threading
 import time
 import typing as t
 
-from .._records import Engine, Execution, Finding, Key, Outcome, Plan, Ref, Server, Step, Tick
+from .._protocols import Engine
+from .._records import Execution, Finding, Key, Outcome, Plan, Ref, Server, Step, Tick
+from .._tasks import lane_of
 from .._units import say_seconds
 from .control import POLL_SECONDS, Control
 from .journal import Journal
@@ -157,7 +159,7 @@ class Runner:
 
     def _lane(self, step: Step) -> t.Hashable:
         """Two steps in one lane never run at once."""
-        ref = step.task.ref
+        ref = lane_of(step.task)
         return ref.database if self.engine.one_writer else (ref.database, ref.path)
 
     def _can_move(self) -> bool:

@@ -9,24 +9,9 @@ import threading
 import time
 import typing as t
 
-from .._records import (
-    Amount,
-    Busy,
-    CannotConnect,
-    DbFault,
-    Engine,
-    Gone,
-    Outcome,
-    Pace,
-    Proof,
-    Refused,
-    Server,
-    Session,
-    Step,
-    Tick,
-    Vanished,
-    Work,
-)
+from .._errors import Busy, CannotConnect, DbFault, Gone, Refused, Vanished
+from .._protocols import Engine, Session
+from .._records import Amount, Outcome, Pace, Proof, Server, Step, Tick, Work
 from .._units import say_seconds
 from .control import Control
 from .limits import reading
@@ -35,7 +20,7 @@ FIRST_PACE = Pace(1000, 0.2)
 MOST_ROWS = 1_000_000
 POLL_FIRST, POLL_MOST = 0.05, 1.0  # seconds between two readings of a limit that is waited for
 
-Prove = t.Callable[[t.Any, Step], Proof]
+Prove = t.Callable[[t.Any, Step, str], Proof]
 Replan = t.Callable[[t.Any, Step], t.Optional[Step]]
 Tell = t.Callable[["Job", Tick, t.Optional[threading.Event]], None]
 
@@ -61,6 +46,7 @@ class Job:
         self.committed = False  # a bite with something in it was committed
         self.attempts = 0
         self.seconds = 0.0  # of work, without the waits
+        self.note = ""  # for the next step of its kind on its object
         self.error = ""  # of the last attempt
         self.not_before = 0.0  # time.monotonic() of the next attempt
         self.pace: Pace = getattr(step.task, "pace", None) or FIRST_PACE
@@ -157,6 +143,7 @@ class Worker:
         if tick.cursor is not None:
             job.cursor = tick.cursor
             job.committed = job.committed or any(tick.amount)
+        job.note = tick.note or job.note
         if not tick.owns:
             self.tell(job, tick, None)
             return
@@ -202,7 +189,7 @@ class Worker:
         if self.prove is None:
             return Verdict("done")
         try:
-            return Verdict("done", proof=self.prove(session, job.step))
+            return Verdict("done", proof=self.prove(session, job.step, job.note))
         except Exception as error:
             said = str(error) if isinstance(error, DbFault) else f"{type(error).__name__}: {error}"
             return Verdict("done", f"done, but not measured again: {said}")

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import bloat as operation
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import BadInput, Finding, Measured, Plan, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Finding, Measured, Plan, Ref
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._selection import Patterns, names_of
 
 from ..samples import GB, MB, bloat, defaults, fleets, measured, server, table

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Activity,
-    BadInput,
     Finding,
     Measured,
     Plan,

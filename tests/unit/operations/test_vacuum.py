@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import vacuum
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.vacuum_needs import NEEDED_BY
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Analyze,
-    Finding,
-    Measured,
-    Plan,
-    Rebuild,
-    Step,
-    Vacuum,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Finding, Measured, Plan, Step
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._selection import Patterns, names_of
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild, Vacuum
 
 from ..samples import GB, after, fleets, measured, policy, server, table, tables
 

@@ -10,17 +10,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import vacuum
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Attempt,
-    BadInput,
-    Dead,
-    Leftover,
-    Plan,
-    Rebuild,
-    Vacuum,
-    Wants,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Attempt, Dead, Leftover, Plan, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Rebuild, Vacuum
 
 from ..samples import GB, MB, NOW, bloat, defaults, measured, policy, server, table
 

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, CannotConnect, Refused, Stopped
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._health import Health
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._protocols import Session
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Amount,
-    Busy,
-    CannotConnect,
     Database,
     Execution,
     Limit,
@@ -26,19 +27,16 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Plan,
     Proof,
     Ref,
-    Refused,
     Server,
-    Session,
     Step,
-    Stopped,
     Tick,
-    Vacuum,
     Wants,
     Work,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.control import Control
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import Journal
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.runner import Runner
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
 
 SERVER = Server("test", "1.0", (1, 0), "localhost:1", "primary", datetime.now(UTC))
 
@@ -97,6 +95,9 @@ class Files:
 
     def measure(self, session: Any, wants: Wants, server: Server) -> Database:
         return Database(session.database)
+
+    def health(self, session: Any, server: Server) -> Health:
+        return Health()
 
     def gauge(self, session: Any, name: str, step: Step) -> float | None:
         return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
@@ -204,6 +205,9 @@ class Clockwork:
     def measure(self, session: Any, wants: Wants, server: Server) -> Database:
         return Database(session.database)
 
+    def health(self, session: Any, server: Server) -> Health:
+        return Health()
+
     def gauge(self, session: Any, name: str, step: Step) -> float | None:
         return 0.0
 
@@ -249,7 +253,7 @@ def carry_out(
     *steps: Step,
     journal: Journal | None = None,
     control: Control | None = None,
-    prove: Callable[[Any, Step], Proof] | None = None,
+    prove: Callable[[Any, Step, str], Proof] | None = None,
     replan: Callable[[Any, Step], Step | None] | None = None,
     **execution: Any,
 ) -> list[Outcome]:

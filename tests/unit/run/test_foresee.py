@@ -8,8 +8,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Amount, Analyze, Ref, Step, Vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Amount, Ref, Step
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.foresee import foresee
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Vacuum
 
 
 def step(table: str, seconds: float, *, skip: str = "", vacuum: bool = False) -> Step:

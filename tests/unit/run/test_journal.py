@@ -19,17 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    Amount,
-    BadInput,
-    DropLeftover,
-    Outcome,
-    Ref,
-    Step,
-    Tick,
-)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Amount, Outcome, Ref, Step, Tick
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run import host
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import Journal, open_journal
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropLeftover
 
 from .engines import step, table
 

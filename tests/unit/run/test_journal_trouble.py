@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Outcome, Ref, Step, Tick, Vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Outcome, Ref, Step, Tick
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run import file
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import open_journal
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
 
 from .engines import Clockwork, Files, Purge, anything, carry_out, count, make_file, step
 from .test_journal import ADDRESS, ended, reading, record, rows, writing

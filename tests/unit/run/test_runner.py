@@ -15,21 +15,20 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import CannotConnect, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
-    CannotConnect,
     Execution,
     Finding,
     Outcome,
     Pace,
     Proof,
     Ref,
-    Refused,
     Step,
     Tick,
-    Vacuum,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.control import Control
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import Journal, open_journal
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
 
 from .engines import SERVER, Files, Grind, Purge, anything, carry_out, count, limit, make_file
 
@@ -120,7 +119,7 @@ def test_while_one_waits_for_its_next_attempt_its_worker_does_another(shop: str,
     other = make_file(tmp_path / "other.sqlite")
     ended: list[str] = []
 
-    def prove(session: Any, step: Step) -> Proof:
+    def prove(session: Any, step: Step, note: str) -> Proof:
         ended.append(step.task.ref.database)
         return Proof(True)
 
@@ -255,13 +254,13 @@ def test_limits_hold_between_bites(shop: str) -> None:
 
 def test_the_proof_is_in_the_outcome(shop: str) -> None:
     finding = Finding(2, "not_proven", Ref(shop), "still due")
-    outcome = the(carry_out(Files(), purge(shop, size=9000), prove=lambda s, t: Proof(False, 1000, (finding,))))
+    outcome = the(carry_out(Files(), purge(shop, size=9000), prove=lambda s, t, n: Proof(False, 1000, (finding,))))
     assert (outcome.status, outcome.proven, outcome.bytes_before, outcome.bytes_after) == ("done", False, 9000, 1000)
     assert outcome.actual.bytes == 8000
 
 
 def test_a_proof_that_fails_leaves_the_step_done(shop: str) -> None:
-    def prove(session: Any, step: Step) -> Proof:
+    def prove(session: Any, step: Step, note: str) -> Proof:
         raise Refused("permission denied")
 
     outcome = the(carry_out(Files(), purge(shop), prove=prove))

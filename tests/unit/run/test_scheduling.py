@@ -14,27 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Gone, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Amount,
     Attempt,
     Execution,
     Finding,
-    Gone,
     Key,
     Outcome,
     Plan,
     Proof,
     Ref,
-    Refused,
     Step,
     Tick,
-    Vacuum,
     Work,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.control import Control
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.forecast import forecast, in_order
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import Journal
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.runner import Runner
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
 
 from .engines import SERVER, Clockwork, carry_out, once, step, table
 
@@ -245,7 +244,7 @@ def test_findings_of_proofs_are_kept() -> None:
         Journal(),
         execution=how,
         control=Control(how),
-        prove=lambda session, step: Proof(False, None, (finding,)),
+        prove=lambda session, step, note: Proof(False, None, (finding,)),
     )
     runner.run(Plan((step("a"),)))
     assert runner.findings == [finding]

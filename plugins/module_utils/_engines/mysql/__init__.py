@@ -10,7 +10,9 @@ import threading
 import time
 import typing as t
 
-from ..._records import Database, DbFault, Execution, Finding, Ref, Refused, Server, Step, Task, Wants, Work
+from ..._errors import DbFault, Refused
+from ..._records import Database, Execution, Finding, Ref, Server, Step, Wants, Work
+from ..._tasks import AddKey, CreateIndex, Cure, DropIndex, DropSlot, EndSession, Task, Widen
 from . import activity, bloat, catalog, dictionary, greeting, guard, maintenance, replicas, space
 from .connection import Link
 from .names import quoted
@@ -18,6 +20,9 @@ from .options import driver, login
 from .privileges import Grants, read_grants
 
 # The dictionary of the whole server serves the first look at every database; a proof reads it anew.
+if t.TYPE_CHECKING:
+    from ..._health import Health
+
 FRESH_SECONDS = 30.0
 
 
@@ -62,6 +67,14 @@ class MySQL:
             found = found._replace(
                 activity=activity.activity(session, server.settings), spaces=space.spaces(session, server.settings)
             )
+        if wants.structure:
+            from . import structure
+
+            found = found._replace(structure=structure.read(session, wants, server))
+        if wants.indexes or wants.index_bloat:
+            from . import indexes
+
+            found = found._replace(indexes=indexes.read(session, wants, server))
         if not (wants.tables or wants.bloat or wants.leftovers or wants.exact):
             return found
         grants = self._grants or read_grants(session)
@@ -94,6 +107,12 @@ class MySQL:
                 self._known = (time.monotonic(), known)
         return known
 
+    def health(self, session: Link, server: Server) -> Health:
+        """Reads what concerns the whole server, once. Only reads."""
+        from . import health
+
+        return health.read(session, server)
+
     def gauge(self, session: Link, name: str, step: Step) -> float | None:
         """A reading for a Limit, or None when it cannot be known."""
         ref = step.task.ref
@@ -110,8 +129,12 @@ class MySQL:
             return space.missing(session, settings, kind, needs, self.execution.assume_free_space)
         return None
 
-    def spell(self, task: Task, server: Server) -> t.Sequence[str]:
+    def spell(self, task: Cure, server: Server) -> t.Sequence[str]:
         """The words of a task: what check mode shows."""
+        if isinstance(task, (DropIndex, CreateIndex, EndSession, DropSlot, Widen, AddKey)):
+            from . import cures
+
+            return cures.spell(task, server)
         return maintenance.act_of(task)[0](task, server)
 
     def carry_out(self, session: Link, task: Task, server: Server, cursor: str | None) -> Work:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._records import Activity, DbFault, Ref
+from ..._errors import DbFault
+from ..._records import Activity, Ref
 from .names import table_of
 
 # Another session's transaction keeps its locks on table definitions as long as it is open.

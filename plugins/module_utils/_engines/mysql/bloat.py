@@ -12,7 +12,8 @@ import math
 import re
 import typing as t
 
-from ..._records import Bloat, Busy, DbFault, Finding, Ref, Refused, Server, Wants
+from ..._errors import Busy, DbFault, Refused
+from ..._records import Bloat, Finding, Ref, Server, Wants
 from . import sampling
 from .capabilities import Flavour
 from .catalog import Contents, Stored

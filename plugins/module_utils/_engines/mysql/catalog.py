@@ -9,7 +9,8 @@ import typing as t
 from collections import defaultdict
 from datetime import datetime, timezone
 
-from ..._records import Bloat, Finding, Ref, Refused, Server, Table, Wants
+from ..._errors import Refused
+from ..._records import Bloat, Finding, Ref, Server, Table, Wants
 from . import dictionary, privileges
 from .activity import Running
 from .capabilities import Flavour

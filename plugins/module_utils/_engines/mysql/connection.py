@@ -10,7 +10,8 @@ import threading
 import time
 import typing as t
 
-from ..._records import CannotConnect, DbFault, Execution, Stopped, Vanished
+from ..._errors import CannotConnect, DbFault, Stopped, Vanished
+from ..._records import Execution
 from .capabilities import Flavour, flavour_of
 from .faults import UNKNOWN_DATABASE, number_of, text_of, translated
 from .options import Login, driver

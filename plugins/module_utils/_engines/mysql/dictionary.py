@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._records import Busy
+from ..._errors import Busy
 from . import names
 
 TABLES = "SELECT TABLE_ID, NAME, SPACE, SPACE_TYPE, ZIP_PAGE_SIZE FROM information_schema.{tables}"

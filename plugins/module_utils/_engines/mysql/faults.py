@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._records import Busy, DbFault, Gone, Refused, Stopped, Vanished
+from ..._errors import Busy, DbFault, Gone, Refused, Stopped, Vanished
 
 # https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and https://mariadb.com/kb/en/mariadb-error-codes/
 BUSY = {

@@ -8,7 +8,8 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime, timezone
 
-from ..._records import DatabaseInfo, DbFault, Finding, Ref, Refused, Server
+from ..._errors import DbFault, Refused
+from ..._records import DatabaseInfo, Finding, Ref, Server
 from . import privileges
 from .activity import connected_replicas
 from .capabilities import SYSTEM_DATABASES

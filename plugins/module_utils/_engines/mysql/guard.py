@@ -11,7 +11,7 @@ import math
 import time
 import typing as t
 
-from ..._records import DbFault, Held
+from ..._errors import DbFault, Held
 from .activity import who_is
 
 TAKE = "SELECT GET_LOCK(%s, %s)"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._records import Analyze, Busy, DbFault, Gone, Rebuild, Ref, Refused, Server, Task, Tick, Vanished, Work
+from ..._errors import Busy, DbFault, Gone, Refused, Vanished
+from ..._records import Ref, Server, Tick, Work
+from ..._tasks import Analyze, Rebuild, Task
 from .activity import longest_query
 from .capabilities import Flavour
 from .names import quoted, table_of

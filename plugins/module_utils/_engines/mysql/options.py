@@ -10,7 +10,7 @@ import os
 import ssl
 import typing as t
 
-from ..._records import BadInput, MissingMeans
+from ..._errors import BadInput, MissingMeans
 
 # What the sessions of this package rely on.
 RESERVED = frozenset(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ..._records import Refused
+from ..._errors import Refused
 
 GLOBAL = ("*", "*")
 _GRANT = re.compile(

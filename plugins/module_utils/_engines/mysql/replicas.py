@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._records import BadInput, DbFault, Execution
+from ..._errors import BadInput, DbFault
+from ..._records import Execution
 from .connection import Link
 from .greeting import replica_status
 from .options import Login

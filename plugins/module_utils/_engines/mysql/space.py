@@ -9,7 +9,8 @@ import os
 import socket
 import typing as t
 
-from ..._records import DbFault, Space
+from ..._errors import DbFault
+from ..._records import Space
 
 THREAD = {
     True: "SELECT THREAD_OS_ID FROM performance_schema.threads WHERE PROCESSLIST_ID = CONNECTION_ID()",

@@ -8,26 +8,15 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from ..._records import (
-    Analyze,
-    Database,
-    DropLeftover,
-    Execution,
-    Gone,
-    Rebuild,
-    Refused,
-    Server,
-    Step,
-    Task,
-    Vacuum,
-    Wants,
-    Work,
-)
+from ..._errors import Gone, Refused
+from ..._records import Database, Execution, Server, Step, Wants, Work
+from ..._tasks import Analyze, Cure, DropLeftover, Rebuild, RefreshCollation, RefreshView, Reindex, Task, Vacuum
 from . import activity, driver, greeting, means, measure, options, space
 from .connection import Connection, Connector, Kind, Pool, Session, reachable
 from .versions import has, major_of
 
 if t.TYPE_CHECKING:
+    from ..._health import Health
     from .guard import Guard
     from .replicas import Replicas
 
@@ -98,6 +87,12 @@ class PostgreSQL:
             self._means[session.database] = means.of_database(session, server)
         return self._means[session.database]
 
+    def health(self, session: Session, server: Server) -> Health:
+        """Reads what concerns the whole server, once. Only reads."""
+        from . import health
+
+        return health.read(session, server)
+
     def gauge(self, session: Session, name: str, step: Step) -> float | None:
         """A reading for a Limit, or None when it cannot be known."""
         if name == "oldest_snapshot":
@@ -114,7 +109,7 @@ class PostgreSQL:
         self._replicas = self._replicas or Replicas(self._connector.login, self.execution.replicas)
         return self._replicas.lag(session, int(self._settings["wal_segment_size"]))
 
-    def spell(self, task: Task, server: Server) -> t.Sequence[str]:
+    def spell(self, task: Cure, server: Server) -> t.Sequence[str]:
         """The words of a task: what check mode shows."""
         from . import leftovers, maintenance, repack
 
@@ -122,9 +117,21 @@ class PostgreSQL:
             return maintenance.spell_vacuum(task, server)
         if isinstance(task, Analyze):
             return maintenance.spell_analyze(task, server)
-        if isinstance(task, DropLeftover):
+        if isinstance(task, DropLeftover) and task.what == leftovers.REPACK:
             return leftovers.spell_drop(task, server)
-        return repack.spell(self._argv(task), task.ref, server) if task.online else maintenance.spell_full(task, server)
+        if isinstance(task, Rebuild):
+            online = task.online
+            return repack.spell(self._argv(task), task.ref, server) if online else maintenance.spell_full(task, server)
+        return self._spell_more(task, server)
+
+    def _spell_more(self, task: Cure, server: Server) -> t.Sequence[str]:
+        from . import cures, reindex, views
+
+        if isinstance(task, (Reindex, RefreshCollation, DropLeftover)):
+            return reindex.spell(task, server)
+        if isinstance(task, RefreshView):
+            return views.spell(task, server)
+        return cures.spell(task, server)
 
     def _argv(self, task: Rebuild) -> list[str]:
         from . import repack
@@ -144,11 +151,28 @@ class PostgreSQL:
         if isinstance(task, Rebuild) and task.online:
             return self._rebuild_online(session, task, server)
         words = self.spell(task, server)
+        if isinstance(task, (Reindex, RefreshCollation, RefreshView)) or (
+            isinstance(task, DropLeftover) and task.what != leftovers.REPACK
+        ):
+            return self._carry_out_more(session, task, server, words)
         if isinstance(task, DropLeftover):
             return leftovers.drop(session, task, server, words)
         if isinstance(task, Rebuild):
             return maintenance.full(session, task, server, words)
         return maintenance.plain(session, task, server, words)
+
+    def _carry_out_more(
+        self,
+        session: Session,
+        task: Reindex | RefreshCollation | RefreshView | DropLeftover,
+        server: Server,
+        words: t.Sequence[str],
+    ) -> Work:
+        from . import reindex, views
+
+        if isinstance(task, RefreshView):
+            return views.refresh(session, task, server, words)
+        return reindex.carry_out(session, task, server, words, self.execution.concurrent_wait)
 
     def _rebuild_online(self, session: Session, task: Rebuild, server: Server) -> Work:
         from . import repack

@@ -8,7 +8,8 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime, timedelta
 
-from ..._records import Activity, Finding, Ref, Refused, Server, Table
+from ..._errors import Refused
+from ..._records import Activity, Finding, Ref, Server, Table
 from ..._units import say_seconds
 from .catalog import Row
 from .connection import APPLICATION, Session

@@ -11,7 +11,7 @@ import threading
 import time
 import typing as t
 
-from ..._records import CannotConnect, DbFault, Gone, Vanished
+from ..._errors import CannotConnect, DbFault, Gone, Vanished
 from .driver import DriverError, Link, Rows, Values
 from .faults import Crowded, connect_fault, fault
 from .names import option_value

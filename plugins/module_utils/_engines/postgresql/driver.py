@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import typing as t
 
-from ..._records import MissingMeans
+from ..._errors import MissingMeans
 
 Rows = list[t.Any]
 Values = t.Union[t.Sequence[t.Any], t.Mapping[str, t.Any]]  # bound by place or by name

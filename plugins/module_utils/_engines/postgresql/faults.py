@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ..._records import Busy, CannotConnect, DbFault, Gone, Refused, Stopped, Vanished
+from ..._errors import Busy, CannotConnect, DbFault, Gone, Refused, Stopped, Vanished
 from .driver import DriverError
 
 BUSY: t.Mapping[str, str] = {

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import typing as t
 
-from ..._records import DatabaseInfo, Finding, Ref, Refused, Server
+from ..._errors import Refused
+from ..._records import DatabaseInfo, Finding, Ref, Server
 from . import pooler, space
 from .connection import Connection
 from .versions import NEWEST_TESTED, OLDEST, has

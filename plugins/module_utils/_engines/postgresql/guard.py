@@ -11,7 +11,7 @@ import time
 import typing as t
 import zlib
 
-from ..._records import DbFault, Gone, Held, Refused
+from ..._errors import DbFault, Gone, Held, Refused
 from ..._units import say_seconds
 from .connection import Connection
 

@@ -9,7 +9,9 @@ import re
 import typing as t
 from datetime import datetime
 
-from ..._records import DropLeftover, Leftover, Ref, Refused, Server, Tick, Wants, Work
+from ..._errors import Refused
+from ..._records import Leftover, Ref, Server, Tick, Wants, Work
+from ..._tasks import DropLeftover
 from .connection import Session
 from .names import quoted, table_name
 

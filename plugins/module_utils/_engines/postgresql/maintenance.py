@@ -10,7 +10,9 @@ import re
 import time
 import typing as t
 
-from ..._records import Analyze, Busy, Rebuild, Ref, Refused, Server, Tick, Vacuum, Vanished, Work
+from ..._errors import Busy, Refused, Vanished
+from ..._records import Ref, Server, Tick, Work
+from ..._tasks import Analyze, Rebuild, Vacuum
 from .connection import Connection, Session
 from .names import table_name
 from .versions import has, major_of

@@ -12,7 +12,8 @@ import re
 import shutil
 import typing as t
 
-from ..._records import MissingMeans, Server
+from ..._errors import MissingMeans
+from ..._records import Server
 from .catalog import Row
 from .connection import Session
 from .versions import has, major_of

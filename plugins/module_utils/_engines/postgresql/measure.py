@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._records import Busy, Database, Finding, Ref, Server, Wants
+from ..._errors import Busy
+from ..._records import Database, Finding, Ref, Server, Wants
 from . import activity, bloat, catalog, leftovers, means, space, statistics
 from .catalog import Row
 from .connection import Session
@@ -26,6 +27,18 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
         found = found._replace(activity=activity.activity(session, server), spaces=spaces)
     if wants.leftovers:
         found = found._replace(leftovers=leftovers.read(session, wants))
+    if wants.indexes or wants.index_bloat:
+        from . import indexes
+
+        found = indexes.read(session, wants, server, found)
+    if wants.views:
+        from . import views
+
+        found = found._replace(views=views.read(session, wants, server))
+    if wants.structure:
+        from . import structure
+
+        found = found._replace(structure=structure.read(session, wants, server))
     if wants.tables or wants.bloat or wants.exact:
         found = _objects(session, wants, server, rebuilding, found)
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ..._records import BadInput
+from ..._errors import BadInput
 
 DEFAULT_DATABASE = "postgres"
 VERIFYING = ("verify-ca", "verify-full")

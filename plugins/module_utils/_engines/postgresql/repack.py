@@ -17,8 +17,10 @@ import typing as t
 from datetime import datetime
 from pathlib import Path
 
+from ..._errors import Busy, DbFault, Refused, Stopped
 from ..._process import Completed, Program
-from ..._records import Busy, DbFault, DropLeftover, Rebuild, Ref, Refused, Server, Stopped, Tick, Work
+from ..._records import Ref, Server, Tick, Work
+from ..._tasks import DropLeftover, Rebuild
 from . import activity, leftovers, maintenance
 from .connection import Connector, Kind, Session
 from .means import PACKAGE, Means

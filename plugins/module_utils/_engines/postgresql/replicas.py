@@ -10,7 +10,7 @@ import threading
 import time
 import typing as t
 
-from ..._records import DbFault
+from ..._errors import DbFault
 from .connection import Connection, Connector, Kind, Session
 from .options import Login
 

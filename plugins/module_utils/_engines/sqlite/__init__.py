@@ -10,25 +10,18 @@ import typing as t
 from contextlib import contextmanager
 from datetime import datetime
 
-from ..._records import (
-    Database,
-    DatabaseInfo,
-    DbFault,
-    Execution,
-    MissingMeans,
-    Refused,
-    Server,
-    Step,
-    Task,
-    Wants,
-    Work,
-)
+from ..._errors import DbFault, MissingMeans, Refused
+from ..._records import Database, DatabaseInfo, Execution, Server, Step, Wants, Work
+from ..._tasks import AddKey, CreateIndex, Cure, DropIndex, DropSlot, EndSession, Task, Widen
 from . import guard, maintenance
 from .activity import is_hot
 from .catalog import Header, header
 from .connection import Session
 from .files import Selection, on_disk
 from .measure import measure
+
+if t.TYPE_CHECKING:
+    from ..._health import Health
 
 _LACKS = {
     "vacuum": "SQLite keeps no dead rows: a deleted row's space is reused at once",
@@ -96,10 +89,20 @@ class SQLite:
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
         return measure(session, wants, server)
 
+    def health(self, session: Session, server: Server) -> Health:
+        """Reads what concerns all of the engine, once. Only reads."""
+        from . import health
+
+        return health.read(session, server)
+
     def gauge(self, session: Session, name: str, step: Step) -> float | None:
         return maintenance.gauge(session, name, step)
 
-    def spell(self, task: Task, server: Server) -> t.Sequence[str]:
+    def spell(self, task: Cure, server: Server) -> t.Sequence[str]:
+        if isinstance(task, (DropIndex, CreateIndex, EndSession, DropSlot, Widen, AddKey)):
+            from . import cures
+
+            return cures.spell(task, server)
         return maintenance.spell(task, server)
 
     def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:

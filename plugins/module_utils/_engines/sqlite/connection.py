@@ -24,7 +24,7 @@ import typing as t
 from contextlib import contextmanager
 from urllib.parse import quote
 
-from ..._records import Busy, CannotConnect, DbFault, Refused, Stopped
+from ..._errors import Busy, CannotConnect, DbFault, Refused, Stopped
 from ..._units import say_bytes
 from .activity import holders
 from .files import free_bytes, marks, size_of, temporary_directory, why_unreadable, why_unwritable

@@ -11,7 +11,8 @@ import stat
 import sys
 import typing as t
 
-from ..._records import BadInput, Finding, Ref
+from ..._errors import BadInput
+from ..._records import Finding, Ref
 from ..._selection import Patterns
 
 BESIDE = ("-wal", "-shm", "-journal")  # files that SQLite keeps beside a database, and that belong to it

@@ -20,7 +20,7 @@ import time
 import typing as t
 from contextlib import ExitStack, contextmanager
 
-from ..._records import Held
+from ..._errors import Held
 from .activity import holders_of_guard
 
 _BYTE = 0x40000000 - 0xDBF

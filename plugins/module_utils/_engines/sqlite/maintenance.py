@@ -14,7 +14,9 @@ import os
 import sqlite3
 import typing as t
 
-from ..._records import Amount, Analyze, Busy, DropLeftover, Rebuild, Refused, Server, Step, Task, Tick, Work
+from ..._errors import Busy, Refused
+from ..._records import Amount, Server, Step, Tick, Work
+from ..._tasks import Analyze, DropLeftover, Rebuild, Task
 from . import files
 from .activity import holders
 from .catalog import Header, quoted

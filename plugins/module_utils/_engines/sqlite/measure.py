@@ -8,7 +8,8 @@ from __future__ import annotations
 import sqlite3
 import typing as t
 
-from ..._records import Bloat, Database, Finding, Leftover, Ref, Refused, Server, Table, Wants
+from ..._errors import Refused
+from ..._records import Bloat, Database, Finding, Leftover, Ref, Server, Table, Wants
 from ..._units import say_bytes
 from . import activity, bloat, catalog
 from .catalog import Header, Statistics, TableInfo

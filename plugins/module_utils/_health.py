@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server's health as measured: who is at work, who waits for whom, replication, logs, statements. No SQL, no I/O.
+
+Beside _records.py on the bottom shelf. None in a field: the server does not know or count it, or the login may not see
+it; then `unknown` of Health says why, and nobody may take it for "none".
+"""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+
+
+class Connections(t.NamedTuple):
+    used: int
+    most: int  # those that this login's kind of user may take
+    active: int | None = None
+    idle: int | None = None
+    idle_in_transaction: int | None = None
+
+
+class Backend(t.NamedTuple):
+    """One session of somebody else's that has a transaction or statement open, waits, or is waited for."""
+
+    id: int  # pid, or connection id
+    user: str = ""
+    database: str = ""
+    application: str = ""
+    client: str = ""
+    state: str = ""  # active, idle in transaction, …
+    statement_seconds: float | None = None  # of the statement that runs
+    transaction_seconds: float | None = None
+    waits_for: str = ""  # the object or kind of lock
+    wait_seconds: float | None = None
+    blocked_by: tuple[int, ...] = ()
+    statement: str = ""  # its beginning; values of secrets are blotted out
+
+
+class Statement(t.NamedTuple):
+    """A kind of statement, as pg_stat_statements or performance_schema sum it up."""
+
+    text: str
+    database: str
+    calls: int
+    mean_seconds: float
+    total_seconds: float
+    rows: int = 0
+
+
+class Replica(t.NamedTuple):
+    """A standby or replica as seen from here, or what this server follows."""
+
+    name: str
+    state: str
+    lag_seconds: float | None = None
+    lag_bytes: int | None = None
+    upstream: bool = False  # True: this server follows it
+    error: str = ""
+
+
+class Slot(t.NamedTuple):
+    name: str
+    kind: str  # physical, logical
+    active: bool
+    retained_bytes: int | None = None
+    status: str = ""  # reserved, extended, unreserved, lost
+    database: str = ""
+    inactive_seconds: float | None = None
+
+
+class Archiver(t.NamedTuple):
+    """Archiving of write-ahead logs."""
+
+    mode: str  # off, on, always
+    archived: int = 0
+    failed: int = 0
+    failing: bool = False  # its last attempt failed
+    last_failed: str = ""
+    seconds_since_archived: float | None = None
+    waiting: int | None = None  # files that are ready and not archived
+
+
+class Logs(t.NamedTuple):
+    """Write-ahead or binary logs on disk."""
+
+    enabled: bool
+    files: int | None = None
+    bytes: int | None = None
+    expire_seconds: float | None = None  # 0: never
+    why: str = ""
+
+
+class Health(t.NamedTuple):
+    connections: Connections | None = None
+    backends: tuple[Backend, ...] | None = None
+    statements: tuple[Statement, ...] | None = None  # slowest mean first
+    replicas: tuple[Replica, ...] | None = None
+    slots: tuple[Slot, ...] | None = None
+    archiver: Archiver | None = None
+    logs: Logs | None = None
+    cache_hit_percent: float | None = None
+    deadlocks: int | None = None
+    temporary_bytes: int | None = None
+    uptime_seconds: float | None = None
+    counted_since: datetime | None = None  # of the server-wide counters
+    purge_pending: int | None = None  # history list length (MySQL, MariaDB)
+    unknown: t.Mapping[str, str] = {}  # field -> why it is None

@@ -1,0 +1,170 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may be asked of an engine: one small record a kind of step. Beside _records.py on the bottom shelf.
+
+A planner names an intent; the engine spells it. `ref` is what the step is about, and `lane` (where there is one) the
+table whose other steps must not run at the same time.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._records import Ref
+
+
+class Vacuum(t.NamedTuple):
+    ref: Ref
+    freeze: bool = False
+    analyze: bool = False
+    truncate: bool = True  # giving back empty pages at the end takes an exclusive lock for a moment
+    cost_delay: float | None = None  # milliseconds
+
+    @property
+    def kind(self) -> str:
+        return "freeze" if self.freeze else "vacuum"
+
+
+class Analyze(t.NamedTuple):
+    ref: Ref
+    partitioned: bool = False  # the parent only; its partitions have steps of their own
+
+    @property
+    def kind(self) -> str:
+        return "analyze"
+
+
+class Rebuild(t.NamedTuple):
+    """Gives space back to the file system: online, or exclusively while writers wait."""
+
+    ref: Ref
+    online: bool = True
+
+    @property
+    def kind(self) -> str:
+        return "reclaim"
+
+
+class Reindex(t.NamedTuple):
+    """Builds an index anew: online, or exclusively while writers wait.
+
+    Where indexes are rebuilt with their table only (`single rebuild` is lacking), `ref` is the table.
+    """
+
+    ref: Ref
+    table: Ref
+    online: bool = True
+
+    @property
+    def kind(self) -> str:
+        return "reindex"
+
+    @property
+    def lane(self) -> Ref:
+        return self.table
+
+
+class RefreshCollation(t.NamedTuple):
+    """Says that everything which depends on the collation has been rebuilt since its library changed."""
+
+    ref: Ref  # () the database's default
+
+    @property
+    def kind(self) -> str:
+        return "refresh_collation"
+
+
+class RefreshView(t.NamedTuple):
+    ref: Ref
+    concurrently: bool = False  # readers go on meanwhile
+
+    @property
+    def kind(self) -> str:
+        return "refresh"
+
+
+class DropLeftover(t.NamedTuple):
+    ref: Ref
+    what: str  # kind of wreckage: "pg_repack", "reindex", …
+    names: tuple[str, ...]
+    table: Ref | None = None  # where `ref` is an index
+
+    @property
+    def kind(self) -> str:
+        return "drop_leftover"
+
+    @property
+    def lane(self) -> Ref:
+        return self.table or self.ref
+
+
+# Cures that nobody carries out: the engine spells them as the fix of a finding.
+
+
+class DropIndex(t.NamedTuple):
+    ref: Ref
+    table: Ref
+
+    @property
+    def kind(self) -> str:
+        return "drop_index"
+
+
+class CreateIndex(t.NamedTuple):
+    ref: Ref  # the table
+    columns: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        return "create_index"
+
+
+class EndSession(t.NamedTuple):
+    ref: Ref
+    id: int
+
+    @property
+    def kind(self) -> str:
+        return "end_session"
+
+
+class DropSlot(t.NamedTuple):
+    ref: Ref
+    name: str
+
+    @property
+    def kind(self) -> str:
+        return "drop_slot"
+
+
+class Widen(t.NamedTuple):
+    """A counter that runs out gets a larger type; with its column, where one is known."""
+
+    ref: Ref  # the table, or a sequence without one
+    column: str = ""
+    sequence: Ref | None = None
+
+    @property
+    def kind(self) -> str:
+        return "widen"
+
+
+class AddKey(t.NamedTuple):
+    """A primary key for a table without one: a new column that counts."""
+
+    ref: Ref
+
+    @property
+    def kind(self) -> str:
+        return "add_key"
+
+
+Task = t.Union[Vacuum, Analyze, Rebuild, Reindex, RefreshCollation, RefreshView, DropLeftover]
+Cure = t.Union[Task, DropIndex, CreateIndex, EndSession, DropSlot, Widen, AddKey]
+
+
+def lane_of(task: Task) -> Ref:
+    """What no other step may work on meanwhile."""
+    lane = getattr(task, "lane", None)
+    return lane if isinstance(lane, Ref) else task.ref
