@@ -18,7 +18,7 @@ from tests.fleet import Fleet, Server
 from tests.integration.module_runner import run
 
 MAJOR = int(os.environ.get("BENCH_POSTGRESQL", "16"))
-TABLES = int(os.environ.get("BENCH_TABLES", "200"))
+TABLES = int(os.environ.get("BENCH_TABLES", "300"))
 ROWS = int(os.environ.get("BENCH_ROWS", "100000"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 JOBS = 2
