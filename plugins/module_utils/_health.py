@@ -38,6 +38,15 @@ class Backend(t.NamedTuple):
     statement: str = ""  # its beginning; values of secrets are blotted out
 
 
+class Prepared(t.NamedTuple):
+    """A prepared (two-phase) transaction that waits for its end."""
+
+    name: str
+    database: str
+    user: str = ""
+    seconds: float | None = None
+
+
 class Statement(t.NamedTuple):
     """A kind of statement, as pg_stat_statements or performance_schema sum it up."""
 
@@ -95,7 +104,10 @@ class Logs(t.NamedTuple):
 class Health(t.NamedTuple):
     connections: Connections | None = None
     backends: tuple[Backend, ...] | None = None
+    prepared: tuple[Prepared, ...] | None = None
     statements: tuple[Statement, ...] | None = None  # slowest mean first
+    statement_calls: int | None = None  # of all statements together
+    statement_seconds: float | None = None
     replicas: tuple[Replica, ...] | None = None
     slots: tuple[Slot, ...] | None = None
     archiver: Archiver | None = None

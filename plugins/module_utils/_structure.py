@@ -33,6 +33,7 @@ class Index(t.NamedTuple):
     primary: bool = False
     constraint: str = ""  # the constraint that stands on it
     valid: bool = True
+    visible: bool = True  # to the optimizer: an invisible (ignored) one is kept up to date and never used
     partitioned: bool = False  # a parent without storage of its own
     partition_of: Ref | None = None  # the partitioned index that this one belongs to
     scans: int | None = None  # since `counted_since`
@@ -104,5 +105,6 @@ class Structure(t.NamedTuple):
 
     foreign_keys: tuple[ForeignKey, ...] = ()
     keyless: tuple[Ref, ...] = ()  # tables without a primary key
+    free_columns: t.Mapping[Ref, str] = {}  # of those: a column's name that is free there
     counters: tuple[Counter, ...] = ()
     foreign_engines: tuple[tuple[Ref, str], ...] = ()  # tables in another storage engine than the transactional one

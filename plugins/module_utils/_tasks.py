@@ -105,6 +105,7 @@ class DropLeftover(t.NamedTuple):
 class DropIndex(t.NamedTuple):
     ref: Ref
     table: Ref
+    partitioned: bool = False  # with the indexes of all partitions
 
     @property
     def kind(self) -> str:
@@ -114,6 +115,7 @@ class DropIndex(t.NamedTuple):
 class CreateIndex(t.NamedTuple):
     ref: Ref  # the table
     columns: tuple[str, ...]
+    partitioned: bool = False
 
     @property
     def kind(self) -> str:
@@ -127,6 +129,17 @@ class EndSession(t.NamedTuple):
     @property
     def kind(self) -> str:
         return "end_session"
+
+
+class EndPrepared(t.NamedTuple):
+    """Rolls back a prepared transaction that nobody came back for."""
+
+    ref: Ref  # its database
+    name: str
+
+    @property
+    def kind(self) -> str:
+        return "end_prepared"
 
 
 class DropSlot(t.NamedTuple):
@@ -154,14 +167,25 @@ class AddKey(t.NamedTuple):
     """A primary key for a table without one: a new column that counts."""
 
     ref: Ref
+    column: str = ""  # a name that is free there; "": the engine's choice
 
     @property
     def kind(self) -> str:
         return "add_key"
 
 
+class ConvertEngine(t.NamedTuple):
+    """A table moves into the transactional storage engine."""
+
+    ref: Ref
+
+    @property
+    def kind(self) -> str:
+        return "convert_engine"
+
+
 Task = t.Union[Vacuum, Analyze, Rebuild, Reindex, RefreshCollation, RefreshView, DropLeftover]
-Cure = t.Union[Task, DropIndex, CreateIndex, EndSession, DropSlot, Widen, AddKey]
+Cure = t.Union[Task, DropIndex, CreateIndex, EndSession, EndPrepared, DropSlot, Widen, AddKey, ConvertEngine]
 
 
 def lane_of(task: Task) -> Ref:
