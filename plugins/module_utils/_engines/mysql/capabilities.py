@@ -40,6 +40,11 @@ SINCE: dict[str, dict[str, Number]] = {
     # Its older name, tx_read_only, is gone in MySQL 8.0.
     "transaction_read_only": {MYSQL: (5, 7, 20), MARIADB: (11, 1)},
     "super_read_only": {MYSQL: (5, 7, 8), MARIADB: NEVER},
+    # STATISTICS.EXPRESSION, of functional indexes.
+    "index expressions": {MYSQL: (8, 0, 13), MARIADB: NEVER},
+    # Indexes that the optimizer leaves aside: INVISIBLE, and IGNORED.
+    "invisible indexes": {MYSQL: (8, 0), MARIADB: NEVER},
+    "ignored indexes": {MYSQL: NEVER, MARIADB: (10, 6)},
 }
 OLDEST_SUPPORTED: dict[str, Number] = {MYSQL: (8, 0), MARIADB: (10, 6)}
 NEWEST_TESTED = {MYSQL: 9, MARIADB: 11}
