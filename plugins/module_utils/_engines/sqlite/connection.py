@@ -24,7 +24,7 @@ import typing as t
 from contextlib import contextmanager
 from urllib.parse import quote
 
-from ..._errors import Busy, CannotConnect, DbFault, Refused, Stopped
+from ..._errors import Busy, CannotConnect, DbFault, Refused, Stopped, Vanished
 from ..._units import say_bytes
 from .activity import holders
 from .files import free_bytes, marks, size_of, temporary_directory, why_unreadable, why_unwritable
@@ -35,6 +35,7 @@ _READS = 5  # tries of a read without locks before a file counts as busy
 DAMAGED = "database disk image is malformed"
 _NO_DATABASE = "file is not a database"
 _BUSY = ("is locked", "schema has changed", "locking protocol", "unable to delete/modify")
+_DROPPED = ("no such table: main.", "unable to identify the object to be reindexed")
 _CURES = (
     ("disk I/O error", "Look at the disk and the kernel's log"),
     (
@@ -43,6 +44,9 @@ _CURES = (
     ),
     (DAMAGED, "It is not touched: restore a backup, or save what can be saved with the sqlite3 command .recover"),
     (_NO_DATABASE, "It is no SQLite database, or it is encrypted"),
+    ("UNIQUE constraint failed", "Rows are there twice, which an intact index would have refused: integrity_check"),
+    ("unknown function", "It needs a function that only the application has: run this from there"),
+    ("no such function", "It needs a function that only the application has: run this from there"),
     ("no such collation sequence", "Its indexes need a collation that only the application has: run this from there"),
 )
 
@@ -166,6 +170,8 @@ def fault(error: sqlite3.Error, database: str) -> DbFault:
     cause = str(error)
     if "interrupted" in cause:
         return Stopped("cancelled", database=database)
+    if cause.startswith(_DROPPED):
+        return Vanished(cause, database=database)
     if any(words in cause for words in _BUSY):
         who = holders(database)
         return Busy(f"{cause}, by {who}" if who else cause, database=database)

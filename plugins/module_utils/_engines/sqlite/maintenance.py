@@ -16,7 +16,7 @@ import typing as t
 
 from ..._errors import Busy, Refused
 from ..._records import Amount, Server, Step, Tick, Work
-from ..._tasks import Analyze, DropLeftover, Rebuild, Task
+from ..._tasks import Analyze, DropLeftover, Rebuild, Reindex, Task
 from . import files
 from .activity import holders
 from .catalog import Header, quoted
@@ -45,6 +45,8 @@ def spell(task: Task, server: Server) -> list[str]:
     after = [_CHECKPOINT] if head.wal else []  # in WAL mode the file shrinks at a checkpoint
     if isinstance(task, Analyze):
         return [f"ANALYZE main.{quoted(task.ref.path[-1])}"]  # unqualified, a table named main would mean all
+    if isinstance(task, Reindex):
+        return [f"REINDEX main.{quoted(task.ref.path[-1])}"]  # unqualified, it could be the name of a collation
     if isinstance(task, Rebuild) and not task.ref.path:
         return [f"PRAGMA main.incremental_vacuum({_slice_pages(head)})" if task.online else "VACUUM main", *after]
     if isinstance(task, DropLeftover) and task.what == "transaction":
@@ -62,6 +64,8 @@ def carry_out(session: Session, task: Task, server: Server, cursor: str | None) 
     words = spell(task, server)
     if isinstance(task, Rebuild):
         return _slices(session, words) if task.online else _vacuum(session, words, cursor)
+    if isinstance(task, Reindex) and task.online:
+        raise Refused("REINDEX is not online in SQLite", database=task.ref.database, obj=str(task.ref))
     return _plainly(session, words)
 
 
@@ -163,9 +167,11 @@ def _missing(database: str, name: str, step: Step) -> int:
     """
     folder, scratch = os.path.dirname(database), files.temporary_directory()
     whole = files.on_disk(database)
-    used = max(0, whole - step.expected.bytes)
-    beside, copy = whole, used
-    if not isinstance(step.task, Rebuild) or step.task.online:
+    if isinstance(step.task, Reindex):  # its rows are sorted, and both the old and the new pages are written
+        beside, copy = 2 * step.size, step.size
+    elif isinstance(step.task, Rebuild) and not step.task.online:
+        beside, copy = whole, max(0, whole - step.expected.bytes)
+    else:
         beside, copy = min(whole, 4 * _SLICE), 0
     if files.same_file_system(folder, scratch):
         beside, copy = beside + copy, beside + copy

@@ -16,6 +16,9 @@ from .catalog import Header, Statistics, TableInfo
 from .connection import DAMAGED, Session, Way
 from .files import on_disk, why_unwritable
 
+if t.TYPE_CHECKING:
+    from ..._structure import Index
+
 _INSIDE = "SQLite rebuilds the whole file, not one table"
 _LACKS = {"reclaim": _INSIDE, "online rebuild": _INSIDE, "exclusive rebuild": _INSIDE}
 _FROM_WITHIN = "ANALYZE and VACUUM need a collation that only the application has"
@@ -93,27 +96,34 @@ class _Look:
         infos = catalog.tables(self.db, () if self.whole else self.only) if self._asked() else []
         chosen = infos if self.whole else [i for i in infos if i.name in self.only or self._has_asked_index(i)]
         trees = self._trees(chosen)
-        known = catalog.statistics(self.db, infos) if infos else {}
-        tables = [t_ for info in chosen for t_ in self._tables(info, trees, known.get(info.name))]
+        known = catalog.statistics(self.db, infos) if infos and self._wants_tables() else {}
+        tables = [self._table(info, trees, known.get(info.name)) for info in chosen if self._wants_tables()]
         foreign = sorted({c for info in infos for c in info.foreign})
-        if self.whole and self._asked():
+        if self.whole and self._wants_tables():
             tables.append(self._file(trees, foreign))
         return Database(
             self.path,
             tables=tuple(x for x in tables if not self.wants.only or x.ref in self.wants.only),
             leftovers=self._leftovers(),
             findings=self._findings(foreign),
+            indexes=self._indexes(chosen, trees),
         )
 
+    def _wants_tables(self) -> bool:
+        return self.wants.tables or self.wants.bloat
+
+    def _wants_indexes(self) -> bool:
+        return self.wants.indexes or self.wants.index_bloat
+
     def _asked(self) -> bool:
-        return self.wants.tables or self.wants.bloat or self.wants.indexes
+        return self._wants_tables() or self._wants_indexes()
 
     def _has_asked_index(self, info: TableInfo) -> bool:
         return any(i.name in self.only for i in info.indexes)
 
     def _trees(self, chosen: t.Sequence[TableInfo]) -> dict[str, bloat.Tree] | None:
         """None: sizes cannot be read, or reading the file would cost more than the budget."""
-        budget, exact = self.wants.scan_budget, self.file in self.wants.exact
+        budget, exact = self.wants.scan_budget, any(ref.database == self.path for ref in self.wants.exact)
         if not self._asked() or not bloat.has_dbstat(self.db):
             return None
         if budget is not None and self.head.bytes > budget and not exact:
@@ -124,9 +134,7 @@ class _Look:
 
     # ---- tables and indexes ------------------------------------------------------------------------------------------
 
-    def _tables(
-        self, info: TableInfo, trees: dict[str, bloat.Tree] | None, known: Statistics | None
-    ) -> t.Iterator[Table]:
+    def _table(self, info: TableInfo, trees: dict[str, bloat.Tree] | None, known: Statistics | None) -> Table:
         own = [trees[p] for p in info.parts if p in trees] if trees is not None else []
         beside = [trees[i.name] for i in info.indexes if i.name in trees] if trees is not None else []
         size = sum(tree.bytes for tree in own)
@@ -135,14 +143,26 @@ class _Look:
             bytes=size,
             total_bytes=size + sum(tree.bytes for tree in beside),
             rows=self._rows(info, own),
-            bloat=self._bloat(own[0]) if len(own) == 1 else None,
+            bloat=self._bloat(own[0], self.wants.bloat_min_bytes) if self.wants.bloat and len(own) == 1 else None,
             lacks=_LACKS,
             indexes=len(info.indexes),
         )
-        yield self._with_statistics(table, info, known)
-        for tree in beside if self.wants.indexes else ():
-            ref = Ref(self.path, (tree.name,))
-            yield Table(ref, "index", tree.bytes, tree.bytes, tree.entries, bloat=self._bloat(tree), lacks=_LACKS)
+        return self._with_statistics(table, info, known)
+
+    def _indexes(self, chosen: t.Sequence[TableInfo], trees: dict[str, bloat.Tree] | None) -> tuple[Index, ...]:
+        if not self._wants_indexes():
+            return ()
+        from . import indexes
+
+        only = self.wants.only
+        found = [x for x in indexes.read(self.db, self.path, chosen) if not only or x.ref in only or x.table in only]
+        return tuple(self._with_size(index, (trees or {}).get(index.ref.path[-1])) for index in found)
+
+    def _with_size(self, index: Index, tree: bloat.Tree | None) -> Index:
+        if tree is None:
+            return index
+        rate = self._bloat(tree, self.wants.index_bloat_min_bytes) if self.wants.index_bloat else None
+        return index._replace(bytes=tree.bytes, rows=tree.entries, bloat=rate)
 
     def _rows(self, info: TableInfo, own: t.Sequence[bloat.Tree]) -> int:
         if info.virtual:
@@ -157,10 +177,8 @@ class _Look:
         """Whether the file is too large for the budget: then rows are not counted, and nothing counts as changed."""
         return self.wants.scan_budget is not None and self.head.bytes > self.wants.scan_budget
 
-    def _bloat(self, tree: bloat.Tree) -> Bloat | None:
-        if not self.wants.bloat or tree.bytes < self.wants.bloat_min_bytes:
-            return None
-        return bloat.of_tree(tree, self.head.page_size)
+    def _bloat(self, tree: bloat.Tree, least: int) -> Bloat | None:
+        return bloat.of_tree(tree, self.head.page_size) if tree.bytes >= least else None
 
     def _with_statistics(self, table: Table, info: TableInfo, known: Statistics | None) -> Table:
         """Rows more or less than when the table was analyzed: SQLite counts no other change.
