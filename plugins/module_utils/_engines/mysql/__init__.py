@@ -12,7 +12,18 @@ import typing as t
 
 from ..._errors import DbFault, Refused
 from ..._records import Database, Execution, Finding, Ref, Server, Step, Wants, Work
-from ..._tasks import AddKey, CreateIndex, Cure, DropIndex, DropSlot, EndSession, Task, Widen
+from ..._tasks import (
+    AddKey,
+    ConvertEngine,
+    CreateIndex,
+    Cure,
+    DropIndex,
+    DropSlot,
+    EndPrepared,
+    EndSession,
+    Task,
+    Widen,
+)
 from . import activity, bloat, catalog, dictionary, greeting, guard, maintenance, replicas, space
 from .connection import Link
 from .names import quoted
@@ -131,7 +142,7 @@ class MySQL:
 
     def spell(self, task: Cure, server: Server) -> t.Sequence[str]:
         """The words of a task: what check mode shows."""
-        if isinstance(task, (DropIndex, CreateIndex, EndSession, DropSlot, Widen, AddKey)):
+        if isinstance(task, (DropIndex, CreateIndex, EndSession, EndPrepared, DropSlot, Widen, AddKey, ConvertEngine)):
             from . import cures
 
             return cures.spell(task, server)

@@ -12,7 +12,18 @@ from datetime import datetime
 
 from ..._errors import DbFault, MissingMeans, Refused
 from ..._records import Database, DatabaseInfo, Execution, Server, Step, Wants, Work
-from ..._tasks import AddKey, CreateIndex, Cure, DropIndex, DropSlot, EndSession, Task, Widen
+from ..._tasks import (
+    AddKey,
+    ConvertEngine,
+    CreateIndex,
+    Cure,
+    DropIndex,
+    DropSlot,
+    EndPrepared,
+    EndSession,
+    Task,
+    Widen,
+)
 from . import guard, maintenance
 from .activity import is_hot
 from .catalog import Header, header
@@ -99,7 +110,7 @@ class SQLite:
         return maintenance.gauge(session, name, step)
 
     def spell(self, task: Cure, server: Server) -> t.Sequence[str]:
-        if isinstance(task, (DropIndex, CreateIndex, EndSession, DropSlot, Widen, AddKey)):
+        if isinstance(task, (DropIndex, CreateIndex, EndSession, EndPrepared, DropSlot, Widen, AddKey, ConvertEngine)):
             from . import cures
 
             return cures.spell(task, server)
