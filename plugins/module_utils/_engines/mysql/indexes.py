@@ -8,6 +8,7 @@ A few queries a database, however many tables it has. The size of an InnoDB prim
 
 from __future__ import annotations
 
+import contextlib
 import re
 import typing as t
 from collections import defaultdict
@@ -19,8 +20,9 @@ from ..._structure import Index
 from .connection import Link
 from .names import place, quoted
 
+# Altering a table, be it to add an index, begins the counters of its uses anew. The time costs MariaDB more to tell.
 TABLES = """
-    SELECT TABLE_NAME, ENGINE, CREATE_OPTIONS
+    SELECT TABLE_NAME, CREATE_OPTIONS, {made}
       FROM information_schema.TABLES
      WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')"""
 # CARDINALITY is left out: it alone makes the server open each table.
@@ -35,11 +37,14 @@ SIZES = """
      WHERE database_name = %s AND stat_name = 'size'"""
 ROWS = "SELECT table_name, n_rows FROM mysql.innodb_table_stats WHERE database_name = %s"
 FOREIGN_KEYS = """
-    SELECT CONSTRAINT_NAME, TABLE_NAME, COLUMN_NAME,
-           REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME, TABLE_SCHEMA
+    SELECT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME,
+           REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME
       FROM information_schema.KEY_COLUMN_USAGE
-     WHERE {side} = %s AND REFERENCED_TABLE_NAME IS NOT NULL
+     WHERE {whose} AND REFERENCED_TABLE_NAME IS NOT NULL
      ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION"""
+OURS, OTHERS = "TABLE_SCHEMA = %s", "REFERENCED_TABLE_SCHEMA = %s AND TABLE_SCHEMA <> %s"
+# MariaDB opens every table, of all databases for OTHERS, to answer that: not where there is nothing to be told.
+ANY_FOREIGN_KEYS = "SELECT FOR_NAME, REF_NAME FROM information_schema.INNODB_SYS_FOREIGN"
 # Rows fetched, and changed, through each index.
 SCANS = """
     SELECT OBJECT_NAME, INDEX_NAME, COUNT_STAR
@@ -59,8 +64,6 @@ OBJECTS = """
 STATUS = """
     SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Performance_schema_table_instances_lost',
     'Performance_schema_table_handles_lost', 'Performance_schema_index_stat_lost')"""
-# Altering a table, which a rebuild does, begins its counters anew.
-MADE = "SELECT TABLE_NAME, CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND ENGINE IS NOT NULL"
 BLOCK_SIZE = re.compile(r"key_block_size=(\d+)")
 METHODS = {"BTREE": "btree", "FULLTEXT": "fulltext", "SPATIAL": "spatial", "RTREE": "spatial", "HASH": "hash"}
 
@@ -87,10 +90,9 @@ class ForeignKey(t.NamedTuple):
 
 
 class Counts(t.NamedTuple):
-    """Uses by (table, index), and since when each table's are counted."""
+    """Uses by (table, index), and when the server began to count them."""
 
     uses: t.Mapping[tuple[str, str], int]
-    since: t.Mapping[str, datetime]
     begun: datetime
 
 
@@ -100,10 +102,12 @@ def read(link: Link, wants: Wants, server: Server) -> tuple[Index, ...]:
     parts: dict[tuple[str, str], list[Part]] = {}
     for part in _parts(link, only):
         parts.setdefault((part.table, part.name), []).append(part)
-    tables = {str(row[0]): str(row[2] or "").lower() for row in link.rows(TABLES, (link.database,))}
+    counts = _counts(link, server)
+    known = link.rows(TABLES.format(made="CREATE_TIME" if counts else "NULL"), (link.database,))
+    tables = {str(row[0]): str(row[1] or "").lower() for row in known}
+    made = {str(row[0]): row[2].replace(tzinfo=timezone.utc) for row in known if row[2]}
     counted, rows = _sizes(link, tables), _rows(link, tables)
     page = int(server.settings.get("innodb_page_size") or 16384)
-    counts = _counts(link, server)
     found = []
     for (table, name), its in parts.items():
         if table not in tables:
@@ -113,7 +117,7 @@ def read(link: Link, wants: Wants, server: Server) -> tuple[Index, ...]:
         size = int(squeezed.group(1)) * 1024 if squeezed else page
         index = index._replace(bytes=counted.get((table, name), 0) * size, rows=rows.get(table, 0))
         if counts and index.method in ("btree", "hash"):  # nobody counts the others' uses
-            since = max(counts.begun, counts.since.get(table, counts.begun))
+            since = max(counts.begun, made.get(table, counts.begun))
             index = index._replace(scans=counts.uses.get((table, name), 0), counted_since=since)
         found.append(index)
     return tuple(_needed(found, parts, _foreign_keys(link)))
@@ -210,11 +214,9 @@ def _counts(link: Link, server: Server) -> Counts | None:
         if any(status.values()):
             return None
         uses = {(str(table), str(index)): int(count) for table, index, count in link.rows(SCANS, (link.database,))}
-        made = {str(table): when for table, when in link.rows(MADE, (link.database,)) if when}
     except DbFault:
         return None
-    since = {table: when.replace(tzinfo=timezone.utc) for table, when in made.items()}
-    return Counts(uses, since, server.now - timedelta(seconds=uptime))
+    return Counts(uses, server.now - timedelta(seconds=uptime))
 
 
 def _instrumented(link: Link) -> bool:
@@ -228,17 +230,33 @@ def _instrumented(link: Link) -> bool:
 
 def _foreign_keys(link: Link) -> list[ForeignKey]:
     """Both sides of every foreign key that touches this database: an index of ours serves each of them."""
-    found: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
-    for side in ("TABLE_SCHEMA", "REFERENCED_TABLE_SCHEMA"):
-        for name, table, column, _schema, parent, its, home in link.rows(
-            FOREIGN_KEYS.format(side=side), (link.database,)
-        ):
-            here = (str(table), str(column)) if side == "TABLE_SCHEMA" else (str(parent), str(its))
-            found.setdefault((side, str(home), str(table), str(name)), []).append((str(name), *here))
+    found: dict[tuple[bool, str, str, str], list[tuple[str, str]]] = {}
+    for query, values in _askable(link):
+        for name, home, table, column, parent_home, parent, its in link.rows(query, values):
+            whole = (str(home), str(table), str(name))
+            if home == link.database:
+                found.setdefault((True, *whole), []).append((str(table), str(column)))
+            if parent_home == link.database:
+                found.setdefault((False, *whole), []).append((str(parent), str(its)))
     return [
-        ForeignKey(columns[0][0], columns[0][1], tuple(column for _name, _table, column in columns))
-        for columns in found.values()
+        ForeignKey(key[-1], columns[0][0], tuple(column for _table, column in columns))
+        for key, columns in found.items()
     ]
+
+
+def _askable(link: Link) -> t.Iterator[tuple[str, tuple[str, ...]]]:
+    ours, others = True, True
+    if link.flavour.has("file names"):
+        with contextlib.suppress(Refused):
+            sides = [[str(name).partition("/")[0] for name in row] for row in link.rows(ANY_FOREIGN_KEYS)]
+            # As they stand in file names: one with an @ may be anybody's.
+            mine = (link.database, *(name for side in sides for name in side if "@" in name))
+            ours = any(child in mine for child, _parent in sides)
+            others = any(parent in mine and child != link.database for child, parent in sides)
+    if ours:
+        yield FOREIGN_KEYS.format(whose=OURS), (link.database,)
+    if others:
+        yield FOREIGN_KEYS.format(whose=OTHERS), (link.database, link.database)
 
 
 def _needed(
