@@ -12,7 +12,7 @@ from ._errors import DbFault
 from ._frame import Memory, Stages, choice
 from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
 from ._protocols import Engine, Operation
-from ._records import Execution, Finding, Measured, Plan, Server
+from ._records import Execution, Measured, Plan, Server
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -109,10 +109,11 @@ def bloat_module() -> None:
 
 def assess_options() -> dict[str, t.Any]:
     """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
-    from ._operations import preflight, vacuum
+    from ._operations import preflight, refresh_views, vacuum
 
     return {
         "vacuum": {"type": "dict", "options": vacuum.OPTIONS},
+        "refresh_views": {"type": "dict", "options": refresh_views.OPTIONS},
         "preflight": {"type": "dict", "options": preflight.OPTIONS},
     }
 
@@ -121,11 +122,11 @@ def assess_module() -> None:
     """The whole main() of db_assess_facts."""
 
     def gather(module: AnsibleModule) -> Facts:
-        from ._operations import preflight, vacuum
+        from ._operations import preflight, refresh_views, vacuum
 
         began, params = time.monotonic(), module.params
         how = execution(params)
-        planners: dict[str, t.Any] = {"vacuum": vacuum, "preflight": preflight}
+        planners: dict[str, t.Any] = {"vacuum": vacuum, "refresh_views": refresh_views, "preflight": preflight}
         shared = {name: params[name] for name in SELECTION}
         asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items() if params[n] is not None}
         engine, measured, plans = _look(module, asked, how, True)
@@ -139,7 +140,8 @@ def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: 
     from ._report import finding_result, ordered, server_facts
 
     server = measured.server
-    findings: list[Finding] = [f for p in plans.values() for f in p.findings]
+    # What this engine has no use for is no news where all operations are asked at once.
+    findings = [f for p in plans.values() for f in p.findings if f.code != "not_for_this_engine"]
     flight = plans.get("preflight", Plan())
     stops = preflight.stopping(flight.findings)
     fact: Facts = {

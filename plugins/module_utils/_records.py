@@ -95,6 +95,7 @@ CAPABILITIES = (
     "online rebuild",
     "exclusive rebuild",
     "local rebuild",  # a rebuild is replayed by replicas or a cluster
+    "refresh",  # there are no materialized views
 )
 
 
@@ -123,8 +124,9 @@ class Leftover(t.NamedTuple):
     names: tuple[str, ...]  # what there is to remove, for the reason and the statement
     bytes: int = 0
     dead: bool = True  # provably nobody works on it any more
-    why_not: str = ""  # when not dead: who still works on it
+    why_not: str = ""  # when not dead: who still works on it; else why only who made it knows that it can go
     table: Ref | None = None  # where `ref` is an index
+    marks: tuple[str, ...] = ()  # what `owned` says of it where a run of ours was making it
 
 
 class Finding(t.NamedTuple):
@@ -358,6 +360,7 @@ class Tick(t.NamedTuple):
     amount: Amount = Amount()
     cursor: str | None = None  # opaque to the runner
     owns: str = ""  # journaled before the act goes on: wreckage that the next run may remove
+    disowns: str = ""  # what the step said it would make under this name, and did not
     note: str = ""  # journaled when the step ends well: what the next step of this kind on this object may know
 
 

@@ -42,6 +42,7 @@ class Index(t.NamedTuple):
     keep: str = ""  # why it is needed though nobody scans it: "unique", "supports foreign key x" …
     bloat: Bloat | None = None
     stale: str = ""  # why its order may be wrong: "collation de_DE.utf8 was version 2.28, is 2.36"
+    state: str = ""  # of a stale one: differs after each rebuild, and with each version of the collation's library
     lacks: t.Mapping[str, str] = {}
 
 
@@ -63,10 +64,11 @@ class View(t.NamedTuple):
     populated: bool = True
     unique: str = ""  # the index that lets it be refreshed concurrently
     reads: tuple[Ref, ...] = ()  # materialized views that it reads, directly or through plain views
-    state: str | None = None  # differs when a source has changed; None: no counter can show that, see `unknown`
-    unknown: str = ""  # why: "reads the foreign table x" …
+    state: str | None = None  # differs when a source has changed; None: nothing that it reads is counted
+    unknown: str = ""  # what it depends on and no counter shows: "reads the foreign table x, calls now()"
     sources: int = 0  # tables that it reads
     lacks: t.Mapping[str, str] = {}
+    fix: str = ""  # the statement that gives the login what it lacks
 
 
 class ForeignKey(t.NamedTuple):

@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - dbfleet.maintenance.selection
   - dbfleet.maintenance.execution.reading
   - dbfleet.maintenance.vacuum.nested
+  - dbfleet.maintenance.refresh_views.nested
 options:
   preflight:
     description:

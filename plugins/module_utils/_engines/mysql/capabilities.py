@@ -54,6 +54,7 @@ ALWAYS_LACKING = {
     "vacuum": "InnoDB purges dead rows by itself",
     "freeze": "there are no transaction ids that must be frozen",
     "cost delay": "there is no vacuum to slow down",
+    "refresh": "there are no materialized views",
 }
 SYSTEM_DATABASES = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")
 

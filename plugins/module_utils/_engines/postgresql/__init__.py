@@ -171,7 +171,7 @@ class PostgreSQL:
         from . import reindex, views
 
         if isinstance(task, RefreshView):
-            return views.refresh(session, task, server, words)
+            return views.refresh(session, task, server, words, self.execution.concurrent_wait)
         return reindex.carry_out(session, task, server, words, self.execution.concurrent_wait)
 
     def _rebuild_online(self, session: Session, task: Rebuild, server: Server) -> Work:

@@ -38,6 +38,7 @@ _LACKS = {
     "vacuum": "SQLite keeps no dead rows: a deleted row's space is reused at once",
     "freeze": "SQLite has no transaction ids",
     "cost delay": "SQLite cannot be slowed down",
+    "refresh": "there are no materialized views",
 }
 
 
