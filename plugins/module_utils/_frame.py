@@ -241,13 +241,19 @@ def _unknown_tables(policy: t.Any, measured: Measured) -> list[Finding]:
     named = getattr(getattr(policy, "tables", None), "literal", ())
     if not named:
         return []
-    there = {name for d in measured.databases for table in d.tables for name in names_of(table.ref)}
+    there = {name for d in measured.databases for ref in _tables_of(d) for name in names_of(ref)}
     said = "tables: no selected database has a table {}, or this login may not see it"
     return [
         Finding(2, "no_such_table", Ref(""), said.format(name), fix="Mend the option tables, or remove the name")
         for name in named
         if name not in there
     ]
+
+
+def _tables_of(database: Database) -> t.Iterator[Ref]:
+    """The tables that a measurement shows, be it only by their indexes."""
+    yield from (table.ref for table in database.tables)
+    yield from (index.table for index in database.indexes)
 
 
 def _unreadable(info: DatabaseInfo, fault: DbFault) -> Database:

@@ -12,10 +12,12 @@ from .._records import Amount, Database, Finding, Key, Leftover, Limit, Measured
 from .._selection import names_of
 from .._tasks import Analyze, DropLeftover, Rebuild, Task, Vacuum
 from .._units import say_bytes
+from .experience import gained_little
 from .vacuum_needs import ACTIONS, NEEDED_BY, NEEDS, OPTIONS, Need, Policy, dead_rows, policy, whole
 
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
 
+REINDEX = "reindex"  # wreckage of indexes is db_reindex's
 WORTH_FREEZING = 5.0  # percent of the age of a forced freeze
 
 
@@ -103,7 +105,7 @@ class _Planner:
         steps: list[Step] = []
         wanted = "reclaim" in self.policy.actions and not self.database.system
         for found in _merged(self.database.leftovers) if wanted else ():
-            if not self.policy.tables.takes(*names_of(found.ref)):
+            if found.what == REINDEX or not self.policy.tables.takes(*names_of(found.ref)):
                 continue
             names = ", ".join(found.names)
             if not found.dead:
@@ -178,18 +180,10 @@ class _Planner:
         return True
 
     def _gained_little(self, table: Table) -> bool:
-        """A rebuild that gained less than half of what was expected shows the natural size: wait for 20 % of growth."""
-        last = self.measured.past.get(("reclaim", table.ref))
-        if not last or not last.ok or 2 * (last.bytes_before - last.bytes_after) >= last.expected_bytes:
-            return False
-        if table.total_bytes > 1.2 * last.bytes_after:
-            return False
-        message = (
-            f"looks bloated, but its last rebuild freed {say_bytes(last.bytes_before - last.bytes_after)} of"
-            f" {say_bytes(last.expected_bytes)} expected: left alone until it has grown by 20 %"
-        )
-        self._find(3, "natural_size", table, message)
-        return True
+        message = gained_little(self.measured.past.get(("reclaim", table.ref)), table.total_bytes)
+        if message:
+            self._find(3, "natural_size", table, message)
+        return bool(message)
 
     def _fold(self, table: Table, needs: dict[str, list[Need]]) -> list[Step]:
         """The fewest steps that meet all needs of a table: a rebuild vacuums and analyzes, VACUUM (ANALYZE) does both.

@@ -63,7 +63,7 @@ class Journal:
         """A step is about to run."""
 
     def tick(self, step: Step, tick: Tick) -> None:
-        """Keeps the tick's cursor, what the step is about to own, and, when it ends well, its note."""
+        """Keeps the tick's cursor, what the step is about to own or does not own after all, and its note for later."""
 
     def close(self, outcome: Outcome) -> None:
         """A step has its outcome, whether it was started or not."""

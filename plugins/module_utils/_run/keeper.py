@@ -140,7 +140,7 @@ class FileJournal(Journal):
     def tick(self, step: Step, tick: Tick) -> None:
         if tick.note:
             self._pending[step.key] = tick.note
-        if tick.cursor is None and not tick.owns:
+        if tick.cursor is None and not tick.owns and not tick.disowns:
             return
 
         def write(db: sqlite3.Connection) -> None:
@@ -149,6 +149,8 @@ class FileJournal(Journal):
                 db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (thing, json.dumps(tick.cursor), now))
             if tick.owns:
                 db.execute("INSERT OR REPLACE INTO owned VALUES (?, ?, ?)", (thing, json.dumps(tick.owns), now))
+            if tick.disowns:
+                db.execute("DELETE FROM owned WHERE object = ? AND owns = ?", (thing, json.dumps(tick.disowns)))
 
         self._write(write)
 
