@@ -42,7 +42,6 @@ NEEDED_BY = {
     "partitioned": frozenset(["analyze"]),
     "catalog": frozenset(["freeze"]),
     "file": frozenset(["reclaim", "vacuum"]),
-    "index": frozenset(),
 }
 
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import typing as t
+from contextlib import closing
 
 from .connection import Way
 
@@ -29,6 +31,17 @@ SELECT DISTINCT m.tbl_name, x.coll
  WHERE m.type = 'index' AND x.coll IS NOT NULL
    AND upper(x.coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM')
 """
+# What may compute something: tables with a CHECK or a generated column; indexes on an expression or with a predicate,
+# and their tables first.
+_COMPUTING = """
+SELECT m.sql FROM main.sqlite_schema AS m
+ WHERE m.type = 'table' AND m.rootpage > 0 AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!'
+   AND (m.sql LIKE '%CHECK%' OR m.sql LIKE '%AS%(%' OR m.name IN (
+        SELECT i.tbl_name FROM main.sqlite_schema AS i WHERE i.type = 'index' AND i.sql LIKE '%(%(%'))
+    OR m.type = 'index' AND m.sql LIKE '%(%(%'
+ ORDER BY m.type DESC
+"""
+UNKNOWN = re.compile(r"(?:no such|unknown) function: (\w+)")
 
 
 class Header(t.NamedTuple):
@@ -121,6 +134,21 @@ def _few(rows: t.Sequence[tuple[t.Any, ...]], only: t.Collection[str]) -> list[s
     asked = {of for kind, name, root, of in rows if name in only}
     found = asked | {name for kind, name, root, of in rows if name.rpartition("_")[0] in asked}
     return sorted(found) if len(found) <= FEW else []
+
+
+def foreign_functions(db: sqlite3.Connection) -> list[str]:
+    """Functions that only the application has, and that VACUUM needs: CHECKs, generated columns and indexes call them.
+
+    Told by making empty tables of the same words in memory: a connection that only reads forgets the CHECKs.
+    """
+    found = set()
+    with closing(sqlite3.connect(":memory:")) as scratch:
+        for (sql,) in db.execute(_COMPUTING):
+            try:
+                scratch.execute(sql)
+            except sqlite3.Error as error:
+                found.update(UNKNOWN.findall(str(error)))
+    return sorted(found)
 
 
 class Statistics(t.NamedTuple):

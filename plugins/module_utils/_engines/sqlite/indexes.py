@@ -15,7 +15,7 @@ import typing as t
 
 from ..._records import Ref
 from ..._structure import Index
-from .catalog import FEW, TableInfo, quoted
+from .catalog import FEW, UNKNOWN, TableInfo, quoted
 
 _DEFINITIONS = """
 SELECT i.name, i."unique", i.origin, i.partial, x.cid, x.name, x."desc", x.coll,
@@ -113,9 +113,10 @@ def _uncomputable(db: sqlite3.Connection, index: str) -> str:
     try:
         db.execute(f"EXPLAIN REINDEX main.{quoted(index)}")
     except sqlite3.OperationalError as error:
-        if "function" not in str(error):
+        found = UNKNOWN.findall(str(error))
+        if not found:
             raise
-        return _FROM_WITHIN.format(f"a function ({error})")
+        return _FROM_WITHIN.format(f"the function {found[0]}")
     return ""
 
 

@@ -21,7 +21,8 @@ if t.TYPE_CHECKING:
 
 _INSIDE = "SQLite rebuilds the whole file, not one table"
 _LACKS = {"reclaim": _INSIDE, "online rebuild": _INSIDE, "exclusive rebuild": _INSIDE}
-_FROM_WITHIN = "ANALYZE and VACUUM need a collation that only the application has"
+_COLLATION = "ANALYZE and VACUUM need a collation that only the application has"
+_FUNCTION = "VACUUM needs a function that only the application has"
 
 
 def measure(session: Session, wants: Wants, server: Server) -> Database:
@@ -98,16 +99,23 @@ class _Look:
         trees = self._trees(chosen)
         known = catalog.statistics(self.db, infos) if infos and self._wants_tables() else {}
         tables = [self._table(info, trees, known.get(info.name)) for info in chosen if self._wants_tables()]
-        foreign = sorted({c for info in infos for c in info.foreign})
+        foreign = self._foreign(infos)
         if self.whole and self._wants_tables():
             tables.append(self._file(trees, foreign))
         return Database(
             self.path,
             tables=tuple(x for x in tables if not self.wants.only or x.ref in self.wants.only),
             leftovers=self._leftovers(),
-            findings=self._findings(foreign),
+            findings=self._findings(foreign, trees),
             indexes=self._indexes(chosen, trees),
         )
+
+    def _foreign(self, infos: t.Sequence[TableInfo]) -> dict[str, str]:
+        """What only the application has, by the code of the finding."""
+        collations = sorted({c for info in infos for c in info.foreign})
+        functions = catalog.foreign_functions(self.db) if self.wants.bloat and self.whole else []
+        said = {"foreign_collation": (_COLLATION, collations), "foreign_function": (_FUNCTION, functions)}
+        return {code: f"{words}: {', '.join(names)}" for code, (words, names) in said.items() if names}
 
     def _wants_tables(self) -> bool:
         return self.wants.tables or self.wants.bloat
@@ -196,13 +204,13 @@ class _Look:
 
     # ---- the file ----------------------------------------------------------------------------------------------------
 
-    def _file(self, trees: dict[str, bloat.Tree] | None, foreign: t.Sequence[str]) -> Table:
+    def _file(self, trees: dict[str, bloat.Tree] | None, foreign: t.Mapping[str, str]) -> Table:
         whole = None
         if self.wants.bloat and self.head.pages and self.head.bytes >= self.wants.bloat_min_bytes:
             whole = bloat.by_freelist(self.head) if trees is None else bloat.of_file(trees.values(), self.head)
         lacks = rebuild_lacks(self.head, whole)
         if foreign:
-            lacks["exclusive rebuild"] = f"{_FROM_WITHIN}: {', '.join(foreign)}"
+            lacks["exclusive rebuild"] = "; ".join(foreign.values())
         return Table(self.file, "file", self.head.bytes, on_disk(self.path), bloat=whole, lacks=lacks)
 
     def _leftovers(self) -> tuple[Leftover, ...]:
@@ -210,11 +218,16 @@ class _Look:
             return ()
         return activity.pending_return(self.path, self.head.bytes, self.wants.bloat_min_bytes)
 
-    def _findings(self, foreign: t.Sequence[str]) -> tuple[Finding, ...]:
+    def _findings(self, foreign: t.Mapping[str, str], trees: dict[str, bloat.Tree] | None) -> tuple[Finding, ...]:
         found = list(activity.large_log(self.path, self.head.page_size))
-        if foreign:
-            message = f"{_FROM_WITHIN}: {', '.join(foreign)}"
-            found.append(Finding(3, "foreign_collation", self.file, message, fix="Run both from the application"))
+        found += [
+            Finding(3, code, self.file, message, fix="Run that from the application")
+            for code, message in foreign.items()
+        ]
+        if self.wants.index_bloat and trees is None:
+            message = "the sizes of single indexes are not known: this SQLite has no dbstat, or the file is too large"
+            fix = "Use a Python whose SQLite was built with SQLITE_ENABLE_DBSTAT_VTAB"
+            found.append(Finding(3, "index_sizes_unknown", self.file, message, fix=fix))
         if self.way.unseen:
             message = (
                 f"a write-ahead log of {say_bytes(self.way.unseen)} without its -shm, left by a crash or a copy:"
