@@ -225,3 +225,27 @@ def test_old_transaction_ids_are_frozen_everywhere(fleet: Fleet, tmp_path: Path)
     assert int(ages["template1"]) < 1000
     assert not run("db_vacuum", asked).changed
     server.stop()
+
+
+# A transaction of its own each time, and another session's lock on the same row: each lock is a new multixact.
+SHARE = "DO $$ BEGIN FOR i IN 1..6000 LOOP PERFORM 1 FROM kept FOR SHARE; COMMIT; END LOOP; END $$"
+
+
+def test_old_multixact_ids_are_frozen_everywhere(fleet: Fleet, tmp_path: Path) -> None:
+    """Ids of rows that several sessions lock at once run out by themselves; transaction ids stay young here."""
+    server = fleet.postgresql(16, name="locked", settings={"autovacuum_multixact_freeze_max_age": "10000"})
+    server.script("CREATE TABLE kept (id int PRIMARY KEY); INSERT INTO kept VALUES (1)")
+    with connected(server, "postgres") as holding:
+        holding.execute("SELECT 1 FROM kept FOR SHARE")
+        server.sql(SHARE)
+    asked = {**server.login(), "journal": str(tmp_path / "journal.sqlite"), "actions": ["freeze"]}
+    check = run("db_vacuum", asked, check=True)
+    ran = run("db_vacuum", asked)
+    assert sorted(ran.steps()) == sorted(check.steps())
+    assert {(s["kind"], s["status"], s["proven"]) for s in ran.fact()["steps"]} == {("freeze", "done", True)}
+    assert {s["database"] for s in ran.fact()["steps"]} == {"postgres", "template1"}
+    ages = dict(server.sql("SELECT datname, mxid_age(datminmxid) FROM pg_catalog.pg_database"))
+    assert int(ages["postgres"]) < 1000
+    assert int(ages["template1"]) < 1000
+    assert not run("db_vacuum", asked).changed
+    server.stop()
