@@ -98,6 +98,8 @@ class Logs(t.NamedTuple):
     files: int | None = None
     bytes: int | None = None
     expire_seconds: float | None = None  # 0: never
+    written: int | None = None  # bytes since `written_since`
+    written_since: datetime | None = None
     why: str = ""
 
 

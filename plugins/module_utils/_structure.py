@@ -110,3 +110,4 @@ class Structure(t.NamedTuple):
     free_columns: t.Mapping[Ref, str] = {}  # of those: a column's name that is free there
     counters: tuple[Counter, ...] = ()
     foreign_engines: tuple[tuple[Ref, str], ...] = ()  # tables in another storage engine than the transactional one
+    unknown: t.Mapping[str, str] = {}  # field -> why it is not all there

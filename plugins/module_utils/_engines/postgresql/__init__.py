@@ -37,6 +37,7 @@ class PostgreSQL:
         self._settings: t.Mapping[str, t.Any] = {}
         self._means: dict[str, means.Means] = {}  # by database
         self._guard: Guard | None = None
+        self._statements: dict[str, tuple[str, bool]] = {}  # by database that has pg_stat_statements: where it stands
 
     @property
     def _reading(self) -> Kind:
@@ -80,6 +81,12 @@ class PostgreSQL:
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
         """Reads what `wants` asks for of the session's database, and no more. Only reads."""
         rebuilding = self._means_of(session, server) if wants.bloat or wants.exact else means.Means()
+        if wants.health:
+            from . import sessions
+
+            found = sessions.extension(session)
+            if found:
+                self._statements[session.database] = found
         return measure.database(session, wants, server, rebuilding)
 
     def _means_of(self, session: Session, server: Server) -> means.Means:
@@ -89,9 +96,12 @@ class PostgreSQL:
 
     def health(self, session: Session, server: Server) -> Health:
         """Reads what concerns the whole server, once. Only reads."""
-        from . import health
+        from . import health, sessions
 
-        return health.read(session, server)
+        for database, (schema, modern) in sorted(self._statements.items()):
+            with self.session(database) as there:
+                return health.read(session, server, sessions.Statements(there, schema, modern))
+        return health.read(session, server, None)
 
     def gauge(self, session: Session, name: str, step: Step) -> float | None:
         """A reading for a Limit, or None when it cannot be known."""

@@ -26,3 +26,10 @@ def option_value(value: str) -> str:
 def conninfo_value(value: str) -> str:
     """A value within a connection string. Source: the manual, 34.1.1.1."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def literal(text: str) -> str:
+    """A string in a statement that somebody copies: right whatever standard_conforming_strings says there."""
+    if "\\" in text:
+        return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + text.replace("'", "''") + "'"

@@ -14,6 +14,8 @@ NEWEST_TESTED = 18
 
 # What a gate opens -> the first major version that has it. Source: the release notes of each version.
 SINCE: t.Mapping[str, int] = {
+    "wait start": 14,  # pg_locks.waitstart
+    "log statistics": 14,  # pg_stat_wal
     "idle session timeout": 14,  # else a guard that only holds a lock is thrown out by the login's own setting
     "statistics of parents": 15,  # pg_statistic_ext_data.stxdinherit
     "statistics at once": 15,  # kept in shared memory; before, a collector process wrote them down up to 0.5 s later
