@@ -13,7 +13,7 @@ import yaml
 from jinja2.nativetypes import NativeEnvironment
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import READING
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight, vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight, refresh_views, vacuum
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,11 @@ class Role(NamedTuple):
         return yaml.safe_load((ROOT / "roles" / self.name / name).read_text(encoding="utf-8"))
 
 
-ROLES = [Role("vacuum", vacuum.OPTIONS, EXECUTION), Role("preflight", preflight.OPTIONS, {})]
+ROLES = [
+    Role("vacuum", vacuum.OPTIONS, EXECUTION),
+    Role("refresh_views", refresh_views.OPTIONS, EXECUTION),
+    Role("preflight", preflight.OPTIONS, {}),
+]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
 
