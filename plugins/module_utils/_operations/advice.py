@@ -69,5 +69,8 @@ def plan(policy: Policy, measured: Measured) -> Plan:
 def unknown(policy: Policy, measured: Measured) -> dict[str, str]:
     """What could not be judged, and why: nobody may take it for "none"."""
     found = dict(measured.health.unknown) if measured.health else {}
+    for database in measured.databases:
+        missing = database.structure.unknown if database.structure else {}
+        found.update({f"{what} in {database.name}": why for what, why in missing.items()})
     found.update(advice_indexes.unknown(policy, measured))
     return found

@@ -27,8 +27,13 @@ def findings(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
 
 
 def judged(policy: Policy, database: Database) -> list[Index]:
-    """The indexes that are looked at: a partition's index is judged with that of its table."""
-    return [i for i in database.indexes if i.partition_of is None and policy.tables.takes(*names_of(i.table))]
+    """The indexes that are looked at: a partition's is judged with its table's, a catalog's is the server's own."""
+    catalogs = {table.ref for table in database.tables if table.kind == "catalog"}
+    return [
+        i
+        for i in database.indexes
+        if i.partition_of is None and i.table not in catalogs and policy.tables.takes(*names_of(i.table))
+    ]
 
 
 def unknown(policy: Policy, measured: Measured) -> dict[str, str]:
@@ -113,11 +118,11 @@ class _Judge:
     def _redundant(self, indexes: t.Sequence[Index]) -> t.Iterator[Finding]:
         left = [i for i in indexes if i.ref not in self.dropped and i.method in ORDERED]
         for index in left:
-            if index.unique or index.where or _tied(index) or not index.parts:
+            if index.unique or index.where or _tied(index) or not index.columns:
                 continue
             wider = [i for i in left if _covers(i, index)]
             if wider:
-                keeper = max(wider, key=lambda i: len(i.parts))
+                keeper = max(wider, key=lambda i: len(i.columns))
                 words = f"is the beginning of {_name(keeper)}, which serves the same searches"
                 yield self._stand_in(index, keeper, 3, "redundant_index", words)
 
@@ -171,8 +176,13 @@ def _name(index: Index) -> str:
     return index.ref.path[-1] if index.ref.path else str(index.ref)
 
 
+def _keys(index: Index) -> list[t.Hashable]:
+    """What it is ordered by."""
+    return list(zip(index.columns, index.parts))
+
+
 def _kind(index: Index) -> tuple[t.Hashable, ...]:
-    return (index.method, index.parts, tuple(sorted(index.included)), index.where)
+    return (index.method, *_keys(index), tuple(sorted(index.included)), index.where)
 
 
 def _same(one: Index, other: Index) -> bool:
@@ -181,14 +191,14 @@ def _same(one: Index, other: Index) -> bool:
 
 def _covers(wide: Index, index: Index) -> bool:
     """Whether every search that `index` serves is served by `wide`, which goes on where that one ends."""
-    length = len(index.parts)
+    keys, wider = _keys(index), _keys(wide)
     return (
         wide.ref != index.ref
         and wide.method == index.method
         and wide.visible
         and not wide.where
-        and len(wide.parts) > length
-        and wide.parts[:length] == index.parts
+        and len(wider) > len(keys)
+        and wider[: len(keys)] == keys
         and set(index.included) <= {*wide.columns, *wide.included}
     )
 
