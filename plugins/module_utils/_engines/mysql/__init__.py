@@ -33,6 +33,7 @@ from .privileges import Grants, read_grants
 # The dictionary of the whole server serves the first look at every database; a proof reads it anew.
 if t.TYPE_CHECKING:
     from ..._health import Health
+    from .structure import Catalog
 
 FRESH_SECONDS = 30.0
 
@@ -50,6 +51,7 @@ class MySQL:
         self._lock = threading.Lock()
         self._known: tuple[float, dictionary.Dictionary | None] = (0.0, None)
         self._grants: Grants | None = None
+        self._catalogs: dict[str, Catalog] = {}  # by database: what the words of some cures repeat
 
     def greet(self) -> Server:
         """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect."""
@@ -78,14 +80,16 @@ class MySQL:
             found = found._replace(
                 activity=activity.activity(session, server.settings), spaces=space.spaces(session, server.settings)
             )
-        if wants.structure:
-            from . import structure
-
-            found = found._replace(structure=structure.read(session, wants, server))
         if wants.indexes or wants.index_bloat:
             from . import indexes
 
             found = found._replace(indexes=indexes.read(session, wants, server))
+        if wants.structure:
+            from . import structure
+
+            whole = found.indexes if not wants.only else ()
+            schema, self._catalogs[name] = structure.read(session, server, whole)
+            found = found._replace(structure=schema)
         if not (wants.tables or wants.bloat or wants.leftovers or wants.exact):
             return found
         grants = self._grants or read_grants(session)
@@ -145,7 +149,7 @@ class MySQL:
         if isinstance(task, (DropIndex, CreateIndex, EndSession, EndPrepared, DropSlot, Widen, AddKey, ConvertEngine)):
             from . import cures
 
-            return cures.spell(task, server)
+            return cures.spell(task, server, self._catalogs.get(task.ref.database))
         return maintenance.act_of(task)[0](task, server)
 
     def carry_out(self, session: Link, task: Task, server: Server, cursor: str | None) -> Work:
