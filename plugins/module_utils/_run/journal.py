@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .._errors import BadInput
-from .._records import Attempt, Key, Note, Outcome, Ref, Step, Tick
+from .._records import Attempt, Key, Note, Outcome, Ref, Sample, Step, Tick
 from .file import NotAJournal, reading
 from .host import make_private, state_directories
 from .memory import Memory, recall
@@ -27,8 +27,8 @@ Warn = t.Callable[[str], None]
 class Journal:
     """What is remembered; and, as it stands, the journal that writes nothing: option `none`, and check mode."""
 
-    def __init__(self, memory: Memory | None = None, *, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, memory: Memory | None = None, *, path: Path | None = None, address: str = "") -> None:
+        self.path, self.address = path, address
         self._memory = memory or Memory()
 
     def past(self) -> t.Mapping[Key, Attempt]:
@@ -71,8 +71,24 @@ class Journal:
     def end_run(self, status: str) -> None:
         """Ends the run (done, failed, stopped) and forgets what is older than 400 days."""
 
+    def samples(self) -> t.Mapping[Ref, tuple[Sample, ...]]:
+        """Sizes of the last 30 days, oldest first. Read when they are asked for: most runs need none."""
+        if self.path is None:
+            return {}
+        from . import samples
+
+        try:
+            with reading(self.path) as db:
+                return samples.recall(db, self.address, time.time()) if db else {}
+        except (OSError, sqlite3.Error, NotAJournal):
+            return {}  # whoever opened the journal has said what is wrong with it
+
     def sample(self, database: str, ref: Ref, size: int, rows: int | None, now: datetime) -> None:
         """Keeps the bytes and rows of an object, at most once an hour."""
+        self.sample_all([(ref._replace(database=database), size, rows)], now)
+
+    def sample_all(self, sizes: t.Sequence[tuple[Ref, int, int | None]], now: datetime) -> None:
+        """Keeps the bytes and rows of many objects, each at most once an hour, in one transaction."""
 
     def shut(self) -> None:
         """Closes the file."""
@@ -136,7 +152,7 @@ def _open_at(path: Path, address: str, readonly: bool, warn: Warn) -> Journal:
         return FileJournal(path, address, warn)
     try:
         with reading(path) as db:
-            return Journal(recall(db, address, time.time()) if db else None, path=path)
+            return Journal(recall(db, address, time.time()) if db else None, path=path, address=address)
     except sqlite3.Error as error:
         warn(f"The journal {path} cannot be read ({error}): nothing of earlier runs is known")
         return Journal(path=path)

@@ -17,7 +17,7 @@ import typing as t
 from datetime import datetime
 from pathlib import Path
 
-from .._records import Key, Outcome, Ref, Step, Tick
+from .._records import Key, Outcome, Ref, Sample, Step, Tick
 from .file import NotAJournal, is_corrupt, move_aside, open_for_writing, transaction
 from .host import birth
 from .journal import Journal, Warn
@@ -34,7 +34,7 @@ class FileJournal(Journal):
     """A journal that writes. Raises OSError, sqlite3.Error, NotAJournal when it is made, and nothing afterwards."""
 
     def __init__(self, path: Path, address: str, warn: Warn) -> None:
-        super().__init__(path=path)
+        super().__init__(path=path, address=address)
         self._file, self._address, self._warn = path, address, warn
         self._db: sqlite3.Connection | None = None
         self._module, self._run = "", 0
@@ -234,16 +234,21 @@ class FileJournal(Journal):
 
         self._write(write)
 
-    def sample(self, database: str, ref: Ref, size: int, rows: int | None, now: datetime) -> None:
-        moment = now.timestamp()
+    def samples(self) -> t.Mapping[Ref, tuple[Sample, ...]]:
+        if self._db is None:
+            return {}
+        from . import samples
 
-        def write(db: sqlite3.Connection) -> None:
-            thing = self._object(db, ("", ref._replace(database=database)))
-            db.execute(
-                "INSERT OR IGNORE INTO sizes VALUES (?, ?, ?, ?, ?)", (thing, int(moment // 3600), moment, size, rows)
-            )
+        try:
+            return samples.recall(self._db, self._address, time.time())
+        except sqlite3.Error as error:
+            self._mishap(error)
+            return {}
 
-        self._write(write)
+    def sample_all(self, sizes: t.Sequence[tuple[Ref, int, int | None]], now: datetime) -> None:
+        from . import samples
+
+        self._write(lambda db: samples.keep(db, self._address, sizes, now))
 
     def shut(self) -> None:
         if self._db is not None:
