@@ -27,6 +27,8 @@ SINCE: dict[str, dict[str, Number]] = {
     # innodb_sys_tables and its sisters show names as they stand in file names, @0040 for @.
     "file names": {MYSQL: NEVER, MARIADB: (5, 5)},
     "metadata locks": {MYSQL: (5, 7), MARIADB: NEVER},
+    # performance_schema.processlist, which stops nobody while it is read.
+    "processlist": {MYSQL: (8, 0, 22), MARIADB: NEVER},
     "thread os id": {MYSQL: (5, 7), MARIADB: NEVER},
     "group replication": {MYSQL: (8, 0), MARIADB: NEVER},
     "galera": {MYSQL: (5, 7), MARIADB: (10, 1)},
