@@ -23,7 +23,8 @@ OPERATIONS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate
 SAMPLE = 10  # steps an operation in db_due: a fleet's results cost memory on the controller
 
 
-def _facts_module(spec: t.Mapping[str, t.Any], gather: t.Callable[[AnsibleModule], Facts]) -> None:
+def facts_module(spec: t.Mapping[str, t.Any], gather: t.Callable[[AnsibleModule], Facts]) -> None:
+    """The whole main() of a module that returns facts: its options, errors and exit."""
     from ansible.module_utils.basic import AnsibleModule
 
     module = AnsibleModule(argument_spec={**CONNECTION, **SELECTION, **READING, **spec}, supports_check_mode=True)
@@ -34,9 +35,10 @@ def _facts_module(spec: t.Mapping[str, t.Any], gather: t.Callable[[AnsibleModule
     module.exit_json(changed=False, ansible_facts=facts)
 
 
-def _look(
+def look(
     module: AnsibleModule, asked: t.Mapping[str, tuple[Operation, t.Any]], how: Execution, memory: bool
 ) -> tuple[Engine, Measured, dict[str, Plan]]:
+    """One measurement and the plan of every operation; with what the journal remembers, where `memory` is wanted."""
     from ._engines import open_engine
 
     engine = open_engine(module.params, how)
@@ -46,7 +48,7 @@ def _look(
         server = engine.greet()
         address = server.address
         stages = Stages(engine, server, asked, chosen, how)
-        known, rates = _remembered(module, address) if memory else (Memory(), {})
+        known, rates = _remembered(module, address, stages.wants.samples) if memory else (Memory(), {})
         measured, plans = stages.plans(known)
     except DbFault as fault:
         raise type(fault)(
@@ -64,11 +66,13 @@ def _look(
     return engine, measured, plans
 
 
-def _remembered(module: AnsibleModule, address: str) -> tuple[Memory, t.Mapping[str, float]]:
+def _remembered(module: AnsibleModule, address: str, samples: bool) -> tuple[Memory, t.Mapping[str, float]]:
     from ._run.journal import open_journal
 
     with open_journal(module.params["journal"], address, readonly=True, warn=module.warn) as journal:
-        return Memory(journal.past(), journal.overdue(), journal.owned(), journal.notes()), journal.rates()
+        sizes = journal.samples() if samples else {}
+        memory = Memory(journal.past(), journal.overdue(), journal.owned(), journal.notes(), sizes)
+        return memory, journal.rates()
 
 
 # ---- db_bloat_facts --------------------------------------------------------------------------------------------------
@@ -82,7 +86,7 @@ def bloat_module() -> None:
         from ._report import finding_result, ordered, server_facts, table_result, totals
 
         policy = bloat.policy(module.params)
-        engine, measured, plans = _look(module, {"bloat": (bloat, policy)}, execution(module.params), False)
+        engine, measured, plans = look(module, {"bloat": (bloat, policy)}, execution(module.params), False)
         server, most = measured.server, module.params["max_results"]
         objects = sorted(bloat.selected(policy, measured), key=lambda x: x.bloat.bytes if x.bloat else -1, reverse=True)
         rows = [table_result(x, policy.bloat_percent) for x in objects]
@@ -101,7 +105,7 @@ def bloat_module() -> None:
         }
         return {"db_bloat": fact}
 
-    _facts_module(bloat.OPTIONS, gather)
+    facts_module(bloat.OPTIONS, gather)
 
 
 # ---- db_assess_facts -------------------------------------------------------------------------------------------------
@@ -129,10 +133,10 @@ def assess_module() -> None:
         planners: dict[str, t.Any] = {"vacuum": vacuum, "refresh_views": refresh_views, "preflight": preflight}
         shared = {name: params[name] for name in SELECTION}
         asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items() if params[n] is not None}
-        engine, measured, plans = _look(module, asked, how, True)
+        engine, measured, plans = look(module, asked, how, True)
         return {"db_due": _due(engine, measured, plans, params["max_results"], time.monotonic() - began)}
 
-    _facts_module(assess_options(), gather)
+    facts_module(assess_options(), gather)
 
 
 def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: int, seconds: float) -> Facts:
