@@ -113,10 +113,11 @@ def bloat_module() -> None:
 
 def assess_options() -> dict[str, t.Any]:
     """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
-    from ._operations import preflight, refresh_views, vacuum
+    from ._operations import preflight, refresh_views, reindex, vacuum
 
     return {
         "vacuum": {"type": "dict", "options": vacuum.OPTIONS},
+        "reindex": {"type": "dict", "options": reindex.OPTIONS},
         "refresh_views": {"type": "dict", "options": refresh_views.OPTIONS},
         "preflight": {"type": "dict", "options": preflight.OPTIONS},
     }
@@ -126,11 +127,16 @@ def assess_module() -> None:
     """The whole main() of db_assess_facts."""
 
     def gather(module: AnsibleModule) -> Facts:
-        from ._operations import preflight, refresh_views, vacuum
+        from ._operations import preflight, refresh_views, reindex, vacuum
 
         began, params = time.monotonic(), module.params
         how = execution(params)
-        planners: dict[str, t.Any] = {"vacuum": vacuum, "refresh_views": refresh_views, "preflight": preflight}
+        planners: dict[str, t.Any] = {
+            "vacuum": vacuum,
+            "reindex": reindex,
+            "refresh_views": refresh_views,
+            "preflight": preflight,
+        }
         shared = {name: params[name] for name in SELECTION}
         asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items() if params[n] is not None}
         engine, measured, plans = look(module, asked, how, True)

@@ -21,7 +21,9 @@ extends_documentation_fragment:
   - dbfleet.maintenance.selection
   - dbfleet.maintenance.execution.reading
   - dbfleet.maintenance.vacuum.nested
+  - dbfleet.maintenance.advice.nested
   - dbfleet.maintenance.refresh_views.nested
+  - dbfleet.maintenance.reindex.nested
 options:
   preflight:
     description:

@@ -14,13 +14,14 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils import _facts
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import bloat, refresh_views, vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import bloat, refresh_views, reindex, vacuum
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
 
 HERE = "ansible_collections.dbfleet.maintenance.plugins"
 SHARED = {**CONNECTION, **SELECTION}
 SPECS: dict[str, dict[str, Any]] = {
     "db_vacuum": {**SHARED, **EXECUTION, **vacuum.OPTIONS},
+    "db_reindex": {**SHARED, **EXECUTION, **reindex.OPTIONS},
     "db_refresh_views": {**SHARED, **EXECUTION, **refresh_views.OPTIONS},
     "db_bloat_facts": {**SHARED, **_facts.READING, **bloat.OPTIONS},
     "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},

@@ -13,7 +13,7 @@ import yaml
 from jinja2.nativetypes import NativeEnvironment
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import READING
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight, refresh_views, vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight, refresh_views, reindex, vacuum
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +43,7 @@ class Role(NamedTuple):
 
 ROLES = [
     Role("vacuum", vacuum.OPTIONS, EXECUTION),
+    Role("reindex", reindex.OPTIONS, EXECUTION),
     Role("refresh_views", refresh_views.OPTIONS, EXECUTION),
     Role("preflight", preflight.OPTIONS, {}),
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import threading
 import time
 import typing as t
@@ -21,6 +22,7 @@ from .versions import has
 APPLICATION = "dbfleet"
 MOST = 2**31 - 1  # milliseconds that a setting of the server can hold
 CROWDED = 5.0  # seconds that a session waits for another one of ours, where the server takes no more of them
+SILENT = r"timeout expired|timed out|Connection refused|No such file"
 READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
 
 
@@ -41,12 +43,16 @@ class Connection:
         self.pid = link.promised_pid
         self.stopping = False
         self.spoilt = False
+        self.asked = 0.0  # time.monotonic() of the question that has no answer yet
 
     def rows(self, statement: str, values: Values = ()) -> Rows:
+        self.asked = time.monotonic()
         try:
             return self.link.rows(statement, values)
         except DriverError as error:
             raise self._fault(error) from None
+        finally:
+            self.asked = 0.0
 
     def run(self, statement: str) -> list[str]:
         """Executes one statement and returns what the server said beside the result."""
@@ -81,7 +87,11 @@ class Connector:
         self.plain = False  # a pooler refused our settings: reading only
         self.login_writes = False  # a login trigger does: connections become read-only a moment later
         self.pids: set[int] = set()  # server processes of this run
+        self.open_ones: set[Connection] = set()
         self.readable: dict[str, bool] = {}  # by database: whether the login may read pg_statistic
+        # Indexes by database and oid: built, and replaced, by steps of this run that failed and may have left them.
+        self.made: set[tuple[str, int]] = set()
+        self.replaced: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
     def open(self, database: str, kind: Kind) -> Connection:
@@ -104,7 +114,28 @@ class Connector:
             if not self.major:
                 self.major = link.version // 10000
                 self._settle_on(link)
-        return Connection(link, database, kind)
+        connection = Connection(link, database, kind)
+        self.open_ones.add(connection)
+        return connection
+
+    def silence(self) -> float:
+        """Seconds for which the question that has waited longest has had no answer."""
+        asked = [c.asked for c in list(self.open_ones) if c.asked]
+        return time.monotonic() - min(asked) if asked else 0.0
+
+    def answers(self) -> bool:
+        """Whether a new connection gets an answer at all."""
+        try:
+            self.forget(self.open(self.login.database, Kind()))
+        except CannotConnect as error:
+            return not re.search(SILENT, error.cause)
+        except DbFault:
+            return True
+        return True
+
+    def cancel(self) -> None:
+        for connection in list(self.open_ones):
+            connection.cancel()
 
     def _link(self, database: str, kind: Kind) -> Link:
         keywords = {
@@ -155,6 +186,7 @@ class Connector:
     def forget(self, connection: Connection) -> None:
         with self._lock:
             self.pids.discard(connection.pid)
+            self.open_ones.discard(connection)
         connection.close()
 
 
@@ -243,6 +275,16 @@ class Session:
     def pids(self) -> list[int]:
         """The server processes of this run: their locks and snapshots are our own."""
         return sorted(self._pool.connector.pids)
+
+    @property
+    def made(self) -> set[tuple[str, int]]:
+        """Indexes that failed attempts of this run have built."""
+        return self._pool.connector.made
+
+    @property
+    def replaced(self) -> set[tuple[str, int]]:
+        """Indexes that failed attempts of this run were to replace, and perhaps did."""
+        return self._pool.connector.replaced
 
     def sees_statistics(self) -> bool:
         """Whether the login may read pg_statistic here, and not only pg_stats."""

@@ -28,8 +28,10 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
     if wants.leftovers:
         found = found._replace(leftovers=leftovers.read(session, wants))
     if wants.indexes or wants.index_bloat:
-        from . import indexes
+        from . import halfbuilt, indexes
 
+        if wants.leftovers:
+            found = found._replace(leftovers=(*found.leftovers, *halfbuilt.leftovers(session, wants)))
         found = indexes.read(session, wants, server, found)
     if wants.views:
         from . import views
