@@ -33,6 +33,7 @@ from .measure import measure
 
 if t.TYPE_CHECKING:
     from ..._health import Health
+    from .structure import Catalog
 
 _LACKS = {
     "vacuum": "SQLite keeps no dead rows: a deleted row's space is reused at once",
@@ -55,6 +56,7 @@ class SQLite:
         self.selection = Selection(params.get("databases") or [])
         self.execution = execution
         self._sessions: set[Session] = set()
+        self._catalogs: dict[str, Catalog] = {}  # by file: what the words of some cures repeat
 
     def greet(self) -> Server:
         """Finds the files and looks into each. Raises BadInput for a named file that is not there."""
@@ -99,7 +101,13 @@ class SQLite:
             session.close()
 
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
-        return measure(session, wants, server)
+        found = measure(session, wants, server)
+        if not wants.structure:
+            return found
+        from . import structure
+
+        found, self._catalogs[session.database] = structure.measured(session, found)
+        return found
 
     def health(self, session: Session, server: Server) -> Health:
         """Reads what concerns all of the engine, once. Only reads."""
@@ -114,7 +122,7 @@ class SQLite:
         if isinstance(task, (DropIndex, CreateIndex, EndSession, EndPrepared, DropSlot, Widen, AddKey, ConvertEngine)):
             from . import cures
 
-            return cures.spell(task, server)
+            return cures.spell(task, server, self._catalogs.get(task.ref.database))
         return maintenance.spell(task, server)
 
     def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:
@@ -122,6 +130,16 @@ class SQLite:
 
     def guard(self, databases: t.Sequence[str], wait: float) -> t.ContextManager[None]:
         return guard.guard(databases, wait)
+
+    def silence(self) -> float:
+        return 0.0
+
+    def answers(self) -> bool:
+        return True
+
+    def cancel(self) -> None:
+        for session in list(self._sessions):
+            session.cancel()
 
     def close(self) -> None:
         for session in list(self._sessions):

@@ -27,7 +27,7 @@ SELECT i.name, i."unique", i.origin, i.partial, x.cid, x.name, x."desc", x.coll,
 _TEXTS = "SELECT m.name, m.sql FROM main.sqlite_schema AS m WHERE m.type = 'index' AND m.sql IS NOT NULL"
 _BUILT_IN = ("BINARY", "NOCASE", "RTRIM")
 _EXPRESSION = -2  # in the place of a column's number
-_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/|\s+|.""", re.DOTALL)
+TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/|\s+|.""", re.DOTALL)
 _WRITERS_WAIT = "SQLite builds an index in one transaction, and writers wait for it. Use method: exclusive"
 _FROM_WITHIN = "it needs {} that only the application has: run REINDEX from there"
 
@@ -142,7 +142,7 @@ def words_of(sql: str) -> Words:
 def _tokens(sql: str) -> t.Iterator[str]:
     """Signs, quoted names and strings; a run of blanks and comments is one blank."""
     blank = False
-    for found in _TOKEN.finditer(sql):
+    for found in TOKEN.finditer(sql):
         token = found.group()
         if token.isspace() or token.startswith(("--", "/*")):
             if not blank:
