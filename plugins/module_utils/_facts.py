@@ -113,9 +113,11 @@ def bloat_module() -> None:
 
 def assess_options() -> dict[str, t.Any]:
     """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
-    from ._operations import preflight, refresh_views, reindex, vacuum
+    from ._operations import advice_policy, preflight, refresh_views, reindex, vacuum
 
     return {
+        "statistics": {"type": "bool", "default": True},
+        "statistics_options": {"type": "dict", "options": advice_policy.OPTIONS},
         "vacuum": {"type": "dict", "options": vacuum.OPTIONS},
         "reindex": {"type": "dict", "options": reindex.OPTIONS},
         "refresh_views": {"type": "dict", "options": refresh_views.OPTIONS},
@@ -139,10 +141,26 @@ def assess_module() -> None:
         }
         shared = {name: params[name] for name in SELECTION}
         asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items() if params[n] is not None}
+        if params["statistics"]:
+            asked["advice"] = _advice(params)
         engine, measured, plans = look(module, asked, how, True)
-        return {"db_due": _due(engine, measured, plans, params["max_results"], time.monotonic() - began)}
+        facts: Facts = {"db_due": _due(engine, measured, plans, params["max_results"], time.monotonic() - began)}
+        if params["statistics"]:
+            from . import _stats
+
+            _stats.keep(module, measured)
+            facts["db_stats"] = _stats.fact(asked["advice"][1], engine, measured, plans, params["max_results"])
+        return facts
 
     facts_module(assess_options(), gather)
+
+
+def _advice(params: t.Mapping[str, t.Any]) -> tuple[Operation, t.Any]:
+    """The recommendations by the options given, and by their defaults."""
+    from ._operations import advice
+
+    given = params["statistics_options"] or {name: spec["default"] for name, spec in advice.OPTIONS.items()}
+    return advice, advice.policy({**given, **{name: params[name] for name in SELECTION}})
 
 
 def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: int, seconds: float) -> Facts:

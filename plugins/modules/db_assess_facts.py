@@ -135,6 +135,9 @@ ansible_facts:
         seconds:
           description: What the assessment took.
           type: float
+    db_stats:
+      description: With O(statistics), what M(dbfleet.maintenance.db_stats_facts) returns by this name.
+      type: dict
 """
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import assess_module

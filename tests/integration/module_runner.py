@@ -33,10 +33,12 @@ class Ran(NamedTuple):
     def changed(self) -> bool:
         return bool(self.result["changed"])
 
-    def fact(self) -> dict[str, Any]:
-        """The one fact that it returned."""
-        (found,) = self.result["ansible_facts"].values()
-        return dict(found)
+    def fact(self, name: str = "") -> dict[str, Any]:
+        """The fact of that name; without one the only one, or what is due."""
+        facts = self.result["ansible_facts"]
+        if not name:
+            (name,) = facts.keys() - {"db_stats"} or facts.keys()
+        return dict(facts[name])
 
     def steps(self) -> list[tuple[str, str, str]]:
         """Database, object and kind of every step."""

@@ -30,8 +30,9 @@ class Ran(NamedTuple):
 
     @property
     def fact(self) -> dict[str, Any]:
-        (found,) = self.result["ansible_facts"].values()
-        return dict(found)
+        facts = self.result["ansible_facts"]
+        (name,) = facts.keys() - {"db_stats"} or facts.keys()
+        return dict(facts[name])
 
     @property
     def codes(self) -> list[str]:

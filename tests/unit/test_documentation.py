@@ -14,7 +14,13 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils import _facts
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import bloat, refresh_views, reindex, vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import (
+    advice,
+    bloat,
+    refresh_views,
+    reindex,
+    vacuum,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
 
 HERE = "ansible_collections.dbfleet.maintenance.plugins"
@@ -25,6 +31,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "db_refresh_views": {**SHARED, **EXECUTION, **refresh_views.OPTIONS},
     "db_bloat_facts": {**SHARED, **_facts.READING, **bloat.OPTIONS},
     "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},
+    "db_stats_facts": {**SHARED, **_facts.READING, **advice.OPTIONS},
 }
 MODULES = sorted(path.stem for path in (Path(__file__).parents[2] / "plugins" / "modules").glob("db_*.py"))
 each_module = pytest.mark.parametrize("name", MODULES)
@@ -113,8 +120,8 @@ def test_attributes_are_declared(name: str) -> None:
 @each_module
 def test_what_is_returned_is_documented_by_its_name(name: str) -> None:
     returned = yaml.safe_load(module(name).RETURN)
-    fact = {"db_bloat_facts": "db_bloat", "db_assess_facts": "db_due"}.get(name, name)
-    assert list(returned["ansible_facts"]["contains"]) == [fact]
+    facts = {"db_bloat_facts": ["db_bloat"], "db_assess_facts": ["db_due", "db_stats"], "db_stats_facts": ["db_stats"]}
+    assert list(returned["ansible_facts"]["contains"]) == facts.get(name, [name])
 
 
 def test_options_inside_another_refer_to_their_neighbours_there() -> None:

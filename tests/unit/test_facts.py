@@ -33,7 +33,7 @@ DEAD = Dead(500_000, 33.0)
 
 
 def assess(world: World, **options: Any) -> Ran:
-    return run(assess_module, world, options)
+    return run(assess_module, world, {"statistics": False, **options})
 
 
 def db_bloat(world: World, **options: Any) -> Ran:
