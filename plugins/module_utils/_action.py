@@ -9,9 +9,10 @@ import threading
 import time
 import typing as t
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from ._errors import DbFault, Held
+from ._errors import DbFault, Held, Stopped
 from ._frame import Memory, Stages, choice
 from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
 from ._protocols import Engine, Operation
@@ -22,10 +23,12 @@ if t.TYPE_CHECKING:
 
     from ._run.control import Control
     from ._run.journal import Journal
+    from ._run.watch import Watch
     from ._window import Window
 
 
 GUARD_SLICE = 2.0  # seconds
+GRACE = 10.0  # seconds beyond the time budget that measuring may take: what is due is told, and comes first next time
 CLOSING = 5.0  # seconds for the end of sessions of which one does not answer
 
 
@@ -70,25 +73,50 @@ class Action:
         self.plan = Plan()
         self.findings: list[Finding] = []  # beside those of the plan
         self.abandoned = False  # a session was left to itself
+        self.control: Control
+        self.watch: Watch
 
     def result(self) -> dict[str, t.Any]:
         """Runs, and returns what the module returns. Raises DbFault."""
         from ._engines import open_engine
+        from ._run.watch import Watch
 
         params = self.module.params
         how, policy, opening = execution(params), self.operation.policy(params), self._window()
         self.address = asked_for(params)
         engine = open_engine(params, how)
-        try:
-            chosen = choice(params, engine)
-            server = engine.greet()
-            self.address = server.address
-            stages = Stages(engine, server, {self.name: (self.operation, policy)}, chosen, how)
-            how = self._within_window(how, server, opening)
-            self._run(stages, how)
-            return self._report(engine, server)
-        finally:
-            self._close(engine)
+        with self._control(how) as control:
+            # What was asked for before the run began keeps it from starting steps, and not from saying which are due.
+            early = control.stopped()
+
+            def ending() -> str:
+                why = control.ending(GRACE)
+                return why if why != early or control.signalled else ""
+
+            watch = Watch(engine, patience=2.0 * params["connect_timeout"], ending=ending)
+            self.control, self.watch = control, watch
+            try:
+                chosen = choice(params, engine)
+                server = watch.run(engine.greet)
+                self.address = server.address
+                stages = Stages(engine, server, {self.name: (self.operation, policy)}, chosen, how)
+                how = self._within_window(how, server, opening)
+                self._run(stages, how)
+                return self._report(engine, server)
+            finally:
+                self.abandoned = self.abandoned or watch.abandoned
+                self._close(engine)
+
+    def _control(self, how: Execution) -> Control:
+        """Stops reach a run from here on. One that writes says that it is there; stop.yml looks beside its journal."""
+        from ._run.control import Control, Registration
+
+        if self.check:
+            return Control(how, started=self.began)
+        kept = self.module.params["journal"]
+        place = Path(kept).expanduser().parent if kept and kept != "none" else None
+        registration = Registration(self.name, self.address, directory=place)
+        return Control(how, started=self.began, registration=registration)
 
     def _close(self, engine: Engine) -> None:
         """A session that the server does not answer cannot be closed either: then the end of the process has to do."""
@@ -120,12 +148,20 @@ class Action:
         from ._run.journal import open_journal
 
         params = self.module.params
+        closed = how.time_budget is not None and how.time_budget <= 0
+        if not closed:
+            self.control.execution = how
         journal = open_journal(params["journal"], self.address, readonly=self.check, warn=self.module.warn)
         with journal:
-            plan = self._plan(stages, journal)
-            closed = how.time_budget is not None and how.time_budget <= 0
+            try:
+                plan = self._plan(stages, journal)
+            except Stopped as stop:
+                message = f"{stop.cause}, before it was known what is due"
+                self.findings.append(Finding(2, "not_measured", Ref(""), message, fix="Run it again"))
+                return
             if self.check or closed or not any(not s.skip for s in plan.steps):
                 self.outcomes = self._foreseen(plan, how, stages.engine)
+                journal.put_off([o for o in self.outcomes if o.status == "deferred"])
             else:
                 self._apply(stages, how, journal, plan)
 
@@ -137,7 +173,7 @@ class Action:
         if how.stop_file and Path(how.stop_file).exists():
             why = why or f"stopped by the stop file {how.stop_file}"
         if why:
-            return [Outcome(s, "skipped" if s.skip else "deferred", error=s.skip or why) for s in plan.steps]
+            return _put_off(plan, why)
         return foresee(plan.steps, jobs=how.jobs, budget=how.time_budget, one_writer=engine.one_writer)
 
     def _plan(self, stages: Stages, journal: Journal) -> Plan:
@@ -145,34 +181,47 @@ class Action:
         from ._run.forecast import forecast
 
         memory = Memory(journal.past(), journal.overdue(), journal.owned(), journal.notes())
-        measured, plans = stages.plans(memory)
+        measured, plans = self.watch.run(lambda: stages.plans(memory))
         plan = forecast(plans[self.name], memory.past, journal.rates(), memory.overdue, measured.server.now)
         self.plan = plan
         return plan
 
     def _apply(self, stages: Stages, how: Execution, journal: Journal, plan: Plan) -> None:
         """Under the guard, and measured anew under it: another run may have done the work meanwhile."""
-        from ._run.control import Control, Registration
-
         databases = sorted({s.task.ref.database for s in plan.steps if not s.skip})
-        kept = self.module.params["journal"]
-        # Beside a journal of the user's own; stop.yml looks there, too.
-        place = Path(kept).expanduser().parent if kept and kept != "none" else None
-        registration = Registration(self.name, self.address, databases, directory=place)
+        registration = self.control.registration
+        if registration:
+            registration.about_to(self.address, databases)
+            if registration.problem:
+                self.module.warn(registration.problem)
         try:
-            with Control(how, started=self.began, registration=registration) as control, ExitStack() as stack:
-                if registration.problem:
-                    self.module.warn(registration.problem)
-                _enter_guard(stack, stages.engine, databases, how, control)
+            with ExitStack() as stack:
+                self._enter_guard(stack, stages.engine, databases, how)
                 plan = _only_in(databases, self._plan(stages, journal))
-                self._carry_out(stages, how, journal, plan, control)
+                self._carry_out(stages, how, journal, plan)
+        except Stopped as stop:
+            self.outcomes = _put_off(plan, stop.cause)
+            journal.put_off([o for o in self.outcomes if o.status == "deferred"])
         except Held as held:
             if how.if_running != "skip":
                 raise
             self.findings.append(Finding(3, "already_running", Ref(""), str(held)))
             self.outcomes = [Outcome(step, "skipped", error=step.skip or str(held)) for step in plan.steps]
 
-    def _carry_out(self, stages: Stages, how: Execution, journal: Journal, plan: Plan, control: Control) -> None:
+    def _enter_guard(self, stack: ExitStack, engine: Engine, databases: list[str], how: Execution) -> None:
+        """Waits in slices where it may wait, so that a stop reaches it. Raises Held."""
+        until = time.monotonic() + (86400.0 if how.if_running == "wait" else 0.0)
+        while True:
+            left = max(0.0, until - time.monotonic())
+            entering = partial(stack.enter_context, engine.guard(databases, min(left, GUARD_SLICE)))
+            try:
+                self.watch.run(entering)
+                return
+            except Held:
+                if left <= 0 or self.control.stopped() or self.control.spent():
+                    raise
+
+    def _carry_out(self, stages: Stages, how: Execution, journal: Journal, plan: Plan) -> None:
         from ._run.runner import Runner
 
         journal.begin_run(self.name)
@@ -184,14 +233,14 @@ class Action:
             execution=how,
             prove=stages.prover(self.name, plan),
             replan=stages.replanner(self.name),
-            control=control,
+            control=self.control,
             warn=self.module.warn,
         )
         try:
             self.outcomes = runner.run(plan)
             self.findings += runner.findings
             failed = any(o.status == "failed" for o in self.outcomes)
-            status = "stopped" if control.stopped() else "failed" if failed else "done"
+            status = "stopped" if self.control.stopped() else "failed" if failed else "done"
         finally:
             self.abandoned = runner.abandoned
             journal.end_run(status)
@@ -217,17 +266,8 @@ class Action:
         return result
 
 
-def _enter_guard(stack: ExitStack, engine: Engine, databases: list[str], how: Execution, control: Control) -> None:
-    """Waits in slices where it may wait, so that a stop reaches it. Raises Held."""
-    until = time.monotonic() + (86400.0 if how.if_running == "wait" else 0.0)
-    while True:
-        left = max(0.0, until - time.monotonic())
-        try:
-            stack.enter_context(engine.guard(databases, min(left, GUARD_SLICE)))
-            return
-        except Held:
-            if left <= 0 or control.stopped() or control.spent():
-                raise
+def _put_off(plan: Plan, why: str) -> list[Outcome]:
+    return [Outcome(s, "skipped" if s.skip else "deferred", error=s.skip or why) for s in plan.steps]
 
 
 def _only_in(databases: t.Collection[str], plan: Plan) -> Plan:

@@ -113,10 +113,9 @@ class Stages:
     def _look(self, infos: t.Sequence[DatabaseInfo], wants: Wants) -> list[Database | DbFault]:
         """Each database measured, or why it could not be."""
         if len(infos) > 1 and self.execution.jobs > 1:
-            from concurrent.futures import ThreadPoolExecutor
+            from ._run.watch import side_by_side
 
-            with ThreadPoolExecutor(min(self.execution.jobs, len(infos))) as pool:
-                return list(pool.map(lambda info: self._look_at(info, wants), infos))
+            return side_by_side(lambda info: self._look_at(info, wants), infos, self.execution.jobs)
         return [self._look_at(info, wants) for info in infos]
 
     def _look_at(self, info: DatabaseInfo, wants: Wants) -> Database | DbFault:

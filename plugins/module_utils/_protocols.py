@@ -53,6 +53,15 @@ class Engine(t.Protocol):
     def guard(self, databases: t.Sequence[str], wait: float) -> t.ContextManager[None]:
         """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
 
+    def silence(self) -> float:
+        """Seconds for which the question that has waited longest has had no answer; from any thread."""
+
+    def answers(self) -> bool:
+        """Whether the server answers a new connection at all, be it with a refusal."""
+
+    def cancel(self) -> None:
+        """Ends what every session is doing; from any thread."""
+
     def close(self) -> None:
         """Ends every session that is still open."""
 

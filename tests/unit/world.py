@@ -64,6 +64,15 @@ class World:
     def close(self) -> None:
         self.closed += 1
 
+    def silence(self) -> float:
+        return 0.0
+
+    def answers(self) -> bool:
+        return True
+
+    def cancel(self) -> None:
+        pass
+
     @contextmanager
     def guard(self, databases: Sequence[str], wait: float) -> Iterator[None]:
         if self.held:

@@ -32,6 +32,7 @@ class Control:
         """`started` is time.monotonic() when the module began: the budget counts from there."""
         self.execution, self.registration = execution, registration
         self.started = time.monotonic() if started is None else started
+        self.signalled = False
         self._stop, self._looked = "", 0.0
         self._handlers: dict[int, t.Any] = {}
 
@@ -41,9 +42,10 @@ class Control:
             return None
         return max(0.0, self.started + self.execution.time_budget - time.monotonic())
 
-    def spent(self) -> bool:
-        """Whether the time budget is over."""
-        return self.left() == 0.0
+    def spent(self, grace: float = 0.0) -> bool:
+        """Whether the time budget is over, for as many seconds as `grace` says."""
+        budget = self.execution.time_budget
+        return budget is not None and time.monotonic() >= self.started + budget + grace
 
     def stop(self, why: str) -> None:
         """Asks for a clean stop; from any thread and from a signal handler. The first reason stays."""
@@ -60,10 +62,10 @@ class Control:
                 self.stop("stopped by a stop request")
         return self._stop
 
-    def ending(self) -> str:
+    def ending(self, grace: float = 0.0) -> str:
         """Why what runs has to be cancelled, or nothing: a stop, or the hard stop at the end of the budget."""
         return self.stopped() or (
-            "the time budget ended while it ran" if self.execution.hard_stop and self.spent() else ""
+            "the time budget ended while it ran" if self.execution.hard_stop and self.spent(grace) else ""
         )
 
     def sleep(self, seconds: float) -> None:
@@ -92,6 +94,7 @@ class Control:
 
     def _on_signal(self, number: int, frame: object) -> None:
         del frame
+        self.signalled = True
         self.stop(f"stopped by {signal.Signals(number).name}")
 
 
@@ -110,6 +113,17 @@ class Registration:
         self.problem = ""
         self._places = [directory] if directory else list(state_directories())
         self._file: Path | None = None
+
+    def about_to(self, address: str, databases: t.Sequence[str]) -> None:
+        """Says what is known by now."""
+        self.about.update(address=address, databases=list(databases))
+        if self._file is not None:
+            try:
+                fresh = self._file.with_suffix(".new")
+                _write_private(fresh, json.dumps({**self.facts, **self.about}))
+                fresh.replace(self._file)
+            except OSError as error:
+                self.problem = str(error)
 
     def enter(self) -> None:
         """Writes the file, and removes those of runs that were killed."""

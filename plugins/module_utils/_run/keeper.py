@@ -159,6 +159,14 @@ class FileJournal(Journal):
         self._rows.pop(outcome.step.key, None)
         self._pending.pop(outcome.step.key, None)
 
+    def put_off(self, outcomes: t.Sequence[Outcome]) -> None:
+        now = time.time()
+        words = "INSERT OR IGNORE INTO deferred VALUES (?, ?, ?)"
+        if outcomes:
+            self._write(
+                lambda db: [db.execute(words, (self._object(db, o.step.key), _text(o.error), now)) for o in outcomes]
+            )
+
     def _end(self, db: sqlite3.Connection, outcome: Outcome) -> None:
         step, actual = outcome.step, outcome.actual
         row = self._rows.get(step.key) or self._begin(db, step)

@@ -25,7 +25,7 @@ from ..._tasks import (
     Widen,
 )
 from . import activity, bloat, catalog, dictionary, greeting, guard, maintenance, replicas, space
-from .connection import Link
+from .connection import Link, answers
 from .names import quoted
 from .options import driver, login
 from .privileges import Grants, read_grants
@@ -90,24 +90,32 @@ class MySQL:
             whole = found.indexes if not wants.only else ()
             schema, self._catalogs[name] = structure.read(session, server, whole)
             found = found._replace(structure=schema)
-        if not (wants.tables or wants.bloat or wants.leftovers or wants.exact):
+        if not (wants.tables or wants.bloat or wants.index_bloat or wants.leftovers or wants.exact):
             return found
+        return self._tables(session, wants, server, found)
+
+    def _tables(self, session: Link, wants: Wants, server: Server, found: Database) -> Database:
+        """Adds tables, their bloat, and that of the indexes, which is told by the same look at some rows."""
+        from . import index_bloat
+
+        name = session.database
         grants = self._grants or read_grants(session)
-        known = self._dictionary(session, server, fresh=bool(wants.only))
+        known = self._dictionary(session, server, fresh=bool(wants.only or wants.exact))
         pieces = known.pieces if known else None
         contents = catalog.read(session, wants, pieces, grants)
         running = activity.rebuilds(session)
-        estimates, doubts = bloat.estimates(session, wants, contents, server)
+        seen = bloat.estimates(session, wants, contents, server, index_bloat.tables(found.indexes, wants))
         tables = tuple(
-            catalog.table(stored, server, grants, estimates.get(stored.ref), running)
+            catalog.table(stored, server, grants, seen.bloat.get(stored.ref), running)
             for stored in (*contents.tables, *contents.partitions)
         )
-        findings = [*contents.findings, *doubts, *_under_way(running, contents)]
+        findings = [*contents.findings, *seen.findings, *_under_way(running, contents)]
         if known and known.incomplete:
             findings.append(Finding(3, "changes_unknown", Ref(name), known.incomplete))
         if wants.leftovers and not running:
             findings += _orphans(name, pieces or {}, {stored.base.name for stored in contents.tables})
-        return found._replace(tables=tables, findings=tuple(findings))
+        its = index_bloat.added(found.indexes, seen.looks, contents) if wants.index_bloat else found.indexes
+        return found._replace(tables=tables, indexes=its, findings=tuple(findings))
 
     def _dictionary(self, session: Link, server: Server, *, fresh: bool) -> dictionary.Dictionary | None:
         """None where the login may not see it."""
@@ -164,6 +172,17 @@ class MySQL:
             with self._lock:
                 self._known = (0.0, None)  # the run that held the guard until now has changed the files
             yield
+
+    def silence(self) -> float:
+        asked = [link.asked for link in list(self._links) if link.asked]
+        return time.monotonic() - min(asked) if asked else 0.0
+
+    def answers(self) -> bool:
+        return answers(self.login)
+
+    def cancel(self) -> None:
+        for link in list(self._links):
+            link.cancel()
 
     def close(self) -> None:
         """Ends every session that is still open."""

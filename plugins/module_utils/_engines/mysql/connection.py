@@ -50,12 +50,14 @@ class Link:
     def __init__(self, login: Login, execution: Execution, database: str = "") -> None:
         self.database, self.login, self.execution = database, login, execution
         self.stopping = False
+        self.asked = 0.0  # time.monotonic() of the question that has no answer yet
         self._closed = False
         self._local = False
         self._lock = threading.Lock()
         self._raw = _opened(login, database)
         try:
             self._begin()
+            vars(self._raw)["_read_timeout"] = login.arguments.get("read_timeout")
         except BaseException:
             self.close()
             raise
@@ -107,6 +109,7 @@ class Link:
     def _cursor(self, obj: str) -> t.Iterator[t.Any]:
         if self.stopping:
             raise Stopped("stopped before it began", database=self.database, obj=obj)
+        self.asked = time.monotonic()
         try:
             with self._raw.cursor() as cursor:
                 yield cursor
@@ -114,6 +117,8 @@ class Link:
             raise
         except (driver().Error, OSError) as fault:
             raise translated(fault, database=self.database, obj=obj, stopping=self.stopping) from fault
+        finally:
+            self.asked = 0.0
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> t.Iterator[None]:
@@ -166,9 +171,7 @@ def _opened(login: Login, database: str) -> t.Any:
     try:
         # The driver waits connect_timeout for the network alone, and for ever for a server that takes connections and
         # says nothing: until the session is there, the same time is the most that any answer may take.
-        raw = pymysql.connect(**{"read_timeout": arguments["connect_timeout"], **arguments})
-        vars(raw)["_read_timeout"] = arguments.get("read_timeout")
-        return raw
+        return pymysql.connect(**{"read_timeout": arguments["connect_timeout"], **arguments})
     except (pymysql.Error, OSError, RuntimeError, ValueError, TypeError) as fault:
         number = number_of(fault)
         if number in (1040, 1203, 1226):
@@ -179,6 +182,18 @@ def _opened(login: Login, database: str) -> t.Any:
         raise CannotConnect(text, database=database, cure=_connect_cure(number, text)) from None
 
 
+def answers(login: Login) -> bool:
+    """Whether the server answers a new connection at all, be it with a refusal."""
+    try:
+        _opened(login, "").close()
+    except CannotConnect as fault:
+        return number_of(fault.__context__ or fault) not in SILENT
+    except DbFault:
+        return True
+    return True
+
+
+SILENT = (2002, 2003, 2013)  # nobody there, no connection, lost while it was waited for
 CONNECT_CURES = {
     1045: "Check login_user, login_password and from which hosts the account may log in",
     1698: "Check login_user, login_password and from which hosts the account may log in",

@@ -210,6 +210,15 @@ class PostgreSQL:
             self._guard = None
             held.release()
 
+    def silence(self) -> float:
+        return self._connector.silence()
+
+    def answers(self) -> bool:
+        return self._connector.answers()
+
+    def cancel(self) -> None:
+        self._connector.cancel()
+
     def close(self) -> None:
         """Ends every session that is still open."""
         self._pool.close()
