@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import (
-    bloat,
     capabilities,
     faults,
     greeting,
+    keyspace,
     maintenance,
     names,
+    natural,
     options,
     privileges,
     replicas,
     rows,
-    sampling,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, Busy, Gone, Refused, Stopped
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Server
@@ -217,22 +217,83 @@ def test_variable_sizes() -> None:
     assert column("json", octets=4 << 30, characters=4 << 30).sql == "COALESCE(JSON_STORAGE_SIZE(`c`), 0)"
 
 
-@given(st.integers(1, 10**8), st.floats(30, 8000), st.floats(10, 500))
-def test_a_rebuild_never_packs_tighter_than_the_rows(count: int, row: float, entry: float) -> None:
+@given(st.integers(1, 10**8), st.floats(30, 8000), st.floats(10, 500), st.sampled_from([4096, 16384, 65536]))
+def test_a_rebuild_never_packs_tighter_than_the_rows(count: int, row: float, entry: float, page: int) -> None:
+    row = min(row, page / 2)
     for reserve in (None, 0.125):
-        shape = bloat.Shape((), None, (), rows.Layout(16384, 0, 16330, reserve), "")
-        found = bloat.natural_bytes(count, [row, 0, entry], shape, files=1)
+        layout = rows.Layout(page, 0, page - 54, reserve)
+        found = natural.rebuilt_bytes(count, [row, 0, entry], layout)
         assert found > count * (row + entry)
-        assert found < 2.5 * count * (row + entry) + (40 << 20)
-        assert found <= bloat.natural_bytes(count + 1000, [row, 0, entry], shape, files=1)
+        assert found < 2.5 * count * (row + entry) + 600 * 65536
+        assert found <= natural.rebuilt_bytes(count + 1000, [row, 0, entry], layout)
 
 
-@given(st.text(min_size=1, max_size=9), st.text(min_size=1, max_size=9), st.integers(1, 70))
-def test_places_among_texts(one: str, other: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("reserve", "leaves", "trees", "pages"),
+    [
+        # As counted on MariaDB 10.11 (no setting) and MySQL 9.7 after ALTER TABLE … FORCE.
+        (None, [58], [97], 128),
+        (None, [575], [673], 704),
+        (None, [1150], [1379], 1408),
+        (None, [2410, 179, 179], [2724, 225, 225], 3328),
+        (0.125, [24], [25], 31),
+        (0.125, [59], [97], 448),
+        (0.125, [582], [673], 1024),
+        (0.125, [1220, 90, 90], [1443, 161, 161], 2304),
+        (0.125, [2326], [2724], 3072),
+    ],
+)
+def test_extents(reserve: float | None, leaves: list[int], trees: list[int], pages: int) -> None:
+    layout = rows.Layout(16384, 0, 16330, reserve)
+    assert [natural.tree(n, layout) for n in leaves] == trees
+    assert natural.file_pages(trees, layout) == pages
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20), st.integers(0, 2**70))
+def test_bytes_lie_on_a_line(one: bytes, other: bytes, place: int) -> None:
     first, last = sorted((one, other))
-    found = sampling.texts_between(first, last, count)
-    assert len(found) == count
-    assert found == sorted(found)
+    keys = keyspace.keys_of("binary", "k", first, last)
+    assert keys
+    assert keys.first <= keys.last
+    start = keys.first + place % keys.span
+
+    def value(number: int) -> bytes:
+        return bytes.fromhex(keys.literal(number)[2:-1])
+
+    assert value(keys.first) <= first.ljust(40, b"\0")
+    assert value(start) < value(start + 1)
+    assert value(keys.last + 1) > last
+
+
+@given(
+    st.text("0123456789abcdef-", max_size=36),
+    st.text("0123456789abcdef-", max_size=36),
+    st.lists(st.integers(0, 2**70), min_size=2, max_size=9),
+)
+def test_texts_lie_on_a_line(one: str, other: str, places: list[int]) -> None:
+    first, last = sorted((one, other))
+    keys = keyspace.keys_of("text", "k", first, last)
+    assert keys
+    found = [keys.first + place % keys.span for place in sorted(places, key=lambda p: p % keys.span)]
+    literals = [bytes.fromhex(keys.literal(number).split("'")[1]) for number in found]
+    assert literals == sorted(literals)
+    assert len(set(literals)) == len(set(found))
+
+
+def test_moments_lie_on_a_line() -> None:
+    first, last = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    keys = keyspace.keys_of("time", "at", first.replace(tzinfo=None), last.replace(tzinfo=None))
+    assert keys
+    assert keys.span == 86400 * 10**6 + 1
+    assert keys.within(0, 5) == (
+        "`at` >= TIMESTAMP'1970-01-01' + INTERVAL 0 MICROSECOND"
+        " AND `at` < TIMESTAMP'1970-01-01' + INTERVAL 5 MICROSECOND"
+    )
+    days = keyspace.keys_of("time", "on", first.date(), last.date())
+    assert days
+    assert days.span == 2
+    assert keyspace.keys_of("time", "at", "0000-00-00", "2026-01-01") is None
+    assert keyspace.kind_of("point") == ""
 
 
 def test_replica_addresses() -> None:

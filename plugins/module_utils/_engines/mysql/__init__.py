@@ -25,7 +25,7 @@ from ..._tasks import (
     Widen,
 )
 from . import activity, bloat, catalog, dictionary, greeting, guard, maintenance, replicas, space
-from .connection import Link, answers
+from .connection import Link, answers, is_silence
 from .names import quoted
 from .options import driver, login
 from .privileges import Grants, read_grants
@@ -48,9 +48,11 @@ class MySQL:
         driver()
         self.login, self.execution = login(params), execution
         self._links: list[Link] = []
+        self._opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
         self._lock = threading.Lock()
         self._known: tuple[float, dictionary.Dictionary | None] = (0.0, None)
         self._grants: Grants | None = None
+        self._guard: guard.Guard | None = None
         self._catalogs: dict[str, Catalog] = {}  # by database: what the words of some cures repeat
 
     def greet(self) -> Server:
@@ -62,14 +64,28 @@ class MySQL:
     @contextlib.contextmanager
     def session(self, database: str) -> t.Iterator[Link]:
         """A session that no default of the login or the server cuts off. Raises CannotConnect, Busy."""
-        link = Link(self.login, self.execution, database)
-        with self._lock:
-            self._links.append(link)
+        link = self._opened(database)
         try:
             yield link
         finally:
-            link.close()
-            with self._lock:
+            self._forget(link)
+
+    def _opened(self, database: str) -> Link:
+        self._opening = self._opening or time.monotonic()
+        try:
+            link = Link(self.login, self.execution, database)
+        except DbFault as fault:
+            self._opening = self._opening if is_silence(fault) else 0.0
+            raise
+        self._opening = 0.0
+        with self._lock:
+            self._links.append(link)
+        return link
+
+    def _forget(self, link: Link) -> None:
+        link.close()
+        with self._lock:
+            if link in self._links:
                 self._links.remove(link)
 
     def measure(self, session: Link, wants: Wants, server: Server) -> Database:
@@ -162,19 +178,26 @@ class MySQL:
 
     def carry_out(self, session: Link, task: Task, server: Server, cursor: str | None) -> Work:
         """And what runs, by the same words. Raises Busy, Gone, Refused, Stopped."""
+        if self._guard:
+            self._guard.assure()
         return maintenance.act_of(task)[1](session, task, server, cursor)
 
     @contextlib.contextmanager
     def guard(self, databases: t.Sequence[str], wait: float) -> t.Iterator[None]:
         """Holds the lock of the one writing run for these databases. Raises Held after `wait` seconds."""
-        with self.session("") as link:
-            guard.take(link, databases, wait)
+        held = guard.Guard(lambda: self._opened(""), self._forget, databases)
+        try:
+            held.take(wait)
             with self._lock:
                 self._known = (0.0, None)  # the run that held the guard until now has changed the files
+            self._guard = held
             yield
+        finally:
+            self._guard = None
+            held.release()
 
     def silence(self) -> float:
-        asked = [link.asked for link in list(self._links) if link.asked]
+        asked = [moment for moment in (self._opening, *(link.asked for link in list(self._links))) if moment]
         return time.monotonic() - min(asked) if asked else 0.0
 
     def answers(self) -> bool:

@@ -14,89 +14,97 @@ import typing as t
 
 from ..._errors import Busy, DbFault, Refused
 from ..._records import Bloat, Finding, Ref, Server, Wants
-from . import sampling
-from .capabilities import Flavour
+from . import keyspace, sampling
 from .catalog import Contents, Stored
 from .names import quoted, table_of
-from .rows import Column, Layout, column, row_sql
+from .natural import rebuilt_bytes
+from .rows import row_sql
+from .shapes import Shape, entry_sql, read_shapes
 
-COLUMNS = """
-    SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION,
-           CHARACTER_OCTET_LENGTH, CHARACTER_MAXIMUM_LENGTH, IS_NULLABLE, EXTRA,
-           TABLE_NAME
-      FROM information_schema.COLUMNS
-     WHERE TABLE_SCHEMA = %s AND TABLE_NAME IN ({})
-     ORDER BY ORDINAL_POSITION"""
-KEYS = """
-    SELECT INDEX_NAME, COLUMN_NAME, SUB_PART, INDEX_TYPE, TABLE_NAME
-      FROM information_schema.STATISTICS
-     WHERE TABLE_SCHEMA = %s AND TABLE_NAME IN ({})
-     ORDER BY INDEX_NAME, SEQ_IN_INDEX"""
 PURGE = re.compile(r"undo n:o < (\d+) state: .*?\nHistory list length (\d+)", re.DOTALL)
 
 LEAST_BYTES = 1 << 20  # a smaller file grows by single pages: there is nothing to give back
 RANGES, CLOSER_RANGES = 64, 512
 FEW_ROWS = 50  # fewer say nothing: the keys lie in a small part of their range
 BYTES_EACH = 64 << 10  # of rows in one range, so a first look reads about 4 MB of a table, a closer one 32 MB
-COUNT_BUDGET = 256 << 20  # bytes of an index that a closer look may count through where nobody said a budget
+# Bytes of a table whose rows may be counted one by one: at once, and by a closer look where nobody said a budget.
+COUNT_AT_ONCE, COUNT_BUDGET = 32 << 20, 256 << 20
 
 # Of a natural size: how far rebuilt tables of many shapes lay from this model (tests/integration holds them to it).
 MODEL_ERROR = 0.03
 # Standard error of the rows in InnoDB's own statistics, which come from 20 pages an index.
-STATISTICS_ERROR = 0.07
+STATISTICS_ERROR = 0.10
+GOOD_ERROR = 0.07  # a sample with less needs no second opinion
 KEYLESS_ERROR = 0.05  # of a row's average where only the table's beginning could be looked at
-COUNTED_ERROR = 0.01
 # Purge is behind when it is in the middle of a huge transaction, or this many transactions wait for it.
 PURGE_ROWS, PURGE_TRANSACTIONS = 1000, 100_000
 MOST_SECONDS = 3.0  # of one query: where purge is behind, even the smallest key is a long search
-EXTENT = 64  # pages
 
 
-class Key(t.NamedTuple):
-    """An index: columns with the length of their prefix, if any."""
+class Rows(t.NamedTuple):
+    """How many live rows there are: the most likely number, and what it lies between."""
 
-    name: str
-    kind: str
-    columns: tuple[tuple[str, int | None], ...]
-
-
-class Shape(t.NamedTuple):
-    """A table's columns and indexes, and the pages they lie in."""
-
-    columns: tuple[Column, ...]
-    primary: Key | None
-    others: tuple[Key, ...]
-    layout: Layout
-    key_type: str  # of the only column of the primary key, else of its first: integer, text, or empty
-
-    def column(self, name: str) -> Column | None:
-        return next((c for c in self.columns if c.name == name), None)
+    likely: float
+    low: float
+    high: float
 
 
-def estimates(link: t.Any, wants: Wants, contents: Contents, server: Server) -> tuple[dict[Ref, Bloat], list[Finding]]:
-    """Bloat of the tables and partitions that are large enough, and what keeps the estimates from being true."""
-    found: dict[Ref, Bloat] = {}
-    if not wants.bloat and not wants.exact:
-        return found, []
+class Look(t.NamedTuple):
+    """What was learned of one table or partition by looking at some of its rows."""
+
+    shape: Shape
+    rows: Rows
+    averages: tuple[float, ...]  # bytes of a row, pages beside it, bytes of an entry of each of `keys`
+    keys: tuple[str, ...]  # b-trees beside the primary key
+    seen: int
+    error: float = 0.0  # of the averages, as a share
+
+    def entry(self, key: str) -> float | None:
+        """Average bytes of an index entry."""
+        return self.averages[2 + self.keys.index(key)] if key in self.keys else None
+
+
+class Findings(t.NamedTuple):
+    """Bloat by table, what it was told from, and what keeps it from being true."""
+
+    bloat: dict[Ref, Bloat]
+    looks: dict[Ref, Look]
+    findings: list[Finding]
+
+
+def estimates(
+    link: t.Any, wants: Wants, contents: Contents, server: Server, indexed: t.Collection[Ref] = ()
+) -> Findings:
+    """Bloat of the tables and partitions that are large enough, and of `indexed`, which have large indexes."""
+    found = Findings({}, {}, [])
     least = max(LEAST_BYTES, wants.bloat_min_bytes)
-    large = [s for s in (*contents.tables, *contents.partitions) if s.total_bytes >= least]
+    closer = {ref._replace(path=ref.path[:1]) for ref in wants.exact}  # an index's table
+    large = [
+        s
+        for s in (*contents.tables, *contents.partitions)
+        if s.total_bytes >= least and (wants.bloat or _among(s, closer) or s.ref in indexed)
+    ]
     if not large:
-        return found, []
+        return found
     behind = purge_pending(link)
-    findings = [Finding(3, "purge_pending", Ref(link.database), behind)] if behind else []
-    shapes = read_shapes(link, large, server)
+    if behind:
+        found.findings.append(Finding(3, "purge_pending", Ref(link.database), behind))
+    shapes = read_shapes(link, [s.ref.path[0] for s in large if s.base.engine == "InnoDB"], server)
     with link.at_most(MOST_SECONDS):
         for stored in large:
             try:
-                estimate = _one(link, stored, shapes.get(stored.ref.path[0]), wants)
+                budget = (wants.scan_budget or COUNT_BUDGET) if _among(stored, closer) else 0
+                _one(link, stored, shapes.get(stored.ref.path[0]), budget, found)
             except (Busy, Refused) as fault:
                 # Locked, gone meanwhile, over the time, or not for this login to read: the others are measured still.
                 message = f"its bloat is not known, its rows could not be sampled: {fault.cause}"
-                findings.append(Finding(3, "bloat_unknown", stored.ref, message))
-                continue
-            if estimate:
-                found[stored.ref] = estimate
-    return found, findings
+                found.findings.append(Finding(3, "bloat_unknown", stored.ref, message))
+    return found
+
+
+def _among(stored: Stored, refs: t.Collection[Ref]) -> bool:
+    """The partitions of a table are meant with it."""
+    return stored.ref in refs or stored.ref._replace(partition="") in refs
 
 
 def purge_pending(link: t.Any) -> str:
@@ -113,14 +121,19 @@ def purge_pending(link: t.Any) -> str:
     return f"InnoDB has not yet purged what was deleted ({what}): space is not yet what it will be"
 
 
-def _one(link: t.Any, stored: Stored, shape: Shape | None, wants: Wants) -> Bloat | None:
+def _one(link: t.Any, stored: Stored, shape: Shape | None, budget: int, found: Findings) -> None:
     if stored.base.engine in ("MyISAM", "Aria"):
-        return _from_free(stored)
+        free = _from_free(stored)
+        if free:
+            found.bloat[stored.ref] = free
+        return
     if shape is None or stored.base.engine != "InnoDB" or not stored.counted:
-        return None
+        return
     if not all(p.own_file and not p.sparse for p in stored.pieces):
-        return None  # a shared file gives nothing back; holes in a file are no bloat
-    return _from_sample(link, stored, shape, wants)
+        return  # a shared file gives nothing back; holes in a file are no bloat
+    look = _look(link, stored, shape, budget)
+    found.looks[stored.ref] = look
+    found.bloat[stored.ref] = _from_look(stored, look)
 
 
 def _from_free(stored: Stored) -> Bloat | None:
@@ -133,96 +146,52 @@ def _from_free(stored: Stored) -> Bloat | None:
     return Bloat(sizes.free, percent, percent, percent, "free space of the file")
 
 
-def _from_sample(link: t.Any, stored: Stored, shape: Shape, wants: Wants) -> Bloat | None:
-    entries = [_entry_sql(key, shape) for key in shape.others if key.kind == "BTREE"]
-    expressions = [*row_sql(shape.columns, shape.layout), *entries]
-    sample = _sample(link, stored, shape, expressions, stored.ref in wants.exact)
-    if sample is None:
-        return _verdict(stored, 0.0, 0.0, "no rows")
-    rows, error = _rows(link, stored, shape, sample, wants)
-    natural = natural_bytes(rows, sample.averages, shape, files=max(1, len(stored.pieces)))
-    method = f"sample of {sample.seen:,} rows"
-    smallest = min((p.page_bytes for p in stored.pieces), default=shape.layout.page)
-    if smallest < shape.layout.page:
+def _from_look(stored: Stored, look: Look) -> Bloat:
+    """The size after a rebuild, by the same model for the likely, the least and the most rows."""
+    layout, files = look.shape.layout, max(1, len(stored.pieces))
+
+    def size(rows: float, factor: float) -> float:
+        averages = [look.averages[0] * factor, *(n * factor for n in look.averages[1:])]
+        return rebuilt_bytes(rows, averages, layout, files=files)
+
+    error = math.hypot(MODEL_ERROR, 2 * look.error)
+    likely, least, most = (
+        size(look.rows.likely, 1.0),
+        size(look.rows.low, 1 - error),
+        size(look.rows.high, 1 + error),
+    )
+    method = f"sample of {look.seen:,} rows" if look.seen else "no rows"
+    smallest = min((p.page_bytes for p in stored.pieces), default=layout.page)
+    if smallest < layout.page and look.seen:
         # How far pages compress is not known: between not at all and to the size of the compressed page.
-        share = smallest / shape.layout.page
-        return _verdict(stored, natural * (1 + share) / 2, natural * (1 - share) / 2, f"{method}, compressed")
-    slack = len(expressions) * EXTENT * shape.layout.page / 2 + _step(natural, shape.layout.page) / 2
-    return _verdict(stored, natural, natural * math.hypot(MODEL_ERROR, 2 * error) + slack, method)
-
-
-def _verdict(stored: Stored, natural: float, margin: float, method: str) -> Bloat:
-    size = stored.total_bytes
+        least, method = least * smallest / layout.page, f"{method}, compressed"
+        likely = (least + most) / 2
+    whole = stored.total_bytes
 
     def share(bytes_left: float) -> float:
-        return 100 * min(1.0, max(0.0, 1 - bytes_left / size))
+        return 100 * min(1.0, max(0.0, 1 - bytes_left / whole))
 
-    percent = share(natural)
-    return Bloat(int(size * percent / 100), percent, share(natural + margin), share(natural - margin), method)
-
-
-def read_shapes(link: t.Any, large: t.Sequence[Stored], server: Server) -> dict[str, Shape]:
-    """Columns and indexes of all large tables, by two queries for a few hundred of them."""
-    names = sorted({s.ref.path[0] for s in large if s.base.engine == "InnoDB"})
-    columns: dict[str, list[t.Any]] = {name: [] for name in names}
-    keys: dict[str, list[t.Any]] = {name: [] for name in names}
-    for start in range(0, len(names), 200):
-        some = names[start : start + 200]
-        for query, into in ((COLUMNS, columns), (KEYS, keys)):
-            for row in link.rows(query.format(", ".join(["%s"] * len(some))), [link.database, *some]):
-                into[str(row[-1])].append(row)
-    return {name: _shape(columns[name], keys[name], server) for name in names}
+    percent = share(likely)
+    return Bloat(int(whole * percent / 100), percent, share(most), share(least), method)
 
 
-def _shape(columns: t.Sequence[t.Any], keys: t.Sequence[t.Any], server: Server) -> Shape:
-    json_size = Flavour(server.engine, server.version, server.number).has("json storage size")
-    kinds = {str(row[0]): str(row[1]).lower() for row in columns}
-    grouped: dict[str, list[t.Any]] = {}
-    for row in keys:
-        grouped.setdefault(str(row[0]), []).append(row)
-    indexes = [
-        Key(name, str(rows[0][3]), tuple((str(r[1] or ""), int(r[2]) if r[2] else None) for r in rows))
-        for name, rows in grouped.items()
-    ]
-    primary = next((k for k in indexes if k.name == "PRIMARY"), None)
-    page = int(server.settings.get("innodb_page_size") or 16384)
-    factor = server.settings.get("innodb_segment_reserve_factor")
-    # MySQL 8 begins a long value with a page that holds its index.
-    layout = Layout(page, 0, page - (700 if json_size else 54), None if factor is None else float(factor) / 100)
-    kind = kinds.get(primary.columns[0][0], "") if primary else ""
-    key_type = "integer" if kind.endswith("int") else "text" if kind in ("char", "varchar") else ""
-    return Shape(
-        tuple(column(row, json_size=json_size) for row in columns),
-        primary,
-        tuple(k for k in indexes if k is not primary),
-        layout,
-        key_type,
-    )
-
-
-def _entry_sql(key: Key, shape: Shape) -> str:
-    """Bytes of an entry of a secondary index: its columns, then those of the primary key that are not among them."""
-    own = list(key.columns)
-    names = {name for name, prefix in own if prefix is None}
-    if shape.primary:
-        own += [(name, prefix) for name, prefix in shape.primary.columns if name not in names]
-    fixed, variable = 5.5 + (0 if shape.primary else 6), []
-    nullable = 0
-    for name, prefix in own:
-        found = shape.column(name)
-        if found is None:
-            fixed += 8  # a functional index: its hidden column is not shown
-            continue
-        nullable += found.nullable
-        fixed += found.bytes + found.length_bytes
-        if found.sql:
-            limit = f"LEAST({found.sql}, {4 * prefix})" if prefix else found.sql
-            variable.append(limit)
-    return " + ".join([f"{fixed + (nullable + 7) // 8:.1f}", *variable])
+def _look(link: t.Any, stored: Stored, shape: Shape, budget: int) -> Look:
+    """With a budget of bytes, a closer one."""
+    keys = [key for key in shape.others if key.kind == "BTREE"]
+    expressions = [*row_sql(shape.columns, shape.layout), *(entry_sql(key, shape) for key in keys)]
+    sample = _sample(link, stored, shape, expressions, closer=budget > 0)
+    names = tuple(key.name for key in keys)
+    if sample is None:
+        return Look(shape, Rows(0, 0, 0), (0.0,) * len(expressions), names, 0)
+    rows = _rows(link, stored, sample, max(budget, COUNT_AT_ONCE))
+    # Where ranges were cut off, only the beginnings of some long stretches were seen.
+    everywhere = shape.key_type and sample.rows is not None
+    error = math.hypot(sample.spread, 0.0 if everywhere else KEYLESS_ERROR)
+    return Look(shape, rows, sample.averages, names, sample.seen, error)
 
 
 def _sample(
-    link: t.Any, stored: Stored, shape: Shape, expressions: t.Sequence[str], closer: bool
+    link: t.Any, stored: Stored, shape: Shape, expressions: t.Sequence[str], *, closer: bool
 ) -> sampling.Sample | None:
     """Rows from all over the table; None when it is empty."""
     table = _from(stored)
@@ -234,13 +203,12 @@ def _sample(
         first, last = link.rows(f"SELECT MIN({quoted(key)}), MAX({quoted(key)}) FROM {table}")[0]
         if first is None:
             return None
-        table += " FORCE INDEX (PRIMARY)"
-        if shape.key_type == "integer" and len(shape.primary.columns) == 1:
-            keys = sampling.Keys(key, int(first), int(last))
+        keys = keyspace.keys_of(shape.key_type, key, first, last)
+        if keys:
+            table += " FORCE INDEX (PRIMARY)"
             found = sampling.keyed(link, table, keys, expressions, ranges=ranges, rows_each=each, rows=stored.rows)
-        if found is None or found.seen < FEW_ROWS:
-            places = _places(shape.key_type, first, last, ranges)
-            found = sampling.dives(link, table, key, places, expressions, rows_each=max(4, each // 4))
+            if found is None or found.seen < FEW_ROWS:
+                found = sampling.dives(link, table, keys, expressions, places=ranges, rows_each=max(4, each // 4))
     return found or sampling.beginning(link, _from(stored), expressions, ranges * each // 4)
 
 
@@ -249,66 +217,54 @@ def _from(stored: Stored) -> str:
     return table_of(stored.ref) + part
 
 
-def _places(key_type: str, first: t.Any, last: t.Any, count: int) -> list[str]:
-    """Evenly spread values of the first column of a primary key."""
-    if key_type == "integer":
-        return [str(int(first) + (int(last) - int(first)) * i // count) for i in range(count)]
-    return [_literal(text) for text in sampling.texts_between(str(first), str(last), count)]
+def _rows(link: t.Any, stored: Stored, sample: sampling.Sample, budget: int) -> Rows:
+    """The sample's own number where it is good and the statistics do not gainsay it; else a count where that is cheap.
 
-
-def _literal(text: str) -> str:
-    return "_utf8mb4 X'" + text.encode("utf-8").hex() + "'"
-
-
-def _rows(link: t.Any, stored: Stored, shape: Shape, sample: sampling.Sample, wants: Wants) -> tuple[float, float]:
-    """How many live rows there are, and the standard error of their bytes as a share."""
-    if sample.rows is not None and sample.error < STATISTICS_ERROR:
-        return sample.rows, sample.error
-    unknown = 0.0 if shape.key_type else KEYLESS_ERROR
-    if stored.ref in wants.exact and stored.total_bytes <= (wants.scan_budget or COUNT_BUDGET):
-        counted = link.rows(f"SELECT COUNT(*) FROM {_from(stored)}")[0][0]
-        return float(counted), math.hypot(COUNTED_ERROR, unknown)
-    if all(p.known for p in stored.pieces):
-        return float(max(stored.rows, sample.seen)), math.hypot(STATISTICS_ERROR, unknown)
-    # Statistics that know another size are of another time.
-    pages = sum(s.clustered_pages + s.other_pages for s in stored.statistics)
-    age = abs(1 - pages * shape.layout.page / stored.total_bytes) / 2 if pages else 0.0
-    return float(max(stored.rows, sample.seen)), math.hypot(STATISTICS_ERROR, unknown, max(0.0, age - 0.1))
-
-
-def natural_bytes(rows: float, averages: t.Sequence[float], shape: Shape, *, files: int) -> float:
-    """Size of the files after a rebuild.
-
-    It leaves a sixteenth of each clustered page free and packs the others full (innodb_fill_factor 100), and the file
-    grows in steps.
+    What can be neither is between all that was said.
     """
-    layout = shape.layout
-    row, away, entries = averages[0], averages[1], averages[2:]
-    # Of rows that are long for a page, hardly any page is packed to its last byte.
-    per_page = max(1.0, layout.usable * 15 / 16 / row - (0.5 if row > layout.usable / 20 else 0.0)) if row else 1.0
-    leaves = rows / per_page
-    trees = [_segment((leaves + rows * away) / files, layout)]
-    trees += [_segment(rows * entry / layout.usable / files, layout) for entry in entries]
-    # Measured: what else a new file of MySQL's own DDL has over its segments.
-    pages = sum(trees) + (10 if layout.reserve is None else 360)
-    step = _step(pages * layout.page, layout.page) / layout.page
-    return files * math.ceil(pages / step) * step * layout.page
+    said, error = _statistics(stored, sample)
+    by_statistics = Rows(said, said * (1 - 2 * error), said * (1 + 2 * error))
+    if sample.rows is not None:
+        known = Rows(sample.rows, sample.rows * (1 - 2 * sample.error), sample.rows * (1 + 2 * sample.error))
+        agreed = known.low <= by_statistics.high and by_statistics.low <= known.high
+        if agreed and sample.error < GOOD_ERROR:
+            return _no_fewer(known, sample.seen)
+    counted = _count(link, stored, budget)
+    if counted is not None:
+        return Rows(counted, counted, counted)
+    if sample.rows is None:
+        return _no_fewer(by_statistics, sample.seen)
+    nearer = known if sample.error <= error else by_statistics
+    return _no_fewer(
+        Rows(nearer.likely, min(known.low, by_statistics.low), max(known.high, by_statistics.high)), sample.seen
+    )
 
 
-def _step(size: float, page: int) -> float:
-    """Bytes by which a file of this size grows: four extents from 32 extents on."""
-    extent = EXTENT * page
-    return 4 * extent if size > 32 * extent else extent
+def _no_fewer(rows: Rows, seen: int) -> Rows:
+    return Rows(*(max(float(seen), number) for number in rows))
 
 
-def _segment(pages: float, layout: Layout) -> float:
-    """Pages of a tree: its leaves, inner nodes, and the extents that are reserved for its growth.
+def _statistics(stored: Stored, sample: sampling.Sample) -> tuple[float, float]:
+    """Rows as InnoDB's statistics have them, and their standard error as a share.
 
-    The reserve is an eighth of the segment, without the setting at most four extents; the last extent is half full.
+    InnoDB counts on from its last estimate, of whose error a large delete leaves all, and few rows.
     """
-    if pages < EXTENT / 2:
-        return pages + 1
-    reserve = pages / 7 if layout.reserve is None else pages * layout.reserve / (1 - layout.reserve)
-    if layout.reserve is None and pages > 40 * EXTENT:
-        reserve = min(reserve, 4.0 * EXTENT)
-    return pages * (1 + 1 / 300) + reserve + EXTENT / 2
+    rows = float(max(stored.rows, sample.seen))
+    estimated = float(sum(s.rows for s in stored.statistics))
+    error = STATISTICS_ERROR * max(1.0, estimated / rows)
+    if not all(p.known for p in stored.pieces):
+        # Nobody counted since the estimate: if the files have another size by now, it is of another time.
+        pages = sum(s.clustered_pages + s.other_pages for s in stored.statistics)
+        written = pages * min((p.page_bytes for p in stored.pieces), default=0)
+        error += abs(1 - written / stored.total_bytes) / 2 if written else 0.5
+    return rows, min(1.0, error)
+
+
+def _count(link: t.Any, stored: Stored, budget: int) -> float | None:
+    """All of them, where that many bytes may be read for it, and it takes no longer than a query may."""
+    if stored.data_bytes > budget:
+        return None
+    try:
+        return float(link.rows(f"SELECT COUNT(*) FROM {_from(stored)}")[0][0])
+    except Refused:
+        return None

@@ -56,6 +56,7 @@ ALWAYS_LACKING = {
     "vacuum": "InnoDB purges dead rows by itself",
     "freeze": "there are no transaction ids that must be frozen",
     "cost delay": "there is no vacuum to slow down",
+    "single rebuild": "InnoDB packs an index anew only together with its table",
     "refresh": "there are no materialized views",
 }
 SYSTEM_DATABASES = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")

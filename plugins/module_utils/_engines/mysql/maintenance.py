@@ -9,7 +9,7 @@ import typing as t
 
 from ..._errors import Busy, DbFault, Gone, Refused, Vanished
 from ..._records import Ref, Server, Tick, Work
-from ..._tasks import Analyze, Rebuild, Task
+from ..._tasks import Analyze, Rebuild, Reindex, Task
 from .activity import longest_query
 from .capabilities import Flavour
 from .names import quoted, table_of
@@ -42,6 +42,11 @@ def spell_rebuild(task: Rebuild, server: Server) -> list[str]:
     return [f"ALTER TABLE {table} FORCE, LOCK=SHARED"]
 
 
+def spell_reindex(task: Reindex, server: Server) -> list[str]:
+    """InnoDB has no other way to build an index anew in place than to rebuild its table."""
+    return spell_rebuild(Rebuild(task.table, task.online), server)
+
+
 def analyze(link: t.Any, task: Analyze, server: Server, cursor: str | None) -> Work:
     flavour = Flavour(server.engine, server.version, server.number)
     if not flavour.has("analyze beside queries") and longest_query(link) > link.execution.lock_timeout:
@@ -61,11 +66,11 @@ def check_rows(rows: t.Iterable[t.Sequence[t.Any]], ref: Ref) -> None:
             raise (Vanished if "doesn't exist" in text else fault)(text, database=ref.database, obj=str(ref))
 
 
-def rebuild(link: t.Any, task: Rebuild, server: Server, cursor: str | None) -> Work:
+def rebuild(link: t.Any, task: Rebuild | Reindex, server: Server, cursor: str | None) -> Work:
     """On a replica nothing goes into its binary log: files are each server's own business."""
     if server.role == "replica" and server.settings.get("log_bin"):
         link.keep_local()
-    for statement in spell_rebuild(task, server):
+    for statement in act_of(task)[0](task, server):
         try:
             check_rows(link.run(statement, obj=str(task.ref)), task.ref)
         except Gone as gone:
@@ -77,6 +82,7 @@ def rebuild(link: t.Any, task: Rebuild, server: Server, cursor: str | None) -> W
 ACTS: dict[type, tuple[Spell, t.Callable[..., Work]]] = {
     Analyze: (spell_analyze, analyze),
     Rebuild: (spell_rebuild, rebuild),
+    Reindex: (spell_reindex, rebuild),
 }
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 import typing as t
 
+from .keyspace import Keys
 from .names import quoted
 
 GOLDEN = 0.6180339887498949  # its multiples fall evenly and follow no period of the data
 AT_ONCE = 16  # ranges in one query
+PAGE = 16384  # bytes of most servers' pages
 MOST_ROWS = 1000  # of one range: where many keys lie close together it is cut off
 
 
@@ -32,31 +34,23 @@ class Sample(t.NamedTuple):
     averages: tuple[float, ...]
     rows: float | None = None
     error: float = 0.0  # standard error of `rows` times the first average, as a share of it
-
-
-class Keys(t.NamedTuple):
-    """An integer primary key: where it begins and ends."""
-
-    name: str
-    first: int
-    last: int
+    spread: float = 0.0  # standard error of the averages, as a share
 
 
 def keyed(
     link: t.Any, table: str, keys: Keys, expressions: t.Sequence[str], *, ranges: int, rows_each: int, rows: int
 ) -> Sample | None:
-    """Ranges of an integer that is the whole primary key, about `rows_each` rows long if there are about `rows`.
+    """Ranges of the primary key's first column, about `rows_each` rows long if there are about `rows`.
 
     Where rows lie closer than that the ranges are made shorter. None when no row was met.
     """
-    span = keys.last - keys.first + 1
-    ranges = max(1, min(ranges, span // max(1, rows_each)))
-    stratum = span / ranges
-    width = min(max(1, math.ceil(rows_each * span / max(rows, 1))), max(1, math.floor(stratum)))
-    name = quoted(keys.name)
+    span = keys.span
+    width = max(1, rows_each * span // max(rows, 1))
+    ranges = max(1, min(ranges, span // width))
+    width = min(width, span // ranges)
     for _attempt in range(6):
-        starts = [keys.first + math.floor(i * stratum + (i * GOLDEN) % 1 * (stratum - width)) for i in range(ranges)]
-        sources = [f"{table} WHERE {name} >= {start} AND {name} < {start + width}" for start in starts]
+        starts = [keys.first + _place(i, ranges, span, width) for i in range(ranges)]
+        sources = [f"{table} WHERE {keys.within(start, width)}" for start in starts]
         bites = _bites(link, sources, expressions, MOST_ROWS)
         if width == 1 or all(bite.rows < MOST_ROWS for bite in bites):
             break
@@ -66,17 +60,25 @@ def keyed(
         return None
     counted = None if any(bite.rows >= MOST_ROWS for bite in bites) else seen * span / (width * ranges)
     error = 0.0 if width * ranges >= span else _error(bites)
-    return Sample(seen, _averages(bites, len(expressions)), counted, error)
+    return Sample(seen, _averages(bites, len(expressions)), counted, error, _spread(bites) if error else 0.0)
+
+
+def _place(number: int, ranges: int, span: int, width: int) -> int:
+    """Where the range of this number begins: within its own part of the line, whole numbers all the way."""
+    begin, end = number * span // ranges, (number + 1) * span // ranges
+    return begin + int((number * GOLDEN) % 1 * 2**20) * max(0, end - begin - width) // 2**20
 
 
 def dives(
-    link: t.Any, table: str, key: str, places: t.Sequence[str], expressions: t.Sequence[str], *, rows_each: int
+    link: t.Any, table: str, keys: Keys, expressions: t.Sequence[str], *, places: int, rows_each: int
 ) -> Sample | None:
-    """The next rows from each of these places of a key of any type."""
-    sources = [f"{table} WHERE {quoted(key)} >= {place} ORDER BY {quoted(key)}" for place in places]
+    """The next rows from evenly spread places."""
+    name = quoted(keys.name)
+    starts = [keys.literal(keys.first + keys.span * i // places) for i in range(places)]
+    sources = [f"{table} WHERE {name} >= {start} ORDER BY {name}" for start in starts]
     bites = _bites(link, sources, expressions, rows_each)
     seen = sum(bite.rows for bite in bites)
-    return Sample(seen, _averages(bites, len(expressions))) if seen else None
+    return Sample(seen, _averages(bites, len(expressions)), spread=_spread(bites)) if seen else None
 
 
 def beginning(link: t.Any, table: str, expressions: t.Sequence[str], rows: int) -> Sample | None:
@@ -115,21 +117,10 @@ def _error(bites: t.Sequence[Bite]) -> float:
     return math.sqrt(squares * len(weights)) / total
 
 
-def texts_between(first: str, last: str, count: int) -> list[str]:
-    """Evenly spread texts between two keys: the character after what they have in common, then letters and digits."""
-    common = 0
-    while common < min(len(first), len(last)) and first[common] == last[common]:
-        common += 1
-    low = ord(first[common]) if common < len(first) else 32
-    high = ord(last[common]) if common < len(last) else 126
-    found = []
-    for i in range(count):
-        share = (i + 0.5) / count * (high - low + 1)
-        sign = chr(min(low + int(share), high))
-        found.append(first[:common] + sign + _letters(share % 1))
-    return found
-
-
-def _letters(share: float) -> str:
-    signs = "0123456789abcdefghijklmnopqrstuvwxyz"
-    return signs[int(share * 36)] + signs[int(share * 1296) % 36]
+def _spread(bites: t.Sequence[Bite]) -> float:
+    """Of what a row takes, on its page and on others, by how the ranges differ."""
+    sizes = [bite.sums[0] + PAGE * bite.sums[1] for bite in bites]
+    rows, total = sum(bite.rows for bite in bites), sum(sizes)
+    if not total:
+        return 0.0
+    return math.sqrt(sum((size - total * bite.rows / rows) ** 2 for size, bite in zip(sizes, bites))) / total
