@@ -20,12 +20,11 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postg
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, DbFault, Gone, Refused, Stopped
 
 BOOL, SHORT, INT, BIG = Column(1, 1, 1, 0), Column(2, 2, 2, 0), Column(4, 4, 4, 0), Column(8, 8, 8, 0)
-COLUMN = st.builds(
-    Column,
-    st.sampled_from([1, 2, 4, 8, 16, -1]),
-    st.sampled_from([1, 2, 4, 8]),
-    st.floats(0, 2000),
-    st.floats(0, 1),
+ALIGNS, WIDTHS, SHARES = st.sampled_from([1, 2, 4, 8]), st.floats(0, 2000), st.floats(0, 1)
+COLUMN = st.one_of(
+    st.builds(lambda length, align, share: Column(length, align, length, share), st.integers(1, 16), ALIGNS, SHARES),
+    st.builds(layout.variable, ALIGNS, WIDTHS, SHARES),
+    st.builds(layout.sampled, ALIGNS, WIDTHS, SHARES, st.lists(st.tuples(st.integers(1, 2000), SHARES), max_size=5)),
 )
 
 

@@ -8,38 +8,11 @@ from __future__ import annotations
 import typing as t
 
 from ..._records import Bloat, Ref, Server, Wants
-from . import layout
+from . import columns, layout
 from .catalog import Row
 from .connection import Session
 from .names import quoted, table_name
 
-COLUMNS = """
-SELECT a.attrelid, a.attlen, a.attalign::pg_catalog.text, a.attisdropped, {width}, {nulls}, {known}
-  FROM pg_catalog.pg_attribute a
-  {source}
- WHERE a.attnum > 0 AND a.attrelid = ANY (%(oids)s::pg_catalog.oid[]) AND {readable}
- ORDER BY a.attrelid, a.attnum
-"""
-STATISTIC = {
-    "width": "s.stawidth",
-    "nulls": "s.stanullfrac",
-    "known": "s.starelid IS NOT NULL",
-    "source": """LEFT JOIN pg_catalog.pg_statistic s
-    ON s.starelid = a.attrelid AND s.staattnum = a.attnum AND NOT s.stainherit""",
-    "readable": "true",
-}
-# What a login sees that may not read pg_statistic: nothing of a table that it may not read, and nothing is said then.
-STATS = {
-    "width": "s.avg_width",
-    "nulls": "s.null_frac",
-    "known": "s.attname IS NOT NULL",
-    "source": """JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname
-    AND s.attname = a.attname AND NOT s.inherited""",
-    "readable": "pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)",
-}
-ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 # Points of percent by which the estimate may be off, measured against VACUUM FULL: rows of one size, rows of many
 # sizes, and on top as much as changed since the statistics were taken.
 FIXED_ERROR, VARYING_ERROR, STALE_ERROR = 4.0, 7.0, 15.0
@@ -73,31 +46,18 @@ def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[R
     chosen = {row.oid: row for row in rows if row.relkind in "rm" and row.total_bytes >= wants.bloat_min_bytes}
     if not chosen:
         return {}
-    columns: dict[int, list[layout.Column] | None] = {}
-    for oid, length, align, dropped, width, nulls, known in session.rows(
-        COLUMNS.format(**(STATISTIC if session.sees_statistics() else STATS)), {"oids": list(chosen)}
-    ):
-        known_so_far = columns.setdefault(oid, [])
-        if known_so_far is None:
-            continue
-        if dropped:  # null in every row that is written anew
-            known_so_far.append(layout.Column(1, 1, 0.0, 1.0))
-        elif not known:
-            columns[oid] = None
-        else:
-            # The server cuts the mean width down to a whole number.
-            wide = float(width) if length > 0 else width + 0.5
-            known_so_far.append(layout.Column(length, ALIGN[align], wide, float(nulls)))
+    known = {oid: [c.column for c in found] for oid, found in columns.of_tables(session, list(chosen)).items()}
     block = int(server.settings["block_size"])
-    found = {oid: estimate(chosen[oid], known, block) for oid, known in columns.items() if known}
+    whole = {oid: [c for c in found if c] for oid, found in known.items() if None not in found}
+    found = {oid: estimate(chosen[oid], several, block) for oid, several in whole.items() if several}
     return {oid: bloat for oid, bloat in found.items() if bloat}
 
 
-def estimate(row: Row, columns: t.Sequence[layout.Column], block: int) -> Bloat | None:
+def estimate(row: Row, of: t.Sequence[layout.Column], block: int) -> Bloat | None:
     """From the size of an average row and the number of live rows. Percentages are of the heap, without TOAST."""
     if not row.heap_bytes:
         return None
-    one = layout.shape(columns)
+    one = layout.shape(of)
     rows = _rows(row, one)
     needed = layout.pages(rows, one, block=block, fillfactor=fillfactor(row)) * block
     percent = 100.0 * (row.heap_bytes - needed) / row.heap_bytes

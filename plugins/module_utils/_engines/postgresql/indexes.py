@@ -12,7 +12,7 @@ from datetime import datetime
 from ..._errors import Busy
 from ..._records import Database, Ref, Server, Wants
 from ..._structure import Index
-from .catalog import DATABASE_OWNER, MAY_MAINTAIN
+from .catalog import DATABASE_OWNER, MAY_MAINTAIN, settings_of
 from .connection import Session
 from .versions import has, major_of
 
@@ -66,7 +66,8 @@ SELECT i.indexrelid, i.indrelid,
             WHEN i.closed THEN k.relpages::pg_catalog.int8 * %(block)s
             ELSE pg_catalog.pg_relation_size(k.oid) END,
        k.reltuples::pg_catalog.float8, k.relpages, k.reloptions,
-       c.reltuples::pg_catalog.float8,
+       c.reltuples::pg_catalog.float8, pg_catalog.pg_stat_get_live_tuples(c.oid),
+       pg_catalog.pg_stat_get_dead_tuples(c.oid), pg_catalog.pg_stat_get_mod_since_analyze(c.oid),
        i.indnkeyatts::pg_catalog.int4, i.indkey::pg_catalog.text, p.names, p.texts,
        CASE WHEN i.indpred IS NULL THEN ''
             WHEN i.closed THEN 'predicate ' || pg_catalog.md5(i.indpred::pg_catalog.text)
@@ -140,6 +141,9 @@ class Row(t.NamedTuple):
     relpages: int
     options: list[str] | None
     table_reltuples: float
+    live: int  # rows of the table, by its counters
+    dead: int
+    changed: int
     keys: int  # columns of the key; what follows is included
     attnums: str  # "2 0 5": of the table, 0 is an expression
     names: list[str]
@@ -164,6 +168,9 @@ class Row(t.NamedTuple):
         """The table's columns by number: of the key, then the included; 0 is an expression."""
         return tuple(map(int, self.attnums.split()))
 
+    def option(self, name: str) -> float | None:
+        return settings_of(self.options).get(name)
+
 
 def read(session: Session, wants: Wants, server: Server, found: Database) -> Database:
     """The database with its indexes and mismatched collations; with the bloat of indexes where that is wanted."""
@@ -180,7 +187,12 @@ def read(session: Session, wants: Wants, server: Server, found: Database) -> Dat
 
         changed, stale = collations.read(session, server)
         found = found._replace(collations=changed)
-        made.update({oid: made[oid]._replace(stale=why) for oid, why in stale.items() if oid in made})
+        made.update({o: made[o]._replace(stale=x.why, state=x.state) for o, x in stale.items() if o in made})
+    if wants.index_bloat:
+        from . import index_bloat
+
+        estimated = index_bloat.estimates(session, wants, server, rows)
+        made.update({oid: made[oid]._replace(bloat=bloat) for oid, bloat in estimated.items()})
     return found._replace(indexes=tuple(made.values()))
 
 

@@ -1,0 +1,154 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Columns of tables and indexes as the optimizer's statistics describe them: widths, nulls, repeated values.
+
+What they mean for sizes stands in layout.py and btree.py.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import layout
+from .connection import Session
+
+STATEMENT = """
+SELECT {owner}, a.attlen, a.attalign::pg_catalog.text, a.attisdropped, {expression}, {same_image},
+       {width}, {nulls}, {distinct}, {known}, {shares}, {common_sizes}, {bound_sizes}
+  FROM {relations}
+  JOIN pg_catalog.pg_type y ON y.oid = CASE WHEN a.attisdropped THEN 25 ELSE a.atttypid END
+  {source}
+ WHERE a.attnum > 0 AND {owner} = ANY (%(oids)s::pg_catalog.oid[]) AND {readable}
+ ORDER BY {owner}, a.attnum
+"""
+TABLES = {
+    "owner": "a.attrelid",
+    "expression": "false",
+    "same_image": "false",
+    "relations": "pg_catalog.pg_attribute a",
+    "relation": "a.attrelid",
+    "number": "a.attnum",
+    "table": "a.attrelid",
+}
+# Equal values may share an entry where they are the same bytes. Source: _bt_allequalimage() in nbtutils.c, which knows
+# of intervals, too, that they are not.
+INDEXES = {
+    "owner": "i.indexrelid",
+    "expression": "i.indkey[a.attnum - 1] = 0",
+    "same_image": """EXISTS (
+           SELECT FROM pg_catalog.pg_opclass o
+             JOIN pg_catalog.pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype
+                  AND p.amprocrighttype = o.opcintype AND p.amprocnum = 4
+             LEFT JOIN pg_catalog.pg_collation l ON l.oid = i.indcollation[a.attnum - 1]
+            WHERE o.oid = i.indclass[a.attnum - 1] AND o.opcintype <> 'pg_catalog.interval'::pg_catalog.regtype
+              AND coalesce(l.collisdeterministic, true))""",
+    "relations": "pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid",
+    "relation": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN i.indexrelid ELSE i.indrelid END",
+    "number": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN a.attnum ELSE i.indkey[a.attnum - 1] END",
+    "table": "i.indrelid",
+}
+# The values that the statistics hold are measured too: a mean width says nothing about padding. The function scan packs
+# them as rows are packed. Wide ones are left out, since there the padding is a small share and reading them is not.
+SIZES = """CASE WHEN NOT (y.typlen = -1 AND {width} <= 300) THEN NULL
+            WHEN y.typcategory = 'S' THEN ARRAY(SELECT pg_catalog.pg_column_size(v)
+                 FROM pg_catalog.unnest(({values})::pg_catalog.text::pg_catalog.text[]) v)
+            WHEN y.typcategory = 'N' THEN ARRAY(SELECT pg_catalog.pg_column_size(v)
+                 FROM pg_catalog.unnest(({values})::pg_catalog.text::pg_catalog.numeric[]) v)
+            WHEN y.typcategory = 'I' THEN ARRAY(SELECT pg_catalog.pg_column_size(v)
+                 FROM pg_catalog.unnest(({values})::pg_catalog.text::pg_catalog.inet[]) v)
+            WHEN y.oid = 'pg_catalog.jsonb'::pg_catalog.regtype THEN ARRAY(SELECT pg_catalog.pg_column_size(v)
+                 FROM pg_catalog.unnest(({values})::pg_catalog.text::pg_catalog.jsonb[]) v) END"""
+STATISTIC = {
+    "width": "s.stawidth",
+    "nulls": "s.stanullfrac",
+    "distinct": "s.stadistinct",
+    "known": "s.starelid IS NOT NULL",
+    "common": "CASE WHEN s.stakind1 = 1 THEN s.stavalues1 END",
+    "shares": "CASE WHEN s.stakind1 = 1 THEN s.stanumbers1 END",
+    "bounds": "CASE WHEN s.stakind1 = 2 THEN s.stavalues1 WHEN s.stakind2 = 2 THEN s.stavalues2 END",
+    "source": """LEFT JOIN pg_catalog.pg_statistic s
+    ON s.starelid = {relation} AND s.staattnum = {number} AND NOT s.stainherit""",
+    "readable": "true",
+}
+# What a login sees that may not read pg_statistic: nothing of a table that it may not read, and nothing is said then.
+STATS = {
+    "width": "s.avg_width",
+    "nulls": "s.null_frac",
+    "distinct": "s.n_distinct",
+    "known": "s.attname IS NOT NULL",
+    "common": "s.most_common_vals",
+    "shares": "s.most_common_freqs",
+    "bounds": "s.histogram_bounds",
+    "source": """JOIN pg_catalog.pg_class c ON c.oid = {relation}
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute b ON b.attrelid = {relation} AND b.attnum = {number}
+  LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname
+    AND s.attname = b.attname AND NOT s.inherited""",
+    "readable": """pg_catalog.has_table_privilege({table}, 'SELECT')
+   AND NOT pg_catalog.row_security_active({table})""",
+}
+SAMPLES = {"common_sizes": "common", "bound_sizes": "bounds"}
+ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
+
+
+class Known(t.NamedTuple):
+    """One column and its statistics. None of them is known of a column that was never analyzed."""
+
+    owner: int  # oid of the table or index
+    length: int
+    align: str
+    dropped: bool
+    expression: bool
+    same_image: bool  # of an index: equal values may share an entry
+    width: int | None
+    nulls: float | None
+    distinct: float | None  # values; negative: as a share of the rows
+    known: bool
+    shares: list[float] | None  # of the rows, by the most common values
+    common_sizes: list[int] | None
+    bound_sizes: list[int] | None
+
+    @property
+    def column(self) -> layout.Column | None:
+        """As it lies on a page. None: nothing is known of it."""
+        if self.dropped:  # null in every row that is written anew
+            return layout.Column(1, 1, 0.0, 1.0)
+        if not self.known or self.width is None or self.length == -2:
+            return None
+        nulls, align = float(self.nulls or 0.0), ALIGN[self.align]
+        if self.length > 0:
+            return layout.Column(self.length, align, float(self.width), nulls)
+        # What an expression makes is measured with the long header that it does not keep.
+        width = float(self.width - 3 if self.expression and self.width <= layout.SHORT + 3 else self.width)
+        return layout.sampled(align, width, nulls, list(self._sizes(nulls)))
+
+    def _sizes(self, nulls: float) -> t.Iterator[tuple[float, float]]:
+        """Of the most common values with their shares, of the others by quantiles of equal weight."""
+        shares = self.shares or ()
+        rest = max(0.0, 1.0 - nulls - sum(shares))
+        for size, share in zip(self.common_sizes or (), shares):
+            yield float(size), share
+        for size in self.bound_sizes or ():
+            yield float(size), rest / len(self.bound_sizes or ())
+
+
+def of_tables(session: Session, oids: t.Sequence[int]) -> dict[int, list[Known]]:
+    """By oid, in order; tables that the login may not look into are left out."""
+    return _read(session, TABLES, oids)
+
+
+def of_indexes(session: Session, oids: t.Sequence[int]) -> dict[int, list[Known]]:
+    """By oid, in order, included columns last; those of tables that the login may not look into are left out."""
+    return _read(session, INDEXES, oids)
+
+
+def _read(session: Session, where: t.Mapping[str, str], oids: t.Sequence[int]) -> dict[int, list[Known]]:
+    source = STATISTIC if session.sees_statistics() else STATS
+    parts = {name: text.format(**where) for name, text in source.items()}
+    sizes = {name: SIZES.format(width=parts["width"], values=parts[of]) for name, of in SAMPLES.items()}
+    found: dict[int, list[Known]] = {}
+    for row in session.rows(STATEMENT.format(**{**where, **parts, **sizes}), {"oids": list(oids)}):
+        known = Known(*row)
+        found.setdefault(known.owner, []).append(known)
+    return found

@@ -1,0 +1,110 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much of a b-tree a REINDEX would give back, by the catalogs alone. Its format stands in btree.py. No threshold.
+
+Other access methods have no estimate: how full a fresh one is depends on its data, and a wrong figure is worse.
+"""
+
+from __future__ import annotations
+
+import math
+import typing as t
+
+from ..._records import Bloat, Server, Wants
+from . import btree, columns, layout, repeated
+from .columns import Known
+from .connection import Session
+from .indexes import Row
+
+# Points of percent by which the model may be off where all is known: entries of one size, entries of many sizes.
+FIXED_ERROR, VARYING_ERROR, STALE_ERROR, PARTIAL_ERROR = 2.0, 4.0, 15.0, 2.0
+SMALL = 32  # pages: below, a page more or less is a large share
+
+
+def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, Bloat]:
+    """By oid, for b-trees of `index_bloat_min_bytes` and more whose columns have statistics."""
+    chosen = [r for r in rows if r.method == "btree" and r.relkind == "i" and r.valid]
+    chosen = [r for r in chosen if r.bytes >= max(1, wants.index_bloat_min_bytes)]
+    if not chosen:
+        return {}
+    known = columns.of_indexes(session, [r.oid for r in chosen])
+    block = int(server.settings["block_size"])
+    unique: dict[int, list[frozenset[int]]] = {}
+    for row in rows:
+        if row.unique and not row.where and 0 not in row.columns:
+            unique.setdefault(row.table_oid, []).append(frozenset(row.columns[: row.keys]))
+    found = {r.oid: estimate(r, known.get(r.oid, ()), unique.get(r.table_oid, ()), block) for r in chosen}
+    return {oid: bloat for oid, bloat in found.items() if bloat}
+
+
+def estimate(
+    row: Row, known: t.Sequence[Known], unique: t.Sequence[frozenset[int]], block: int, together: float | None = None
+) -> Bloat | None:
+    """Percentages are of the whole file. None where a column has no statistics.
+
+    `together` is how many combinations of its columns the server has counted; without that columns are taken for
+    independent of each other, and the interval holds what follows when they are not.
+    """
+    laid = [k.column for k in known]
+    whole = [c for c in laid if c]
+    if not whole or len(whole) < len(laid) or not row.bytes:
+        return None
+    rows = entries(row)
+    shares = shares_entries(row, known) and not any(key <= set(row.columns) for key in unique)
+    tree = btree.Tree(block, row.option("fillfactor") or 90.0, shares, _pivot(row, whole, known, shares))
+    if shares and rows:
+        values = repeated.values(row, known, whole, rows, together)
+        few, many = repeated.doubt(row, known, rows, values, together)
+        middle = [btree.pages(tree, values, scattered=scattered) for scattered in (False, True)]
+        ends = [btree.pages(tree, v, scattered=s) for v, s in ((few, False), (many, False), (few, True), (many, True))]
+    else:
+        size, fixed = btree.entry(whole)
+        middle, ends = [btree.pages(tree, [btree.Values(rows, 1.0, size, fixed)], scattered=False)], []
+    error = _error(row, whole, block)
+    percent, low, high = (
+        min(100.0, max(0.0, 100.0 * (1.0 - pages * block / row.bytes) + off))
+        for pages, off in (
+            (sum(middle) / len(middle), 0.0),
+            (max(*middle, *ends, 0.0), -error),
+            (min(*middle, *ends, math.inf), error),
+        )
+    )
+    return Bloat(int(row.bytes * percent / 100), percent, low, high, "estimate")
+
+
+def entries(row: Row) -> float:
+    """Rows in the index: those of the table, of a partial index as many as it had when it was last looked at."""
+    if row.where:
+        return max(0.0, row.reltuples)
+    # Counters of a session that loads and analyzes at once count twice; those lost in a crash, or reset, too little.
+    live = float(row.live)
+    if row.table_reltuples < 0:
+        return live
+    if 2 * (row.live + row.dead) < row.table_reltuples:
+        return max(row.table_reltuples, live)
+    return live
+
+
+def shares_entries(row: Row, known: t.Sequence[Known]) -> bool:
+    """Whether equal values share entries when it is built anew."""
+    off = any(o.replace(" ", "") in ("deduplicate_items=off", "deduplicate_items=false") for o in row.options or ())
+    return not row.unique and not off and row.keys == len(known) and all(k.same_image for k in known)
+
+
+def _pivot(row: Row, laid: t.Sequence[layout.Column], known: t.Sequence[Known], shares: bool) -> float:
+    """An inner page's entry keeps as many columns of the key as tell two pages apart, else a row's place, too."""
+    pages, combinations = max(1, row.relpages), 1.0
+    for number in range(1, row.keys + 1):
+        combinations *= repeated.number(known[number - 1], max(1.0, row.table_reltuples))
+        if combinations > 20 * pages:
+            return btree.entry(laid[:number])[0]
+    return btree.entry(laid[: row.keys])[0] + (0.0 if row.unique else float(layout.WORD))
+
+
+def _error(row: Row, laid: t.Sequence[layout.Column], block: int) -> float:
+    size, fixed = btree.entry(laid)
+    error = FIXED_ERROR if fixed else VARYING_ERROR + 25.0 * size / block
+    error += PARTIAL_ERROR if row.where else 0.0
+    error += STALE_ERROR * min(1.0, row.changed / max(row.table_reltuples, 1.0))
+    return error + (200.0 * block / row.bytes if row.bytes < SMALL * block else 0.0)
