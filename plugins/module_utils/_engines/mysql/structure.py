@@ -155,8 +155,8 @@ def _columns(link: Link, tables: t.Container[str], references: t.Sequence[Refere
     tied = sorted({name for x in references for name in (*x.key.columns, *x.key.parent_columns)})
     named = f" OR COLUMN_NAME IN ({', '.join(['%s'] * len(tied))})" if tied else ""
     checks: dict[tuple[str, str], str] = {}
-    if link.flavour.name == "mariadb":
-        # MySQL keeps them apart from the columns. Before 10.5.10 MariaDB had no LEVEL.
+    if tied and link.flavour.name == "mariadb":
+        # MySQL keeps them apart from the columns. A column that counts can have none.
         with contextlib.suppress(Refused):
             checks = {(str(row[0]), str(row[1])): str(row[2]) for row in link.rows(CHECKS, (link.database,))}
     found = {}
