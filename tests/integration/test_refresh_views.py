@@ -54,6 +54,10 @@ def asked(server: Server, name: str, tmp_path: Path, **more: Any) -> dict[str, A
     return {**server.login(), "databases": [name], "journal": journal, "jobs": 4, **more}
 
 
+def assessed(options: dict[str, Any]) -> dict[str, Any]:
+    return dict(run("db_assess_facts", options).result["ansible_facts"]["db_due"])
+
+
 def names(ran: Ran, *statuses: str) -> set[str]:
     """The views of the steps of these statuses, all of them without any."""
     steps = [s for s in ran.fact()["steps"] if not statuses or s["status"] in statuses]
@@ -125,8 +129,8 @@ CHANGES = {
     "INSERT INTO orders VALUES (9001, 1, 1)": CHAIN,
     "UPDATE orders SET amount = amount + 1 WHERE id = 7": CHAIN,
     "TRUNCATE orders": CHAIN,
-    "COPY orders FROM STDIN;\n9002\t1\t1\n\\.\n": CHAIN,
-    "COPY orders FROM PROGRAM 'echo 9003,1,1' (FORMAT csv)": CHAIN,
+    "COPY orders (id, customer, amount) FROM STDIN;\n9002\t1\t1\n\\.\n": CHAIN,
+    "COPY orders (id, customer, amount) FROM PROGRAM 'echo 9003,1,1' (FORMAT csv)": CHAIN,
     "UPDATE events SET n = 0 WHERE n = 1": ["by_day"],
     "TRUNCATE events_2026": ["by_day"],
     "CREATE TABLE events_2027 PARTITION OF events FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')": ["by_day"],
@@ -406,13 +410,13 @@ def test_the_assessment_says_what_a_run_does(shop: tuple[Server, str], tmp_path:
     options = asked(server, name, tmp_path)
     assess = {**options, "refresh_views": {}}
     server.mark_log()
-    due = run("db_assess_facts", assess).fact()["refresh_views"]
+    due = assessed(assess)["refresh_views"]
     assert writes(server) == []
     ran = run("db_refresh_views", options)
     assert due["due"] is True
     assert due["steps"] == len(ran.steps()) == 7
     assert {s["object"] for s in due["sample"]} == {o for _d, o, _k in ran.steps()}
-    again = run("db_assess_facts", assess).fact()
+    again = assessed(assess)
     assert (again["refresh_views"]["due"], again["due"]) == (False, False)
 
 
@@ -426,7 +430,7 @@ def test_a_standby_is_left_alone(fleet: Fleet, tmp_path: Path) -> None:
     assert not ran.changed
     assert names(ran, "skipped") == {*CHAIN, "by_day", "elsewhere"}
     assert all("standby" in s["error"] for s in ran.fact()["steps"])
-    due = run("db_assess_facts", {**asked(standby, "shop", tmp_path), "refresh_views": {}}).fact()["refresh_views"]
+    due = assessed({**asked(standby, "shop", tmp_path), "refresh_views": {}})["refresh_views"]
     assert (due["due"], due["skipped"]) == (False, 7)
     primary.stop()
 
@@ -451,6 +455,6 @@ def nothing_to_do(options: dict[str, Any]) -> None:
     assert not ran.changed
     assert ran.steps() == []
     assert "not_for_this_engine" in ran.codes()
-    due = run("db_assess_facts", {**options, "refresh_views": {"views": ["reports.*"]}}).fact()
+    due = assessed({**options, "refresh_views": {"views": ["reports.*"]}})
     assert due["refresh_views"]["due"] is False
     assert "not_for_this_engine" not in {f["code"] for f in due["findings"]}
