@@ -24,8 +24,26 @@ SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, f.conname::pg_cat
                FROM pg_catalog.unnest(f.confkey) WITH ORDINALITY AS k (attnum, place)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum
               ORDER BY k.place),
-       x.rows::pg_catalog.int8, x.pages::pg_catalog.int8 * %(block)s,
-       CASE WHEN pg_catalog.current_setting('track_counts')::pg_catalog.bool THEN y.changes::pg_catalog.int8 END,
+       CASE WHEN c.relkind = 'p' THEN (
+                SELECT pg_catalog.sum(CASE WHEN l.reltuples > 0 THEN l.reltuples
+                                           ELSE pg_catalog.pg_stat_get_live_tuples(l.oid) END)
+                  FROM pg_catalog.pg_partition_tree(c.oid) e JOIN pg_catalog.pg_class l ON l.oid = e.relid
+                 WHERE e.isleaf)
+            WHEN c.reltuples > 0 THEN c.reltuples
+            ELSE pg_catalog.pg_stat_get_live_tuples(c.oid) END::pg_catalog.int8,
+       CASE WHEN c.relkind = 'p' THEN (
+                SELECT pg_catalog.sum(l.relpages)
+                  FROM pg_catalog.pg_partition_tree(c.oid) e JOIN pg_catalog.pg_class l ON l.oid = e.relid
+                 WHERE e.isleaf)
+            ELSE c.relpages END::pg_catalog.int8 * %(block)s,
+       CASE WHEN NOT pg_catalog.current_setting('track_counts')::pg_catalog.bool THEN NULL
+            WHEN p.relkind = 'p' THEN (
+                SELECT pg_catalog.sum(pg_catalog.pg_stat_get_tuples_updated(e.relid)
+                                      + pg_catalog.pg_stat_get_tuples_deleted(e.relid))
+                  FROM pg_catalog.pg_partition_tree(p.oid) e
+                 WHERE e.isleaf)
+            ELSE pg_catalog.pg_stat_get_tuples_updated(p.oid)
+                 + pg_catalog.pg_stat_get_tuples_deleted(p.oid) END::pg_catalog.int8,
        EXISTS (SELECT FROM pg_catalog.pg_index i
                  JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid
                  JOIN pg_catalog.pg_am m ON m.oid = k.relam
@@ -39,21 +57,6 @@ SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, f.conname::pg_cat
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_class p ON p.oid = f.confrelid
   JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
-  CROSS JOIN LATERAL (
-    SELECT pg_catalog.sum(CASE WHEN l.reltuples > 0 THEN l.reltuples
-                               ELSE pg_catalog.pg_stat_get_live_tuples(l.oid) END) AS rows,
-           pg_catalog.sum(l.relpages) AS pages
-      FROM pg_catalog.pg_class l
-     WHERE l.oid = c.oid AND c.relkind <> 'p'
-        OR c.relkind = 'p' AND l.oid IN (SELECT e.relid FROM pg_catalog.pg_partition_tree(c.oid) e WHERE e.isleaf)
-  ) x
-  CROSS JOIN LATERAL (
-    SELECT pg_catalog.sum(pg_catalog.pg_stat_get_tuples_updated(l.oid)
-                          + pg_catalog.pg_stat_get_tuples_deleted(l.oid)) AS changes
-      FROM pg_catalog.pg_class l
-     WHERE l.oid = p.oid AND p.relkind <> 'p'
-        OR p.relkind = 'p' AND l.oid IN (SELECT e.relid FROM pg_catalog.pg_partition_tree(p.oid) e WHERE e.isleaf)
-  ) y
  WHERE f.contype = 'f' AND f.conparentid = 0
  ORDER BY 1, 2, 3
 """
