@@ -118,28 +118,28 @@ def test_check_shows_what_runs_and_a_second_run_does_nothing(shop: tuple[Server,
         assert writes(server) == []
 
 
+# Each is followed by one that makes other views due, and none of those before: so nothing is due twice.
 CHANGES = {
     # No row of theirs changed.
     "VACUUM FULL orders": [],
-    "ANALYZE": [],
-    "VACUUM": [],
-    "ALTER TABLE orders ADD note text": None,  # harmless, and not worth telling apart
-    "CREATE INDEX ON orders (amount); REINDEX TABLE orders": [],
-    "BEGIN; INSERT INTO other VALUES (1); ROLLBACK": None,
+    "VACUUM ANALYZE; CREATE INDEX ON orders (amount); REINDEX TABLE orders": [],
     "INSERT INTO orders VALUES (9001, 1, 1)": CHAIN,
-    "UPDATE orders SET amount = amount + 1 WHERE id = 7": CHAIN,
-    "TRUNCATE orders": CHAIN,
-    "COPY orders (id, customer, amount) FROM STDIN;\n9002\t1\t1\n\\.\n": CHAIN,
-    "COPY orders (id, customer, amount) FROM PROGRAM 'echo 9003,1,1' (FORMAT csv)": CHAIN,
     "UPDATE events SET n = 0 WHERE n = 1": ["by_day"],
+    "UPDATE orders SET amount = amount + 1 WHERE id = 7": CHAIN,
     "TRUNCATE events_2026": ["by_day"],
+    "TRUNCATE orders": CHAIN,
     "CREATE TABLE events_2027 PARTITION OF events FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')": ["by_day"],
+    "COPY orders FROM STDIN;\n9002\t1\t1\n\\.\n": CHAIN,
     "ALTER TABLE events DETACH PARTITION events_2026": ["by_day"],
+    "COPY orders FROM PROGRAM 'echo 9003,1,1' (FORMAT csv)": CHAIN,
+    "BEGIN; DELETE FROM other WHERE id = 1; COMMIT": ["elsewhere"],
     "CREATE OR REPLACE VIEW large AS SELECT * FROM e_totals WHERE amount > 200": CHAIN[1:],
+    "DELETE FROM other WHERE id = 2": ["elsewhere"],
     "REFRESH MATERIALIZED VIEW d_large": CHAIN[2:],
-    "BEGIN; DELETE FROM other; COMMIT": ["elsewhere"],
-    "SELECT pg_stat_reset()": [*CHAIN, "by_day", "elsewhere"],
     "SELECT pg_stat_reset_single_table_counters('other'::regclass)": [*CHAIN, "by_day", "elsewhere"],
+    "SELECT 1": [],
+    "SELECT pg_stat_reset()": [*CHAIN, "by_day", "elsewhere"],
+    "SELECT 2": [],
 }
 
 
@@ -150,10 +150,7 @@ def test_every_kind_of_change_is_due_once_and_nothing_else(shop: tuple[Server, s
     run("db_refresh_views", options)
     for change, due in CHANGES.items():
         server.script(change, database=name)
-        ran = run("db_refresh_views", options)
-        if due is not None:
-            assert names(ran, "done") == set(due), change
-        assert not run("db_refresh_views", options).changed, change
+        assert names(run("db_refresh_views", options), "done") == set(due), change
 
 
 def test_a_truncated_table_without_counters_is_seen(shop: tuple[Server, str], tmp_path: Path) -> None:
