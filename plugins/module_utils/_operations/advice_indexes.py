@@ -204,9 +204,11 @@ def _covers(wide: Index, index: Index) -> bool:
 
 
 def _worth(index: Index) -> tuple[t.Any, ...]:
-    """Who of several that are the same is kept: the first."""
+    """Who of several that are the same is kept: the first. Of two that are alike in all else the one that is used:
+    the other one would be called unused next, though it has taken over."""
     tied = any(word in index.keep for word in TIED)
-    return (not index.primary, not tied, not index.constraint, not index.unique, not index.visible, index.ref)
+    backed = (not index.primary, not tied, not index.constraint, not index.unique, not index.visible)
+    return (*backed, -(index.scans or 0), index.ref)
 
 
 def _tied(index: Index) -> bool:
