@@ -83,24 +83,26 @@ def bloat_module() -> None:
     from ._operations import bloat
 
     def gather(module: AnsibleModule) -> Facts:
-        from ._report import finding_result, ordered, server_facts, table_result, totals
+        from ._report import bloat_result, finding_result, ordered, server_facts, totals
 
         policy = bloat.policy(module.params)
         engine, measured, plans = look(module, {"bloat": (bloat, policy)}, execution(module.params), False)
         server, most = measured.server, module.params["max_results"]
         objects = sorted(bloat.selected(policy, measured), key=lambda x: x.bloat.bytes if x.bloat else -1, reverse=True)
-        rows = [table_result(x, policy.bloat_percent) for x in objects]
+        databases = {d.name: totals(d, policy.min_size) for d in measured.databases}
+        rows = [bloat_result(x, policy.bloat_percent) for x in objects]
         fact = {
             "engine": server.engine,
             "server": server_facts(server),
             "objects": rows[:most],
-            "databases": {d.name: totals(d) for d in measured.databases},
+            "databases": databases,
             "findings": [finding_result(f, engine, server) for f in ordered(plans["bloat"].findings)[:most]],
             "summary": {
                 "objects": len(rows),
                 "bloated": sum(r["bloated"] for r in rows),
                 "unknown": sum(r["bloat_bytes"] is None for r in rows),
-                "bloat_bytes": sum(totals(d)["bloat_bytes"] for d in measured.databases),
+                "bloat_bytes": sum(d["bloat_bytes"] for d in databases.values()),
+                "index_bloat_bytes": sum(d["index_bloat_bytes"] for d in databases.values()),
             },
         }
         return {"db_bloat": fact}

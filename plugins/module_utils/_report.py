@@ -11,6 +11,9 @@ from ._protocols import Engine
 from ._records import Database, Finding, Outcome, Server, Table
 from ._units import say_bytes
 
+if t.TYPE_CHECKING:
+    from ._structure import Index
+
 Result = dict[str, t.Any]
 
 
@@ -110,16 +113,17 @@ def diff(outcomes: t.Sequence[Outcome], engine: Engine, server: Server) -> Resul
     return {"before": "".join(before), "after": "".join(after)}
 
 
-def table_result(table: Table, threshold: float) -> Result:
+def bloat_result(thing: Table | Index, threshold: float) -> Result:
     """One object of `db_bloat`."""
-    bloat = table.bloat
+    bloat, table = thing.bloat, None if isinstance(thing, Table) else thing.table
     return {
-        "database": table.ref.database,
-        "object": str(table.ref),
-        "kind": table.kind,
-        "bytes": table.bytes,
-        "total_bytes": table.total_bytes,
-        "rows": table.rows,
+        "database": thing.ref.database,
+        "object": str(thing.ref),
+        "kind": thing.kind if isinstance(thing, Table) else "index",
+        "table": str(table) if table else None,
+        "bytes": thing.bytes,
+        "total_bytes": thing.total_bytes if isinstance(thing, Table) else thing.bytes,
+        "rows": thing.rows,
         "bloat_bytes": bloat.bytes if bloat else None,
         "bloat_percent": round(bloat.percent, 1) if bloat else None,
         "low": round(bloat.low, 1) if bloat else None,
@@ -129,15 +133,22 @@ def table_result(table: Table, threshold: float) -> Result:
     }
 
 
-def totals(database: Database) -> Result:
-    """Sums of one database; what has no estimate is counted apart, never taken as zero."""
+def totals(database: Database, least: int = 0) -> Result:
+    """Sums of one database; what has no estimate is counted apart, never taken as zero; but what is under `least`.
+
+    The bloat of indexes stands apart: a table's own rebuild frees both.
+    """
     whole = [x for x in database.tables if x.kind == "file"]
     # A partition is contained in its table.
     objects = whole or [x for x in database.tables if x.kind != "index" and not x.ref.partition]
-    known = [x.bloat for x in objects if x.bloat]
+    indexes = [x for x in database.indexes if not x.partitioned]
     return {
         "objects": len(database.tables),
         "bytes": sum(x.total_bytes for x in objects),
-        "bloat_bytes": sum(b.bytes for b in known),
-        "unknown": len(objects) - len(known),
+        "bloat_bytes": sum(x.bloat.bytes for x in objects if x.bloat),
+        "unknown": sum(not x.bloat and x.total_bytes >= least for x in objects),
+        "indexes": len(indexes),
+        "index_bytes": sum(x.bytes for x in indexes),
+        "index_bloat_bytes": sum(x.bloat.bytes for x in indexes if x.bloat),
+        "indexes_unknown": sum(not x.bloat and x.bytes >= least for x in indexes),
     }

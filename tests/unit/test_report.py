@@ -163,10 +163,10 @@ def test_a_finding_says_how_to_cure_it() -> None:
 
 def test_bloat_that_is_unknown_is_not_zero() -> None:
     known, unknown = table("a", bloat=bloat(40)), table("b")
-    assert report.table_result(unknown, 10)["bloat_bytes"] is None
-    assert report.table_result(unknown, 0)["bloated"] is False
-    assert report.table_result(known, 40)["bloated"] is True
-    assert report.table_result(known._replace(bloat=bloat(40, doubt=1)), 40)["bloated"] is False
+    assert report.bloat_result(unknown, 10)["bloat_bytes"] is None
+    assert report.bloat_result(unknown, 0)["bloated"] is False
+    assert report.bloat_result(known, 40)["bloated"] is True
+    assert report.bloat_result(known._replace(bloat=bloat(40, doubt=1)), 40)["bloated"] is False
     total = report.totals(Database("shop", tables=(known, unknown, table("i", kind="index"))))
     assert (total["objects"], total["unknown"], total["bytes"]) == (3, 1, 4 * GB)
     assert total["bloat_bytes"] == bloat(40).bytes

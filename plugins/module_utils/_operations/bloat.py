@@ -11,6 +11,11 @@ from .._records import Measured, Plan, Ref, Server, Table, Wants
 from .._selection import Patterns, names_of
 from .._units import percentage, size
 
+if t.TYPE_CHECKING:
+    from .._structure import Index
+
+    Thing = t.Union[Table, Index]
+
 OPTIONS: dict[str, t.Any] = {
     "method": {"type": "str", "choices": ["auto", "estimate", "exact"], "default": "auto"},
     "scan_budget": {"type": "str", "default": "1GB"},
@@ -39,7 +44,13 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
 
 
 def wants(policy: Policy, server: Server) -> Wants:
-    return Wants(tables=True, bloat=True, bloat_min_bytes=policy.min_size)
+    return Wants(
+        tables=True,
+        bloat=True,
+        bloat_min_bytes=policy.min_size,
+        index_bloat=True,
+        index_bloat_min_bytes=policy.min_size,
+    )
 
 
 def doubts(policy: Policy, measured: Measured) -> Wants:
@@ -52,15 +63,15 @@ def doubts(policy: Policy, measured: Measured) -> Wants:
     doubtful = [x for x in selected(policy, measured) if policy.method == "exact" or _straddles(x, policy)]
     exact: list[Ref] = []
     left = policy.scan_budget
-    for table in sorted(doubtful, key=lambda x: x.bytes, reverse=True):
-        if table.bytes <= left:
-            exact.append(table.ref)
-            left -= table.bytes
+    for thing in sorted(doubtful, key=lambda x: x.bytes, reverse=True):
+        if thing.bytes <= left:
+            exact.append(thing.ref)
+            left -= thing.bytes
     return Wants(exact=tuple(exact), scan_budget=policy.scan_budget)
 
 
-def _straddles(table: Table, policy: Policy) -> bool:
-    return bool(table.bloat and table.bloat.low < policy.bloat_percent <= table.bloat.high)
+def _straddles(thing: Thing, policy: Policy) -> bool:
+    return bool(thing.bloat and thing.bloat.low < policy.bloat_percent <= thing.bloat.high)
 
 
 def plan(policy: Policy, measured: Measured) -> Plan:
@@ -68,10 +79,15 @@ def plan(policy: Policy, measured: Measured) -> Plan:
     return Plan(findings=(*measured.server.findings, *(f for d in measured.databases for f in d.findings)))
 
 
-def selected(policy: Policy, measured: Measured) -> t.Iterator[Table]:
-    """The objects to report on, catalogs left out."""
+def selected(policy: Policy, measured: Measured) -> t.Iterator[Thing]:
+    """The tables and indexes to report on, catalogs left out. An index is selected by its table."""
     for database in measured.databases:
+        catalogs = {table.ref for table in database.tables if table.kind == "catalog"}
         for table in database.tables:
             large = table.total_bytes >= policy.min_size
             if large and table.kind not in ("catalog", "partitioned") and policy.tables.takes(*names_of(table.ref)):
                 yield table
+        for index in database.indexes:
+            large = index.bytes >= policy.min_size and not index.partitioned
+            if large and index.table not in catalogs and policy.tables.takes(*names_of(index.table)):
+                yield index

@@ -25,7 +25,7 @@ SELECT n.nspname::pg_catalog.text
   JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
        AND d.deptype = 'e'
   JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'pgstattuple'
- WHERE p.proname = 'pgstattuple_approx' AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+ WHERE p.proname = %s AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
 """
 # A dead row also frees its line pointer and, on average, 3.5 bytes of padding.
@@ -94,8 +94,8 @@ def exact(
 ) -> dict[Ref, Bloat]:
     """What pgstattuple_approx reads of the tables in doubt, as long as the scan budget lasts; nothing without it."""
     doubtful = [(ref, rows[ref]) for ref in wants.exact if ref in rows and not rows[ref].closed]
-    schemas = session.rows(EXTENSION) if doubtful else []
-    if not schemas:
+    schema = extension(session, "pgstattuple_approx") if doubtful else None
+    if not schema:
         return {}
     # A rebuild also gives back the columns that were dropped, which no page shows: there the estimate knows more.
     blind = {oid for (oid,) in session.rows(DROPPED, ([row.oid for ref, row in doubtful],))}
@@ -106,9 +106,15 @@ def exact(
         if row.oid in blind or not row.heap_bytes:
             continue
         left = None if left is None else left - row.heap_bytes
-        seen = _approx(session, schemas[0][0], ref, row, int(server.settings["block_size"]))
+        seen = _approx(session, schema, ref, row, int(server.settings["block_size"]))
         found[ref] = agreed(seen, estimated.get(row.oid))
     return found
+
+
+def extension(session: Session, function: str) -> str | None:
+    """The schema of pgstattuple, where it is installed and the login may use this function of it."""
+    schemas = session.rows(EXTENSION, (function,))
+    return str(schemas[0][0]) if schemas else None
 
 
 def _approx(session: Session, schema: str, ref: Ref, row: Row, block: int) -> Bloat:
@@ -131,5 +137,6 @@ def agreed(seen: Bloat, estimated: Bloat | None) -> Bloat:
     if low > high:
         return seen
     percent = min(max(seen.percent, low), high)
-    size = seen.bytes / seen.percent * percent if seen.percent else 0
+    known = seen if seen.percent or not estimated else estimated
+    size = known.bytes / known.percent * percent if known.percent else 0
     return Bloat(int(size), percent, low, high, seen.method)

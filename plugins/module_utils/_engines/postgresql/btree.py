@@ -21,6 +21,7 @@ TID = 6  # of a row in a posting list
 SPECIAL = 16  # at the end of a page
 INNER_FILL = 70.0  # percent
 MOST_COUNTED = 24  # repetitions up to which their distribution matters
+LEAST_SHARE = 1e-4  # of the values: repetitions that are rarer do not count
 # The share of an index's bytes from which on entries of one size decide how many fit on a page.
 ALIKE = 0.97
 
@@ -99,9 +100,11 @@ def _repetitions(values: Values, scattered: bool) -> t.Iterator[tuple[int, float
     if scattered and values.times <= MOST_COUNTED:
         mean = _untruncated(values.times)
         share = mean / math.expm1(mean)
-        for times in range(1, 3 * MOST_COUNTED):
+        times, left = 1, 1.0
+        while left > LEAST_SHARE:
             yield times, values.number * share
-            share *= mean / (times + 1)
+            times, left = times + 1, left - share
+            share *= mean / times
         return
     below = math.floor(values.times)
     above = values.times - below

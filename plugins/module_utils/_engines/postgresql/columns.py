@@ -8,10 +8,13 @@ What they mean for sizes stands in layout.py and btree.py.
 
 from __future__ import annotations
 
+import json
 import typing as t
+from collections import Counter
 
 from . import layout
 from .connection import Session
+from .versions import has
 
 STATEMENT = """
 SELECT {owner}, a.attlen, a.attalign::pg_catalog.text, a.attisdropped, {expression}, {same_image},
@@ -88,6 +91,13 @@ STATS = {
     "readable": """pg_catalog.has_table_privilege({table}, 'SELECT')
    AND NOT pg_catalog.row_security_active({table})""",
 }
+# Extended statistics count combinations; nobody needs to have made them.
+COMBINATIONS = """
+SELECT e.stxrelid, d.stxdndistinct::pg_catalog.text
+  FROM pg_catalog.pg_statistic_ext e
+  JOIN pg_catalog.pg_statistic_ext_data d ON d.stxoid = e.oid {own}
+ WHERE d.stxdndistinct IS NOT NULL AND e.stxrelid = ANY (%s::pg_catalog.oid[])
+"""
 SAMPLES = {"common_sizes": "common", "bound_sizes": "bounds"}
 ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 
@@ -121,16 +131,18 @@ class Known(t.NamedTuple):
             return layout.Column(self.length, align, float(self.width), nulls)
         # What an expression makes is measured with the long header that it does not keep.
         width = float(self.width - 3 if self.expression and self.width <= layout.SHORT + 3 else self.width)
-        return layout.sampled(align, width, nulls, list(self._sizes(nulls)))
+        return layout.sampled(align, width, nulls, self._sizes(nulls))
 
-    def _sizes(self, nulls: float) -> t.Iterator[tuple[float, float]]:
+    def _sizes(self, nulls: float) -> list[tuple[float, float]]:
         """Of the most common values with their shares, of the others by quantiles of equal weight."""
-        shares = self.shares or ()
-        rest = max(0.0, 1.0 - nulls - sum(shares))
-        for size, share in zip(self.common_sizes or (), shares):
-            yield float(size), share
-        for size in self.bound_sizes or ():
-            yield float(size), rest / len(self.bound_sizes or ())
+        weights: dict[int, float] = {}
+        for size, share in zip(self.common_sizes or (), self.shares or ()):
+            weights[size] = weights.get(size, 0.0) + share
+        if self.bound_sizes:
+            each = max(0.0, 1.0 - nulls - sum(self.shares or ())) / len(self.bound_sizes)
+            for size, number in Counter(self.bound_sizes).items():
+                weights[size] = weights.get(size, 0.0) + number * each
+        return [(float(size), weight) for size, weight in weights.items()]
 
 
 def of_tables(session: Session, oids: t.Sequence[int]) -> dict[int, list[Known]]:
@@ -152,3 +164,25 @@ def _read(session: Session, where: t.Mapping[str, str], oids: t.Sequence[int]) -
         known = Known(*row)
         found.setdefault(known.owner, []).append(known)
     return found
+
+
+def combinations(session: Session, major: int, oids: t.Sequence[int]) -> dict[int, dict[frozenset[int], float]]:
+    """By oid of the table, how many combinations of these of its columns the server has counted."""
+    if not session.sees_statistics():
+        return {}
+    own = "AND NOT d.stxdinherit" if has("statistics of parents", major) else ""
+    found: dict[int, dict[frozenset[int], float]] = {}
+    for oid, counted in session.rows(COMBINATIONS.format(own=own), (list(oids),)):
+        found.setdefault(oid, {}).update(_counted(counted))
+    return found
+
+
+def _counted(text: str) -> t.Iterator[tuple[frozenset[int], float]]:
+    """`{"1, 2": 7}`; since 19 `[{"attributes": [1, 2], "ndistinct": 7}]`."""
+    said = json.loads(text)
+    if isinstance(said, dict):
+        for names, number in said.items():
+            yield frozenset(map(int, names.split(","))), float(number)
+    else:
+        for each in said:
+            yield frozenset(each["attributes"]), float(each["ndistinct"])

@@ -11,15 +11,31 @@ from __future__ import annotations
 import math
 import typing as t
 
-from ..._records import Bloat, Server, Wants
+from ..._records import Bloat, Ref, Server, Wants
+from . import bloat as heap
 from . import btree, columns, layout, repeated
 from .columns import Known
 from .connection import Session
 from .indexes import Row
+from .names import quoted, table_name
 
 # Points of percent by which the model may be off where all is known: entries of one size, entries of many sizes.
 FIXED_ERROR, VARYING_ERROR, STALE_ERROR, PARTIAL_ERROR = 2.0, 4.0, 15.0, 2.0
 SMALL = 32  # pages: below, a page more or less is a large share
+
+
+SEEN_ERROR = 3.0  # of pgstatindex: fresh pages of wide entries are not full
+PGSTATINDEX = """
+SELECT leaf_pages, internal_pages, avg_leaf_density FROM {schema}.pgstatindex(%s::pg_catalog.regclass)
+"""
+
+
+class Seen(t.NamedTuple):
+    """What pgstatindex counts of one index: pages that are neither deleted nor empty, and how full leaf pages are."""
+
+    leaves: int
+    inner: int
+    density: float  # percent
 
 
 def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, Bloat]:
@@ -29,13 +45,20 @@ def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[R
     if not chosen:
         return {}
     known = columns.of_indexes(session, [r.oid for r in chosen])
+    several = {r.table_oid for r in chosen if r.keys > 1 and not r.unique}
+    counted = columns.combinations(session, server.number[0], sorted(several)) if several else {}
     block = int(server.settings["block_size"])
     unique: dict[int, list[frozenset[int]]] = {}
     for row in rows:
         if row.unique and not row.where and 0 not in row.columns:
             unique.setdefault(row.table_oid, []).append(frozenset(row.columns[: row.keys]))
-    found = {r.oid: estimate(r, known.get(r.oid, ()), unique.get(r.table_oid, ()), block) for r in chosen}
-    return {oid: bloat for oid, bloat in found.items() if bloat}
+    found = {}
+    for r in chosen:
+        together = counted.get(r.table_oid, {}).get(frozenset(r.columns))
+        bloat = estimate(r, known.get(r.oid, ()), unique.get(r.table_oid, ()), block, together)
+        if bloat:
+            found[r.oid] = bloat
+    return found
 
 
 def estimate(
@@ -57,7 +80,7 @@ def estimate(
         values = repeated.values(row, known, whole, rows, together)
         few, many = repeated.doubt(row, known, rows, values, together)
         middle = [btree.pages(tree, values, scattered=scattered) for scattered in (False, True)]
-        ends = [btree.pages(tree, v, scattered=s) for v, s in ((few, False), (many, False), (few, True), (many, True))]
+        ends = [btree.pages(tree, other, scattered=True) for other in (few, many) if other is not values]
     else:
         size, fixed = btree.entry(whole)
         middle, ends = [btree.pages(tree, [btree.Values(rows, 1.0, size, fixed)], scattered=False)], []
@@ -108,3 +131,47 @@ def _error(row: Row, laid: t.Sequence[layout.Column], block: int) -> float:
     error += PARTIAL_ERROR if row.where else 0.0
     error += STALE_ERROR * min(1.0, row.changed / max(row.table_reltuples, 1.0))
     return error + (200.0 * block / row.bytes if row.bytes < SMALL * block else 0.0)
+
+
+# ---- the second look -------------------------------------------------------------------------------------------------
+
+
+def exact(
+    session: Session, wants: Wants, rows: t.Sequence[Row], estimated: t.Mapping[int, Bloat], block: int
+) -> dict[int, Bloat]:
+    """What pgstatindex reads of the b-trees in doubt, as long as the scan budget lasts; nothing without it."""
+    asked = {ref.path for ref in wants.exact}
+    doubtful = [r for r in rows if (r.schema, r.name) in asked and r.method == "btree" and r.relkind == "i"]
+    doubtful = [r for r in doubtful if r.bytes and r.valid and not r.closed and r.persistence != "t"]
+    schema = heap.extension(session, "pgstatindex") if doubtful else None
+    left, found = wants.scan_budget, {}
+    for row in sorted(doubtful, key=lambda r: r.bytes) if schema else ():
+        if left is not None:
+            left -= row.bytes
+            if left < 0:
+                break
+        ref = Ref(session.database, (row.schema, row.name))
+        (seen,) = session.rows(PGSTATINDEX.format(schema=quoted(schema or "")), (table_name(ref),))
+        found[row.oid] = _agreed(_seen(row, Seen(*seen), block), estimated.get(row.oid), row)
+    return found
+
+
+def _seen(row: Row, seen: Seen, block: int) -> Bloat:
+    """Pages that are deleted or empty come back whole; of the others what is free over a fresh page's free space."""
+    density = 0.0 if math.isnan(seen.density) else seen.density
+    fill = row.option("fillfactor") or 90.0
+    leaves = math.ceil(seen.leaves * density / fill)
+    needed = 1 + leaves + math.ceil(seen.inner * leaves / max(seen.leaves, 1)) if leaves else 1
+    percent = max(0.0, 100.0 * (1.0 - needed * block / row.bytes))
+    low, high = max(0.0, percent - SEEN_ERROR), min(100.0, percent + SEEN_ERROR)
+    return Bloat(int(row.bytes * percent / 100), percent, low, high, "pgstatindex")
+
+
+def _agreed(seen: Bloat, estimated: Bloat | None, row: Row) -> Bloat:
+    """Where both intervals meet the truth is.
+
+    No page shows which equal values would come to share entries: where they may, it can be more than is seen.
+    """
+    if estimated and not row.unique:
+        seen = seen._replace(high=max(seen.high, estimated.high))
+    return heap.agreed(seen, estimated)

@@ -192,6 +192,7 @@ def read(session: Session, wants: Wants, server: Server, found: Database) -> Dat
         from . import index_bloat
 
         estimated = index_bloat.estimates(session, wants, server, rows)
+        estimated.update(index_bloat.exact(session, wants, rows, estimated, int(server.settings["block_size"])))
         made.update({oid: made[oid]._replace(bloat=bloat) for oid, bloat in estimated.items()})
     return found._replace(indexes=tuple(made.values()))
 

@@ -50,18 +50,20 @@ def variable(align: int, width: float, null_share: float) -> Column:
 
 def sampled(align: int, width: float, null_share: float, sizes: t.Sequence[tuple[float, float]]) -> Column:
     """A column of variable length, some of whose values are known: (size as stored, weight)."""
-    whole = sum(weight for size, weight in sizes)
-    if whole <= 0:
-        return variable(align, width, null_share)
+    whole = mean = short = 0.0
     rests = [0.0] * WORD
     for size, weight in sizes:
-        rests[int(size) % WORD] += weight / whole
-    mean = sum(size * weight for size, weight in sizes) / whole
-    short = sum(weight for size, weight in sizes if size <= SHORT) / whole
-    least, most = min(sizes)[0], max(sizes)[0]
+        whole += weight
+        mean += size * weight
+        rests[int(size) % WORD] += weight
+        if size <= SHORT:
+            short += weight
+    if whole <= 0:
+        return variable(align, width, null_share)
     # The server's mean counts all rows that it has seen, cut down to a whole number: the sample fills in the rest.
-    width = min(max(mean, width), width + 1.0)
-    return Column(-1, align, width, null_share, tuple(rests), short, least == most)
+    width = min(max(mean / whole, width), width + 1.0)
+    constant = all(size == sizes[0][0] for size, weight in sizes)
+    return Column(-1, align, width, null_share, tuple(r / whole for r in rests), short / whole, constant)
 
 
 def walk(columns: t.Iterable[Column], place: Place = START) -> tuple[float, Place]:
@@ -92,6 +94,8 @@ def padding(place: Place) -> float:
 def _padded(place: Place, align: int) -> tuple[float, Place]:
     total, begins = 0.0, [0.0] * WORD
     for at, share in enumerate(place):
+        if not share:
+            continue
         gap = -at % align
         total += share * gap
         begins[(at + gap) % WORD] += share
@@ -103,6 +107,10 @@ def _moved(place: Place, length: int) -> Place:
 
 
 def _after(place: Place, rests: Place) -> Place:
+    if rests is ANYWHERE:
+        return ANYWHERE
+    if 1.0 in place:
+        return _moved(rests, place.index(1.0))
     return tuple(sum(place[(at - rest) % WORD] * share for rest, share in enumerate(rests)) for at in range(WORD))
 
 

@@ -57,7 +57,8 @@ def doubt(
     fewest = counted / unsure
     if len(known) > 1 and not together:
         fewest = min(fewest, max(_left(number(k, table), table, rows / table) for k in known))
-    return _scaled(found, fewest / counted), _scaled(found, unsure)
+    few = _scaled(found, fewest / counted) if fewest < counted else found
+    return few, _scaled(found, unsure) if unsure > 1 else found
 
 
 def _scaled(found: t.Sequence[btree.Values], factor: float) -> list[btree.Values]:
