@@ -115,20 +115,22 @@ def reindexing(server: Server, *, application: str = "dbfleet") -> list[int]:
     return [int(row[0]) for row in server.sql(query)]
 
 
-def cut_off(server: Server, database: str, index: str, kind: str) -> str:
-    """A foreign REINDEX CONCURRENTLY that was terminated: what it leaves is `ccnew` or `ccold`. Returns its name."""
-    table = server.sql(
-        f"SELECT indrelid::regclass FROM pg_index WHERE indexrelid = '{index}'::regclass", database=database
-    )
+def cut_off(server: Server, database: str, index: str, kind: str, *, holder: str = "") -> str:
+    """A foreign REINDEX CONCURRENTLY that was terminated: what it leaves is `ccnew` or `ccold`. Returns its name.
+
+    `holder` is a statement that keeps it from its end, where the index is not one of a user's table.
+    """
+    query = f"SELECT indrelid::pg_catalog.regclass FROM pg_catalog.pg_index WHERE indexrelid = '{index}'::regclass"
+    table = server.sql(query, database=database)[0][0]
+    # A writer of the table keeps the build from beginning, a mere reader keeps the old index from being dropped.
+    word = "LOCK TABLE {} IN ROW EXCLUSIVE MODE" if kind == "ccnew" else "SELECT 1 FROM {} LIMIT 1"
     before = set(invalid(server, database))
 
     def work() -> None:
         with client(server, database, application_name="foreign") as cursor, pytest.raises(psycopg2.Error):
             cursor.execute(f"REINDEX INDEX CONCURRENTLY {index}")
 
-    # A writer of the table keeps the build from beginning, a mere reader keeps the old index from being dropped.
-    word = "LOCK TABLE {} IN ROW EXCLUSIVE MODE" if kind == "ccnew" else "SELECT 1 FROM {} LIMIT 1"
-    with transaction(server, database, word.format(table[0][0])):
+    with transaction(server, database, holder or word.format(table)):
         worker = threading.Thread(target=work)
         worker.start()
 
@@ -141,3 +143,21 @@ def cut_off(server: Server, database: str, index: str, kind: str) -> str:
             server.sql(f"SELECT pg_terminate_backend({pid})")
         worker.join()
     return name
+
+
+LAZY = """
+CREATE FUNCTION lazily(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+  BEGIN
+    IF pg_catalog.current_setting('application_name') <> 'fleet' THEN PERFORM pg_catalog.pg_sleep(0.002); END IF;
+    RETURN t;
+  END $$;
+CREATE TABLE lazy (id int PRIMARY KEY, note text);
+INSERT INTO lazy SELECT n, md5(n::text) FROM generate_series(1, 1200) n;
+CREATE INDEX lazy_note ON lazy (lazily(note));
+"""
+
+
+def lazy(server: Server, database: str) -> None:
+    """An index whose rebuild takes everybody but the tests themselves some seconds."""
+    server.script(LAZY, database=database)
+    server.sql("VACUUM ANALYZE lazy", database=database)

@@ -38,7 +38,8 @@ SELECT a.pid::pg_catalog.text, a.usename::pg_catalog.text, a.application_name, a
 SELECT 'of the prepared transaction ' || p.gid, p.owner::pg_catalog.text, '', 'prepared',
        extract(epoch FROM pg_catalog.clock_timestamp() - p.prepared)::pg_catalog.float8
   FROM pg_catalog.pg_prepared_xacts p
-  JOIN pg_catalog.pg_locks l ON l.virtualtransaction = '-1/' || p.transaction::pg_catalog.text
+  JOIN pg_catalog.pg_locks x ON x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.pid IS NULL
+  JOIN pg_catalog.pg_locks l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL
  WHERE l.locktype = 'relation' AND l.relation = %(table)s AND l.database = {halfbuilt.HERE} AND p.prepared < %(since)s
  ORDER BY 5 DESC
 """
