@@ -130,7 +130,7 @@ class MySQL:
             findings.append(Finding(3, "changes_unknown", Ref(name), known.incomplete))
         if wants.leftovers and not running:
             findings += _orphans(name, pieces or {}, {stored.base.name for stored in contents.tables})
-        its = index_bloat.added(found.indexes, seen.looks, contents) if wants.index_bloat else found.indexes
+        its = index_bloat.added(found.indexes, seen.looks, contents, server) if wants.index_bloat else found.indexes
         return found._replace(tables=tables, indexes=its, findings=tuple(findings))
 
     def _dictionary(self, session: Link, server: Server, *, fresh: bool) -> dictionary.Dictionary | None:

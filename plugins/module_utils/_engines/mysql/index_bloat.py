@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import typing as t
 
-from ..._records import Bloat, Ref, Wants
+from ..._records import Bloat, Ref, Server, Wants
 from ..._structure import Index
 from .bloat import MODEL_ERROR, Look
 from .catalog import Contents, Stored
@@ -19,7 +19,7 @@ from .natural import index_pages
 
 # Sizes come from InnoDB's statistics: where this share of the rows has changed since, they are of another time.
 CHANGED = 0.1
-GROWN = 0.75
+GROWN = 0.75  # or where less than this share of the files was there then
 
 
 def tables(indexes: t.Sequence[Index], wants: Wants) -> frozenset[Ref]:
@@ -29,11 +29,14 @@ def tables(indexes: t.Sequence[Index], wants: Wants) -> frozenset[Ref]:
     return frozenset(i.table for i in indexes if _told(i) and i.bytes >= max(1, wants.index_bloat_min_bytes))
 
 
-def added(indexes: t.Sequence[Index], looks: t.Mapping[Ref, Look], contents: Contents) -> tuple[Index, ...]:
+def added(
+    indexes: t.Sequence[Index], looks: t.Mapping[Ref, Look], contents: Contents, server: Server
+) -> tuple[Index, ...]:
     """The indexes with their bloat, where it can be told. That of the primary key is the table's own."""
     stored = {one.ref: one for one in contents.tables}
+    recalculated = server.settings.get("innodb_stats_auto_recalc") not in (0, "OFF")
     return tuple(
-        index._replace(bloat=_bloat(index, looks[index.table], stored[index.table]))
+        index._replace(bloat=_bloat(index, looks[index.table], stored[index.table], recalculated))
         if _told(index) and index.table in looks and index.table in stored
         else index
         for index in indexes
@@ -44,7 +47,7 @@ def _told(index: Index) -> bool:
     return index.method == "btree" and not index.primary and index.bytes > 0
 
 
-def _bloat(index: Index, look: Look, stored: Stored) -> Bloat | None:
+def _bloat(index: Index, look: Look, stored: Stored, recalculated: bool) -> Bloat | None:
     entry = look.entry(index.ref.path[-1])
     page = min((p.page_bytes for p in stored.pieces), default=0)
     if entry is None or page != look.shape.layout.page:
@@ -58,19 +61,25 @@ def _bloat(index: Index, look: Look, stored: Stored) -> Bloat | None:
 
     percent, method = share(look.rows.likely, 1.0), f"sample of {look.seen:,} rows"
     low, high = share(look.rows.high, 1 + error), share(look.rows.low, 1 - error)
-    if _outdated(stored):
+    if _outdated(stored, recalculated):
         # Bytes that a delete has freed since are gone from the index already, and those of inserts are not yet seen.
         low, method = 0.0, f"{method}, against a size of before the last changes"
     return Bloat(int(index.bytes * percent / 100), percent, low, max(percent, high), method)
 
 
-def _outdated(stored: Stored) -> bool:
-    """Whether the statistics are of another time. Of a table that was not opened of late only the file's size tells."""
+def _outdated(stored: Stored, recalculated: bool) -> bool:
+    """Whether the statistics are of another time.
+
+    Changes since are counted of a table that is open, and MySQL shows no counts of partitions. Else the server makes
+    new statistics by itself after changes of a tenth, or the file's size tells.
+    """
     rows = max(stored.rows, sum(s.rows for s in stored.statistics))
     pages = sum(s.clustered_pages + s.other_pages for s in stored.statistics)
     told = pages * min((p.page_bytes for p in stored.pieces), default=0)
     if not stored.statistics or told > stored.total_bytes:
         return True
-    if not all(p.known for p in stored.pieces):
-        return told < GROWN * stored.total_bytes
-    return sum(p.modified for p in stored.pieces) > CHANGED * rows
+    if all(p.known for p in stored.pieces):
+        return sum(p.modified for p in stored.pieces) > CHANGED * rows
+    if "stats_auto_recalc=" in stored.base.options:
+        recalculated = "stats_auto_recalc=1" in stored.base.options
+    return not recalculated and told < GROWN * stored.total_bytes

@@ -10,6 +10,7 @@ import typing as t
 from ..._records import Server
 from . import keyspace
 from .capabilities import Flavour
+from .names import quoted
 from .rows import Column, Layout, column
 
 COLUMNS = """
@@ -103,6 +104,6 @@ def entry_sql(key: Key, shape: Shape) -> str:
         nullable += found.nullable
         fixed += found.bytes + found.length_bytes
         if found.sql:
-            limit = f"LEAST({found.sql}, {4 * prefix})" if prefix else found.sql
-            variable.append(limit)
+            # A prefix counts characters, of bytes bytes.
+            variable.append(f"COALESCE(LENGTH(LEFT({quoted(name)}, {prefix})), 0)" if prefix else found.sql)
     return " + ".join([f"{fixed + (nullable + 7) // 8:.1f}", *variable])
