@@ -27,13 +27,14 @@ class Patterns:
         self.literal = tuple(str(p) for p in taken if not _wild(str(p)))
         self._take = [_compiled(str(p)) for p in taken or ["*"]]
         self._away = [_compiled(p) for p in away]
-        self.everything = all(str(p) == "*" for p in patterns)
+        self.everything = all(str(p) == "*" for p in patterns)  # asked first: most runs take all of many objects
         self.named = any(str(p).strip("*?.") for p in taken)  # at least one says more than that there is a name
 
     def takes(self, *names: str) -> bool:
         """Whether the object is selected; `names` are all the ways to write it."""
-        return any(p.match(n) for p in self._take for n in names) and not any(
-            p.match(n) for p in self._away for n in names
+        return self.everything or (
+            any(p.match(n) for p in self._take for n in names)
+            and not any(p.match(n) for p in self._away for n in names)
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 
 from .._records import Finding, Measured, Ref
-from .._selection import names_of
 from .._units import say_bytes, say_seconds
 from . import trend
 from .advice_policy import Policy
@@ -31,7 +30,7 @@ def growths(policy: Policy, measured: Measured) -> list[Growth]:
     found = []
     for ref, samples in measured.samples.items():
         slope = trend.of_bytes(trend.fit(samples, measured.server.now, RECENT)) if ref.database else None
-        if slope is not None and (not ref.path or policy.tables.takes(*names_of(ref))):
+        if slope is not None and (not ref.path or policy.takes(ref)):
             found.append(Growth(ref, slope))
     return sorted(found, key=lambda g: (-g.bytes.per_day, g.ref))
 

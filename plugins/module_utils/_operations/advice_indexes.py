@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 
 from .._records import Database, Finding, Measured, Ref
-from .._selection import names_of
 from .._structure import Index
 from .._tasks import DropIndex, Reindex
 from .._units import say_bytes, say_seconds
@@ -29,11 +28,7 @@ def findings(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
 def judged(policy: Policy, database: Database) -> list[Index]:
     """The indexes that are looked at: a partition's is judged with its table's, a catalog's is the server's own."""
     catalogs = {table.ref for table in database.tables if table.kind == "catalog"}
-    return [
-        i
-        for i in database.indexes
-        if i.partition_of is None and i.table not in catalogs and policy.tables.takes(*names_of(i.table))
-    ]
+    return [i for i in database.indexes if i.partition_of is None and i.table not in catalogs and policy.takes(i.table)]
 
 
 def unknown(policy: Policy, measured: Measured) -> dict[str, str]:
@@ -77,9 +72,13 @@ class _Judge:
     def findings(self) -> t.Iterator[Finding]:
         for indexes in self.by_table.values():
             yield from self._invalid(indexes)
-            valid = [i for i in indexes if i.valid]
-            yield from self._duplicates(valid)
-            yield from self._redundant(valid)
+            alike: dict[t.Hashable, list[Index]] = {}  # only those that begin alike can stand in for each other
+            for index in indexes:
+                if index.valid:
+                    alike.setdefault((index.method, index.columns[:1], index.parts[:1]), []).append(index)
+            for group in alike.values() if len(alike) < len(indexes) else ():
+                yield from self._duplicates(group)
+                yield from self._redundant(group)
         for index in self.indexes:
             if index.ref not in self.dropped and index.ref not in self.needed and _droppable(index):
                 yield from self._unused(index)

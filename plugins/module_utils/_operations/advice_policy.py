@@ -8,7 +8,8 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import BadInput
-from .._selection import Patterns
+from .._records import Ref
+from .._selection import Patterns, names_of
 from .._units import duration, percentage, say_seconds, size
 
 OPTIONS: dict[str, t.Any] = {
@@ -47,6 +48,10 @@ class Policy(t.NamedTuple):
     replica_lag: float
     slot_retained: int
     slot_inactive: float
+
+    def takes(self, ref: Ref) -> bool:
+        """Whether the table is among those asked for."""
+        return self.tables.everything or self.tables.takes(*names_of(ref))
 
 
 def policy(params: t.Mapping[str, t.Any]) -> Policy:

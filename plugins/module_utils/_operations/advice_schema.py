@@ -8,7 +8,6 @@ from __future__ import annotations
 import typing as t
 
 from .._records import Database, Finding, Measured, Ref
-from .._selection import names_of
 from .._structure import Counter, ForeignKey, Structure
 from .._tasks import AddKey, ConvertEngine, CreateIndex, Widen
 from .._units import say_bytes, say_count
@@ -25,7 +24,7 @@ def foreign_keys(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
         seen: set[tuple[Ref, frozenset[str]]] = set()
         for key in structure.foreign_keys:
             known = (key.table, frozenset(key.columns))
-            if key.indexed or known in seen or not _costs(key) or not policy.tables.takes(*names_of(key.table)):
+            if key.indexed or known in seen or not _costs(key) or not policy.takes(key.table):
                 continue
             seen.add(known)
             cure = CreateIndex(key.table, key.columns, key.table in partitioned)
@@ -46,18 +45,22 @@ def _without_index(key: ForeignKey) -> str:
 
 
 def keyless(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
-    for _database, structure in _structures(measured):
+    message = "no primary key: rows cannot be told apart, by logical replication, tools or a repair"
+    for database, structure in _structures(measured):
+        partitioned = {table.ref for table in database.tables if table.kind == "partitioned"}
         for ref in structure.keyless:
-            if policy.tables.takes(*names_of(ref)):
-                message = "no primary key: rows cannot be told apart, by logical replication, tools or a repair"
+            if ref in partitioned and policy.takes(ref):
+                fix = "Add a primary key that has the columns by which it is partitioned in it"
+                yield Finding(3, "no_primary_key", ref, message, fix=fix)
+            elif policy.takes(ref):
                 yield Finding(3, "no_primary_key", ref, message, AddKey(ref, structure.free_columns.get(ref, "")))
 
 
 def counters(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
     for _database, structure in _structures(measured):
         for counter in structure.counters:
-            names = names_of(counter.table or counter.ref) + names_of(counter.ref)
-            if counter.cycles or counter.percent < policy.counter_percent or not policy.tables.takes(*names):
+            wanted = policy.takes(counter.ref) or (counter.table is not None and policy.takes(counter.table))
+            if counter.cycles or counter.percent < policy.counter_percent or not wanted:
                 continue
             priority = 1 if counter.percent >= URGENT else 2
             message = _used_up(counter)
@@ -95,7 +98,7 @@ def _referring(counter: Counter, structure: Structure) -> str:
 def foreign_engines(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
     for _database, structure in _structures(measured):
         for ref, engine in structure.foreign_engines:
-            if policy.tables.takes(*names_of(ref)):
+            if policy.takes(ref):
                 message = f"its storage engine {engine} knows no transactions: a crash may lose or tear its rows"
                 yield Finding(3, "foreign_engine", ref, message, ConvertEngine(ref))
 
@@ -104,7 +107,7 @@ def large_tables(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
     for database in measured.databases if policy.large_table else ():
         for table in database.tables if not database.system else ():
             stored = table.kind in ("table", "matview", "partition", "file") and not table.ref.partition
-            if stored and table.total_bytes >= policy.large_table and policy.tables.takes(*names_of(table.ref)):
+            if stored and table.total_bytes >= policy.large_table and policy.takes(table.ref):
                 message = f"{say_bytes(table.total_bytes)} with indexes, {say_count(table.rows, 'row')}"
                 message += f": over large_table {say_bytes(policy.large_table)}"
                 fix = "Keep only what is needed (db_cleanup), or part it by ranges"
