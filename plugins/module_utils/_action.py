@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import typing as t
 from contextlib import ExitStack
@@ -29,7 +28,6 @@ if t.TYPE_CHECKING:
 
 GUARD_SLICE = 2.0  # seconds
 GRACE = 10.0  # seconds beyond the time budget that measuring may take: what is due is told, and comes first next time
-CLOSING = 5.0  # seconds for the end of sessions of which one does not answer
 
 
 def action_module(name: str, operation: Operation) -> None:
@@ -72,7 +70,6 @@ class Action:
         self.outcomes: list[Outcome] = []
         self.plan = Plan()
         self.findings: list[Finding] = []  # beside those of the plan
-        self.abandoned = False  # a session was left to itself
         self.control: Control
         self.watch: Watch
 
@@ -104,8 +101,7 @@ class Action:
                 self._run(stages, how)
                 return self._report(engine, server)
             finally:
-                self.abandoned = self.abandoned or watch.abandoned
-                self._close(engine)
+                watch.close()
 
     def _control(self, how: Execution) -> Control:
         """Stops reach a run from here on. One that writes says that it is there; stop.yml looks beside its journal."""
@@ -117,15 +113,6 @@ class Action:
         place = Path(kept).expanduser().parent if kept and kept != "none" else None
         registration = Registration(self.name, self.address, directory=place)
         return Control(how, started=self.began, registration=registration)
-
-    def _close(self, engine: Engine) -> None:
-        """A session that the server does not answer cannot be closed either: then the end of the process has to do."""
-        if not self.abandoned:
-            engine.close()
-            return
-        closing = threading.Thread(target=engine.close, daemon=True)
-        closing.start()
-        closing.join(CLOSING)
 
     def _window(self) -> Window | None:
         if not self.module.params["window"]:
@@ -242,7 +229,7 @@ class Action:
             failed = any(o.status == "failed" for o in self.outcomes)
             status = "stopped" if self.control.stopped() else "failed" if failed else "done"
         finally:
-            self.abandoned = runner.abandoned
+            self.watch.abandoned = runner.abandoned
             journal.end_run(status)
 
     def _report(self, engine: Engine, server: Server) -> dict[str, t.Any]:

@@ -40,16 +40,18 @@ def look(
 ) -> tuple[Engine, Measured, dict[str, Plan]]:
     """One measurement and the plan of every operation; with what the journal remembers, where `memory` is wanted."""
     from ._engines import open_engine
+    from ._run.watch import Watch
 
     engine = open_engine(module.params, how)
     address = asked_for(module.params)
+    watch = Watch(engine, patience=2.0 * module.params["connect_timeout"])
     try:
         chosen = choice(module.params, engine)
-        server = engine.greet()
+        server = watch.run(engine.greet)
         address = server.address
         stages = Stages(engine, server, asked, chosen, how)
         known, rates = _remembered(module, address, stages.wants.samples) if memory else (Memory(), {})
-        measured, plans = stages.plans(known)
+        measured, plans = watch.run(lambda: stages.plans(known))
     except DbFault as fault:
         raise type(fault)(
             f"{address}: {fault.cause}" if address else fault.cause,
@@ -58,7 +60,7 @@ def look(
             cure=fault.cure,
         ) from fault
     finally:
-        engine.close()
+        watch.close()
     if memory:
         from ._run.forecast import forecast
 

@@ -60,7 +60,7 @@ class Engine(t.Protocol):
         """Whether the server answers a new connection at all, be it with a refusal."""
 
     def cancel(self) -> None:
-        """Ends what every session is doing; from any thread."""
+        """Ends what every session is doing, and lets nobody begin anything more; from any thread."""
 
     def close(self) -> None:
         """Ends every session that is still open."""

@@ -20,7 +20,8 @@ from .._units import say_seconds
 S = t.TypeVar("S")
 T = t.TypeVar("T")
 POLL = 0.2  # seconds
-FAREWELL = 5.0  # seconds in which a question that was cancelled has to end
+FAREWELL = 5  # seconds in which a question that was cancelled has to end
+CLOSING = 5.0  # seconds for the end of sessions of which one does not answer
 LONGEST = 600.0  # seconds that one question may take
 FROZEN = "Look at the server: is it stopped, out of memory, or waiting for its disk?"
 
@@ -72,12 +73,24 @@ class Watch:
             self._probe.start()
         return self._probe.result != [False] and (self._probe.done.is_set() or now - self._probed < 2 * self.patience)
 
+    def close(self) -> None:
+        """Closes the engine. What nobody answers cannot be closed: then the end of the process has to do."""
+        if not self.abandoned:
+            self.engine.close()
+            return
+        closing = _Asked(self.engine.close)
+        closing.start()
+        closing.done.wait(CLOSING)
+
     def _end(self, asked: _Asked[T], why: str) -> None:
         """Cancels what is asked. Raises CannotConnect where that does not end it."""
-        _Asked(self.engine.cancel).start()
-        if not asked.done.wait(FAREWELL):
-            self.abandoned = True
-            raise CannotConnect(f"the server does not answer ({why})", cure=FROZEN)
+        for _round in range(FAREWELL):
+            # Again and again: a cancel that falls between two questions is lost.
+            _Asked(self.engine.cancel).start()
+            if asked.done.wait(1.0):
+                return
+        self.abandoned = True
+        raise CannotConnect(f"the server does not answer ({why})", cure=FROZEN)
 
 
 def side_by_side(work: t.Callable[[S], T], things: t.Sequence[S], jobs: int) -> list[T]:

@@ -10,7 +10,7 @@ import threading
 import time
 import typing as t
 
-from ..._errors import DbFault, Refused
+from ..._errors import DbFault, Refused, Stopped
 from ..._records import Database, Execution, Finding, Ref, Server, Step, Wants, Work
 from ..._tasks import (
     AddKey,
@@ -49,6 +49,7 @@ class MySQL:
         self.login, self.execution = login(params), execution
         self._links: list[Link] = []
         self._opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
+        self._stopped = False
         self._lock = threading.Lock()
         self._known: tuple[float, dictionary.Dictionary | None] = (0.0, None)
         self._grants: Grants | None = None
@@ -71,6 +72,8 @@ class MySQL:
             self._forget(link)
 
     def _opened(self, database: str) -> Link:
+        if self._stopped:
+            raise Stopped("stopped", database=database)
         self._opening = self._opening or time.monotonic()
         try:
             link = Link(self.login, self.execution, database)
@@ -204,6 +207,7 @@ class MySQL:
         return answers(self.login)
 
     def cancel(self) -> None:
+        self._stopped = True
         for link in list(self._links):
             link.cancel()
 

@@ -10,7 +10,7 @@ import threading
 import time
 import typing as t
 
-from ..._errors import CannotConnect, DbFault, Stopped, Vanished
+from ..._errors import CannotConnect, DbFault, Gone, Stopped, Vanished
 from ..._records import Execution
 from .capabilities import Flavour, flavour_of
 from .faults import UNKNOWN_DATABASE, number_of, text_of, translated
@@ -186,11 +186,14 @@ def answers(login: Login) -> bool:
     """Whether the server answers a new connection at all, be it with a refusal."""
     try:
         _opened(login, "").close()
-    except CannotConnect as fault:
-        return number_of(fault.__context__ or fault) not in SILENT
-    except DbFault:
-        return True
+    except DbFault as fault:
+        return not is_silence(fault)
     return True
+
+
+def is_silence(fault: DbFault) -> bool:
+    """Whether nobody has answered, be it with a refusal."""
+    return isinstance(fault, (CannotConnect, Gone)) and number_of(fault.__context__ or fault) in SILENT
 
 
 SILENT = (2002, 2003, 2013)  # nobody there, no connection, lost while it was waited for

@@ -12,7 +12,7 @@ import threading
 import time
 import typing as t
 
-from ..._errors import CannotConnect, DbFault, Gone, Vanished
+from ..._errors import CannotConnect, DbFault, Gone, Stopped, Vanished
 from .driver import DriverError, Link, Rows, Values
 from .faults import Crowded, connect_fault, fault
 from .names import option_value
@@ -88,6 +88,8 @@ class Connector:
         self.login_writes = False  # a login trigger does: connections become read-only a moment later
         self.pids: set[int] = set()  # server processes of this run
         self.open_ones: set[Connection] = set()
+        self.stopped = False
+        self.opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
         self.readable: dict[str, bool] = {}  # by database: whether the login may read pg_statistic
         # Indexes by database and oid: built, and replaced, by steps of this run that failed and may have left them.
         self.made: set[tuple[str, int]] = set()
@@ -96,10 +98,15 @@ class Connector:
 
     def open(self, database: str, kind: Kind) -> Connection:
         """Raises CannotConnect, MissingMeans."""
+        if self.stopped:
+            raise Stopped("stopped", database=database)
         plain, login_writes = self.plain, self.login_writes
+        self.opening = self.opening or time.monotonic()
         try:
             link = self._link(database, kind)
         except DriverError as error:
+            if not re.search(SILENT, error.message):
+                self.opening = 0.0
             # By what this attempt had asked for: another thread may have learned the same meanwhile.
             if not plain and "unsupported startup parameter" in error.message:
                 self.plain = True
@@ -109,6 +116,7 @@ class Connector:
                 listed = database != self.login.database
                 raise connect_fault(error, database=database, listed=listed, password=self.login.password) from None
             return self.open(database, kind)
+        self.opening = 0.0
         with self._lock:
             self.pids.add(link.promised_pid)
             if not self.major:
@@ -120,20 +128,20 @@ class Connector:
 
     def silence(self) -> float:
         """Seconds for which the question that has waited longest has had no answer."""
-        asked = [c.asked for c in list(self.open_ones) if c.asked]
+        asked = [moment for moment in (self.opening, *(c.asked for c in list(self.open_ones))) if moment]
         return time.monotonic() - min(asked) if asked else 0.0
 
     def answers(self) -> bool:
         """Whether a new connection gets an answer at all."""
         try:
-            self.forget(self.open(self.login.database, Kind()))
-        except CannotConnect as error:
-            return not re.search(SILENT, error.cause)
-        except DbFault:
-            return True
+            self._link(self.login.database, Kind()).close()
+        except DriverError as error:
+            return not re.search(SILENT, error.message)
         return True
 
     def cancel(self) -> None:
+        """For good: no further connection is opened."""
+        self.stopped = True
         for connection in list(self.open_ones):
             connection.cancel()
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 import typing as t
 
 from ..._errors import MissingMeans
@@ -42,6 +43,7 @@ class Link:
         self._driver = load()
         self._modern = self._driver.__name__ == "psycopg"
         self._said: list[str] = []
+        self._closing = threading.Lock()
         try:
             if self._modern:
                 # Values are bound by the client, as psycopg2 does: one dialect of parameters for both.
@@ -82,18 +84,41 @@ class Link:
         return [" ".join(text.split()) for text in said]
 
     def cancel(self) -> None:
-        """Asks the server to end the statement that runs; from any thread."""
+        """Asks the server to end the statement that runs; from any thread.
+
+        psycopg2 holds Python's global lock until the server has answered, and a server that has frozen never does: the
+        whole process would stand still. So libpq is called past it, by ctypes, which lets go of the lock.
+        """
         try:
-            self._raw.cancel()
+            if self._modern:
+                self._raw.cancel()
+            else:
+                self._cancel_by_libpq()
         except self._driver.Error as error:
             raise self._error(error, lost=False) from None
+
+    def _cancel_by_libpq(self) -> None:
+        import ctypes
+
+        # Searches what _psycopg was linked with, too: the very libpq that made the connection.
+        libpq = ctypes.CDLL(importlib.import_module("psycopg2._psycopg").__file__)
+        libpq.PQgetCancel.restype = ctypes.c_void_p
+        libpq.PQgetCancel.argtypes = libpq.PQfreeCancel.argtypes = [ctypes.c_void_p]
+        libpq.PQcancel.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+        with self._closing:
+            request = libpq.PQgetCancel(self._raw.pgconn_ptr) if not self._raw.closed else None
+        if request:
+            said = ctypes.create_string_buffer(256)
+            libpq.PQcancel(request, said, len(said))
+            libpq.PQfreeCancel(request)
 
     @property
     def closed(self) -> bool:
         return bool(self._raw.closed)
 
     def close(self) -> None:
-        self._raw.close()
+        with self._closing:
+            self._raw.close()
 
     @staticmethod
     def _error(error: t.Any, *, lost: bool) -> DriverError:

@@ -56,6 +56,7 @@ class SQLite:
         self.selection = Selection(params.get("databases") or [])
         self.execution = execution
         self._sessions: set[Session] = set()
+        self._stopped = False
         self._catalogs: dict[str, Catalog] = {}  # by file: what the words of some cures repeat
 
     def greet(self) -> Server:
@@ -94,6 +95,8 @@ class SQLite:
     def session(self, database: str) -> t.Iterator[Session]:
         session = Session(database, self.execution.lock_timeout)
         self._sessions.add(session)
+        if self._stopped:
+            session.cancel()
         try:
             yield session
         finally:
@@ -138,6 +141,7 @@ class SQLite:
         return True
 
     def cancel(self) -> None:
+        self._stopped = True
         for session in list(self._sessions):
             session.cancel()
 
