@@ -200,7 +200,8 @@ def _prepared(link: Link, sessions: waits.Sessions | None) -> tuple[Prepared, ..
 
     XA RECOVER tells no age; InnoDB tells that of all of them, without a name: the youngest is what each has at least.
     """
-    rows = link.rows("XA RECOVER")
+    # MySQL would show the bytes as text of the session's character set.
+    rows = link.rows("XA RECOVER CONVERT XID" if link.flavour.name == "mysql" else "XA RECOVER")
     ages = sessions.detached if sessions else ()
     if sessions and not ages:
         return ()
@@ -210,7 +211,8 @@ def _prepared(link: Link, sessions: waits.Sessions | None) -> tuple[Prepared, ..
 
 def _xid(row: t.Sequence[t.Any]) -> str:
     """As XA ROLLBACK takes it: two strings and a number."""
-    data = row[3] if isinstance(row[3], bytes) else str(row[3]).encode("latin-1", "replace")
+    text = row[3]
+    data = text if isinstance(text, bytes) else bytes.fromhex(str(text).partition("x")[2])
     parts = (data[: int(row[1])], data[int(row[1]) : int(row[1]) + int(row[2])])
     plain = all(32 <= sign < 127 and sign not in b"'\\" for sign in data)
     words = [f"'{part.decode()}'" if plain else f"X'{part.hex()}'" for part in parts]
