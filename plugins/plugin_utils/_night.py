@@ -13,7 +13,9 @@ Vars = t.Mapping[str, t.Any]
 Lines = list[str]
 
 LISTED = 10  # steps or findings of one host: the rest is in the modules' results
+LISTED_FULL = 40
 URGENT = 2  # priority up to which findings are shown after maintenance
+LABEL = 12  # columns
 
 
 def trouble(host: Vars, operations: t.Iterable[str]) -> str:
@@ -40,14 +42,20 @@ def _host(host: Vars, operations: t.Sequence[str], planned: bool, full: bool) ->
     wrong = trouble(host, operations)
     results = {o: found for o in operations if (found := _fact(host, f"{o}_result", f"db_{o}"))}
     due = _fact(host, "maintenance_assessed", "db_due")
+    stats = _fact(host, "maintenance_assessed", "db_stats")
     words = [_done(o, fact, planned) for o, fact in results.items()]
     more = [line for fact in results.values() for line in _steps(fact)]
     if not results and due:
         words, more = [_due(due, operations)], _samples(due, operations) if full else []
-    findings = _findings([due, *results.values()], 9 if full else URGENT)
+    told = _told(due, list(results.values()), operations)
+    findings = _findings([due, *results.values()], told, _advised(stats), full)
     if wrong:
         words.insert(0, f"FAILED: {wrong}")
-    return ["; ".join(words) or "not assessed", *more, *findings]
+    return ["; ".join(words) or "not assessed", *(_server(stats) if full else ()), *more, *findings]
+
+
+def _labelled(label: str, words: str) -> str:
+    return f"{label:<{LABEL}}{words}"
 
 
 def _fact(host: Vars, result: str, fact: str) -> Vars:
@@ -86,36 +94,81 @@ def _steps(fact: Vars) -> Lines:
     for step in fact["steps"]:
         named = f"{step['kind']} of {_name(step)}"
         if step["status"] in ("failed", "deferred", "skipped"):
-            lines.append(f"{step['status']}: {named}: {step['error']}")
+            lines.append(_labelled(step["status"], f"{named}: {step['error']}"))
         elif step["proven"] is False:
-            lines.append(f"not proven: {named}: still due after it was done")
-    return _capped(lines, "steps")
+            lines.append(_labelled("not proven", f"{named}: still due after it was done"))
+    return _capped(lines, "steps", LISTED)
 
 
 def _samples(due: Vars, operations: t.Sequence[str]) -> Lines:
     lines = []
     for operation in operations:
         sample = due[operation]["sample"]
-        lines += [f"due: {step['kind']} of {_name(step)}: {step['reason']}" for step in sample]
+        lines += [_labelled("due", f"{step['kind']} of {_name(step)}: {step['reason']}") for step in sample]
         if due[operation]["steps"] > len(sample):
-            lines.append(f"and {due[operation]['steps'] - len(sample)} more steps")
+            lines.append(_labelled("", f"and {due[operation]['steps'] - len(sample)} more steps of {operation}"))
     return lines
 
 
-def _findings(facts: t.Iterable[Vars], least: int) -> Lines:
-    """Each finding once, also when the assessment and an operation both made it."""
+def _told(due: Vars, results: t.Sequence[Vars], operations: t.Sequence[str]) -> set[tuple[str, str]]:
+    """Database and statement of the steps that are shown as due, planned or done: no finding has to ask for them."""
+    steps = [s for fact in results for s in fact["steps"] if s["status"] in ("planned", "done")]
+    if not results and due:
+        steps = [s for operation in operations for s in due[operation]["sample"]]
+    return {(step["database"], statement) for step in steps for statement in step["statements"]}
+
+
+def _advised(stats: Vars) -> set[tuple[str, str]]:
+    return {(f["code"], _name(f)) for f in stats.get("recommendations", ())}
+
+
+def _findings(facts: t.Iterable[Vars], told: t.Container[t.Any], advised: t.Container[t.Any], full: bool) -> Lines:
+    """Each finding once, also when the assessment and an operation both made it; below it what helps."""
     found = {
         (f["code"], _name(f), f["message"]): f
         for fact in facts
         for f in fact.get("findings", ())
-        if f["priority"] <= least and f["code"] not in ("outside_window", "not_primary")
+        if (full or f["priority"] <= URGENT) and f["code"] not in ("outside_window", "not_primary")
     }
     lines = []
-    for finding in sorted(found.values(), key=lambda f: f["priority"]):
-        cure = f" | fix: {' '.join(finding['fix'].split())}" if finding["fix"] else ""
-        where = f"{_name(finding)}: " if _name(finding) else ""
-        lines.append(f"finding ({finding['priority']}): {where}{finding['message']}{cure}")
-    return _capped(lines, "findings")
+    for (code, name, message), finding in sorted(found.items(), key=lambda item: (item[1]["priority"], item[0])):
+        fix = " ".join((finding["fix"] or "").split())
+        if (finding["database"], fix) in told:
+            continue
+        kind = "advice" if (code, name) in advised else "finding"
+        where = f"{name}: " if name else ""
+        lines.append(_labelled(f"{kind} ({finding['priority']})", f"{where}{message}"))
+        if fix:
+            lines[-1] += f"\n{_labelled('  fix', fix)}"
+    shown = _capped(lines, "findings", LISTED_FULL if full else LISTED)
+    return [part for line in shown for part in line.split("\n")]
+
+
+def _server(stats: Vars) -> Lines:
+    """What the server is, how full and how busy. What it does not tell is left out."""
+    if not stats:
+        return []
+    server, sums, health = stats["server"], stats["summary"], stats["performance"]
+    words = [f"{stats['engine']} {server['version']}, {server['role']}"]
+    if server["uptime_seconds"] is not None:
+        words.append(f"up {say_seconds(server['uptime_seconds'])}")
+    if stats["connections"]:
+        used = stats["connections"]
+        words.append(f"{used['used']} of {used['most']} connections ({used['percent']:.0f} %)")
+    if health["cache_hit_percent"] is not None:
+        words.append(f"cache hits {health['cache_hit_percent']:.1f} %")
+    data = [
+        f"{say_bytes(sums['bytes'])} in {say_count(sums['databases'], 'database')}",
+        say_count(sums["tables"], "table"),
+        say_count(sums["indexes"], "index", "indexes"),
+    ]
+    data += [f"{say_bytes(disk['free'])} free for {name}" for name, disk in (stats["sizes"]["disks"] or {}).items()]
+    if stats["growth"]["bytes_per_day"] is not None:
+        data.append(f"growing by {say_bytes(stats['growth']['bytes_per_day'])} a day")
+    lines = [_labelled("server", "; ".join(words)), _labelled("data", "; ".join(data))]
+    if stats["maintenance"]["seconds"]:
+        lines.append(_labelled("work due", f"about {say_seconds(stats['maintenance']['seconds'])}"))
+    return lines
 
 
 def _name(thing: Vars) -> str:
@@ -124,5 +177,5 @@ def _name(thing: Vars) -> str:
     return f"{database} {name}" if database and name not in ("", database) else name or database
 
 
-def _capped(lines: Lines, what: str) -> Lines:
-    return lines if len(lines) <= LISTED else [*lines[:LISTED], f"and {len(lines) - LISTED} more {what}"]
+def _capped(lines: Lines, what: str, most: int) -> Lines:
+    return lines if len(lines) <= most else [*lines[:most], _labelled("", f"and {len(lines) - most} more {what}")]

@@ -27,6 +27,24 @@ FOLDER = ROOT / ".dev" / "demo"
 WIDTH = 100
 # The scale of the demo: the default of 100 MB would leave tables of this size alone.
 RECLAIM_MIN_SIZE = "10MB"
+REINDEX_MIN_SIZE = "1MB"
+OPERATIONS = ("db_vacuum", "db_reindex", "db_refresh_views")
+# What the fleet is given, by host: an invalid index, a bloated one, views that are stale or empty; and indexes that
+# are unused, there twice, or missing, which nobody but their owner may touch.
+MUST_BE_DONE = [
+    (host, f"public.{name}")
+    for host in ("pg16", "pg18")
+    for name in ("customers_email", "logins_token", "revenue", "best_customers")
+]
+MUST_BE_SAID = [
+    *(
+        (host, code)
+        for host in ("pg16", "pg18")
+        for code in ("unused_index", "duplicate_index", "missing_foreign_key_index")
+    ),
+    *((host, "duplicate_index") for host in ("mariadb", "mysql")),
+    *((host, "redundant_index") for host in ("sensors", "archive")),
+]
 Hosts = dict[str, dict[str, Any]]
 
 
@@ -40,12 +58,19 @@ def main() -> int:
     with Fleet() as fleet:
         hosts = start(fleet)
         inventory = write_inventory(
-            FOLDER / "inventory.yml", hosts, maintenance_journal=str(journal), vacuum_reclaim_min_size=RECLAIM_MIN_SIZE
+            FOLDER / "inventory.yml",
+            hosts,
+            maintenance_journal=str(journal),
+            vacuum_reclaim_min_size=RECLAIM_MIN_SIZE,
+            reindex_min_size=REINDEX_MIN_SIZE,
+            statistics_unused_index_age="1s",
         )
         heading(f"The fleet is up and churned ({time.monotonic() - began:.0f} s)")
-        say(f"Inventory: {inventory.relative_to(ROOT)}. Two settings are the demo's own: reclaiming begins at")
-        say(f"{RECLAIM_MIN_SIZE} (vacuum_reclaim_min_size, else 100MB), and the servers' own autovacuum and automatic")
-        say("statistics are off, so that the churn is still there to be seen.")
+        say(f"Inventory: {inventory.relative_to(ROOT)}. Some settings are the demo's own: reclaiming begins at")
+        say(f"{RECLAIM_MIN_SIZE} (vacuum_reclaim_min_size, else 100MB), reindexing at {REINDEX_MIN_SIZE} (else")
+        say("10MB), an index that nobody used for a second is called unused (statistics_unused_index_age,")
+        say("else 30d), and the servers' own autovacuum and automatic statistics are off, so that the churn")
+        say("is still there to be seen.")
         check = run("What would be done", inventory, "--check", "--diff")
         first = run("Do it", inventory, "--diff")
         again = run("And again", inventory)
@@ -125,7 +150,7 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
     """Shows the table, and what did not hold."""
     heading("What was due, and what was done")
     order = list(hosts)
-    done = sorted(first.of("db_vacuum").values(), key=lambda call: order.index(call.host))
+    done = sorted(worked(first), key=lambda call: (order.index(call.host), OPERATIONS.index(call.module)))
     for line in table(done):
         say(line)
     for line in left(again):
@@ -134,7 +159,7 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
     found = [step for call in done for step in call.fact.get("steps", ())]
     freed = sum(step["actual"].get("bytes_freed", 0) for step in found)
     say("")
-    say(f"{len(found)} steps on {len(done)} hosts, {say_bytes(freed)} given back.")
+    say(f"{len(found)} steps on {len({call.host for call in done})} hosts, {say_bytes(freed)} given back.")
     for problem in problems:
         say(f"FAILED: {problem}")
     if not problems:
@@ -142,6 +167,11 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
         say(f"The second run found nothing due on {len(hosts)} of {len(hosts)} hosts, and changed nothing.")
     say(f"{seconds:.0f} s in all.")
     return 1 if problems else 0
+
+
+def worked(played: Played) -> list[Call]:
+    """The calls of the modules that may change something."""
+    return [call for module in OPERATIONS for call in played.of(module).values()]
 
 
 def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str]:
@@ -153,28 +183,38 @@ def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str
         problems.append(f"check and run differ: {sorted(different)[:3]}")
     if set(first.of("db_vacuum")) != set(hosts):
         problems.append("nothing was due on " + ", ".join(sorted(set(hosts) - set(first.of("db_vacuum")))))
-    problems += [f"{call.host}: the second run had something to do" for call in again.of("db_vacuum").values()]
+    problems += [f"{call.host}: the second run had something to do: {call.module}" for call in worked(again)]
     problems += [f"{call.host}: {step['kind']} of {step['object']} is {what}" for call, step, what in unhappy(first)]
+    for host, name in MUST_BE_DONE:
+        if host in hosts and name not in {
+            s["object"] for c in worked(first) if c.host == host for s in c.fact["steps"]
+        }:
+            problems.append(f"{host}: {name} was not cured")
+    for host, code in MUST_BE_SAID:
+        if host in hosts and code not in {f["code"] for f in again.of("db_assess_facts")[host].fact["findings"]}:
+            problems.append(f"{host}: no finding {code}")
     return problems
 
 
 def left(again: Played) -> list[str]:
-    """What no step cured: the findings of the last assessment that someone has to look at."""
-    lines = [
-        f"{call.host}: {finding['object']}: {finding['message']}. {finding['fix'] or ''}"
-        for call in again.of("db_assess_facts").values()
-        for finding in call.fact.get("findings", ())
-        if finding["priority"] <= URGENT
-    ]
-    wrapped = [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="    ")]
-    return ["", "Left to you, with what would help:", *wrapped] if lines else []
+    """What no step cured: findings that someone has to look at, and all recommendations."""
+    lines = []
+    for call in again.of("db_assess_facts").values():
+        stats = call.result["ansible_facts"]["db_stats"]
+        advice = [(f["code"], f["object"]) for f in stats["recommendations"]]
+        for finding in call.fact.get("findings", ()):
+            if finding["priority"] <= URGENT or (finding["code"], finding["object"]) in advice:
+                words = f"{call.host}: {finding['object']}: {finding['message']}"
+                lines += textwrap.wrap(words, WIDTH, subsequent_indent="    ")
+                lines += textwrap.wrap(finding["fix"] or "", WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return ["", "Left to you, with what would help:", *lines] if lines else []
 
 
 def unhappy(first: Played) -> list[tuple[Call, dict[str, Any], str]]:
     """Steps that were not done, or that did not help."""
     return [
         (call, step, step["status"] if step["status"] != "done" else "not proven")
-        for call in first.of("db_vacuum").values()
+        for call in worked(first)
         for step in call.fact.get("steps", ())
         if step["status"] != "done" or step["proven"] is not True
     ]

@@ -21,7 +21,13 @@ FINDING = {
 
 
 def _assessed(steps: int = 0, stopped_by: tuple[str, ...] = (), findings: tuple[dict[str, Any], ...] = ()) -> Any:
-    sample = {"database": "shop", "object": "public.orders", "kind": "vacuum", "reason": "dead rows 41 %"}
+    sample = {
+        "database": "shop",
+        "object": "public.orders",
+        "kind": "vacuum",
+        "reason": "dead rows 41 %",
+        "statements": ["VACUUM x"],
+    }
     vacuum = {"due": steps > 0, "steps": steps, "bytes": 1024 * steps, "sample": [sample] * min(steps, 2)}
     preflight = {"ok": not stopped_by, "stopped_by": list(stopped_by)}
     return {"ansible_facts": {"db_due": {"preflight": preflight, "vacuum": vacuum, "findings": list(findings)}}}
@@ -34,6 +40,7 @@ def _ran(*statuses: str, findings: tuple[dict[str, Any], ...] = (), **more: Any)
             "object": "public.orders",
             "kind": "vacuum",
             "status": status,
+            "statements": ["VACUUM x"],
             "error": None if status in ("planned", "done") else "why",
             "expected": {"bytes_freed": 2048},
             "proven": True if status == "done" else None,
@@ -58,7 +65,7 @@ def test_what_is_planned_and_what_was_done() -> None:
     planned = {"maintenance_assessed": assessed, "vacuum_result": _ran("planned", "planned", "deferred")}
     assert _lines(planned, planned=True) == [
         "db1: vacuum: 3 steps planned, about 4.0 kB to free",
-        "db1:   deferred: vacuum of shop public.orders: why",
+        "db1:   deferred    vacuum of shop public.orders: why",
     ]
     done = {"maintenance_assessed": assessed, "vacuum_result": _ran("done", "done")}
     assert _lines(done) == ["db1: vacuum: 2 of 2 steps done, 1.50 s"]
@@ -68,9 +75,9 @@ def test_only_a_full_report_names_what_is_due() -> None:
     host = {"maintenance_assessed": _assessed(3)}
     assert _lines(host) == ["db1: vacuum: 3 steps due, about 3.0 kB to free"]
     assert _lines(host, full=True)[1:] == [
-        "db1:   due: vacuum of shop public.orders: dead rows 41 %",
-        "db1:   due: vacuum of shop public.orders: dead rows 41 %",
-        "db1:   and 1 more steps",
+        "db1:   due         vacuum of shop public.orders: dead rows 41 %",
+        "db1:   due         vacuum of shop public.orders: dead rows 41 %",
+        "db1:               and 1 more steps of vacuum",
     ]
 
 
@@ -83,7 +90,7 @@ def test_an_error_is_trouble_and_what_was_done_before_is_shown() -> None:
     assert trouble(host, ["vacuum"]) == "1 of 2 steps failed"
     first, second = _lines(host)
     assert first == "db1: FAILED: 1 of 2 steps failed; vacuum: 1 of 2 steps done, 1 failed, 1.50 s"
-    assert second == "db1:   failed: vacuum of shop public.orders: why"
+    assert second == "db1:   failed      vacuum of shop public.orders: why"
 
 
 def test_a_host_that_is_lost_under_way_is_trouble() -> None:
@@ -98,7 +105,49 @@ def test_findings_are_named_once_by_priority_and_not_all_of_them() -> None:
     minor = {**FINDING, "priority": 3, "message": "minor", "fix": "do it"}
     assessed = _assessed(findings=(minor, FINDING))
     host = {"maintenance_assessed": assessed, "vacuum_result": _ran(findings=(FINDING,))}
-    assert _lines(host)[1:] == ["db1:   finding (2): shop public.orders: a transaction is open"]
-    assert _lines(host, full=True)[2:] == ["db1:   finding (3): shop public.orders: minor | fix: do it"]
+    assert _lines(host)[1:] == ["db1:   finding (2) shop public.orders: a transaction is open"]
+    assert _lines(host, full=True)[2:] == [
+        "db1:   finding (3) shop public.orders: minor",
+        "db1:     fix       do it",
+    ]
     many = tuple({**FINDING, "message": str(i)} for i in range(LISTED + 3))
-    assert _lines({"maintenance_assessed": _assessed(findings=many)})[-1] == "db1:   and 3 more findings"
+    assert _lines({"maintenance_assessed": _assessed(findings=many)})[-1] == "db1:               and 3 more findings"
+
+
+def test_advice_is_told_from_findings_and_not_given_for_what_is_done() -> None:
+    advice = {**FINDING, "code": "unused_index", "message": "not used", "fix": "DROP INDEX x"}
+    cured = {**FINDING, "code": "invalid_index", "message": "invalid", "fix": "VACUUM  x"}
+    assessed = _assessed(1, findings=(advice, cured))
+    assessed["ansible_facts"]["db_stats"] = {"recommendations": [advice, cured]}
+    told = ["db1:   advice (2)  shop public.orders: not used", "db1:     fix       DROP INDEX x"]
+    assert _lines({"maintenance_assessed": assessed, "vacuum_result": _ran("done")})[1:] == told
+    failed = _lines({"maintenance_assessed": assessed, "vacuum_result": _ran("failed")})
+    assert "db1:   advice (2)  shop public.orders: invalid" in failed
+
+
+def test_a_full_report_says_what_the_server_is_and_leaves_out_what_it_does_not_tell() -> None:
+    stats: dict[str, Any] = {
+        "engine": "postgresql",
+        "server": {"version": "18.4", "role": "primary", "uptime_seconds": 7200},
+        "connections": {"used": 34, "most": 97, "percent": 35.05},
+        "performance": {"cache_hit_percent": 99.43},
+        "sizes": {"disks": {"wal": {"free": 1 << 30, "total": 1 << 31}}},
+        "growth": {"bytes_per_day": 1 << 20},
+        "maintenance": {"seconds": 90},
+        "summary": {"bytes": 1 << 32, "databases": 2, "tables": 1, "indexes": 12},
+    }
+    assessed = _assessed()
+    assessed["ansible_facts"]["db_stats"] = stats
+    host = {"maintenance_assessed": assessed}
+    assert _lines(host) == ["db1: nothing due"]
+    assert _lines(host, full=True)[1:] == [
+        "db1:   server      postgresql 18.4, primary; up 2 h; 34 of 97 connections (35 %); cache hits 99.4 %",
+        "db1:   data        4.0 GB in 2 databases; 1 table; 12 indexes; 1.0 GB free for wal; growing by 1.0 MB a day",
+        "db1:   work due    about 1 min 30 s",
+    ]
+    stats["server"]["uptime_seconds"] = stats["connections"] = stats["performance"]["cache_hit_percent"] = None
+    stats["sizes"]["disks"], stats["growth"]["bytes_per_day"], stats["maintenance"]["seconds"] = {}, None, 0
+    assert _lines(host, full=True)[1:] == [
+        "db1:   server      postgresql 18.4, primary",
+        "db1:   data        4.0 GB in 2 databases; 1 table; 12 indexes",
+    ]
