@@ -152,6 +152,9 @@ def test_ownership_ends_with_the_step_or_when_it_is_dropped(path: Path) -> None:
     with writing(path) as journal:
         record(journal, ended(a), ended(drop))
     assert reading(path).owned() == {b.key: names[1:]}
+    with writing(path) as journal:
+        journal.tick(b, Tick(disowns=names[1]))
+    assert reading(path).owned() == {}
 
 
 @settings(max_examples=40, deadline=None)
