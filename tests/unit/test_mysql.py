@@ -286,8 +286,8 @@ def test_moments_lie_on_a_line() -> None:
     assert keys
     assert keys.span == 86400 * 10**6 + 1
     assert keys.within(0, 5) == (
-        "`at` >= TIMESTAMP'1970-01-01' + INTERVAL 0 MICROSECOND"
-        " AND `at` < TIMESTAMP'1970-01-01' + INTERVAL 5 MICROSECOND"
+        "`at` >= TIMESTAMP'1970-01-01 00:00:00' + INTERVAL 0 MICROSECOND"
+        " AND `at` < TIMESTAMP'1970-01-01 00:00:00' + INTERVAL 5 MICROSECOND"
     )
     days = keyspace.keys_of("time", "on", first.date(), last.date())
     assert days

@@ -150,16 +150,13 @@ def _from_look(stored: Stored, look: Look) -> Bloat:
     """The size after a rebuild, by the same model for the likely, the least and the most rows."""
     layout, files = look.shape.layout, max(1, len(stored.pieces))
 
-    def size(rows: float, factor: float) -> float:
-        averages = [look.averages[0] * factor, *(n * factor for n in look.averages[1:])]
-        return rebuilt_bytes(rows, averages, layout, files=files)
+    def size(rows: float, factor: float, slack: int = 0) -> float:
+        averages = [n * factor for n in look.averages]
+        return rebuilt_bytes(rows, averages, layout, files=files, slack=slack)
 
     error = math.hypot(MODEL_ERROR, 2 * look.error)
-    likely, least, most = (
-        size(look.rows.likely, 1.0),
-        size(look.rows.low, 1 - error),
-        size(look.rows.high, 1 + error),
-    )
+    likely = size(look.rows.likely, 1.0)
+    least, most = size(look.rows.low, 1 - error, -1), size(look.rows.high, 1 + error, 1)
     method = f"sample of {look.seen:,} rows" if look.seen else "no rows"
     smallest = min((p.page_bytes for p in stored.pieces), default=layout.page)
     if smallest < layout.page and look.seen:
@@ -207,7 +204,7 @@ def _sample(
         if keys:
             table += " FORCE INDEX (PRIMARY)"
             found = sampling.keyed(link, table, keys, expressions, ranges=ranges, rows_each=each, rows=stored.rows)
-            if found is None or found.seen < FEW_ROWS:
+            if found is None or (found.seen < FEW_ROWS and found.error):
                 found = sampling.dives(link, table, keys, expressions, places=ranges, rows_each=max(4, each // 4))
     return found or sampling.beginning(link, _from(stored), expressions, ranges * each // 4)
 

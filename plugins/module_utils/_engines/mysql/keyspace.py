@@ -17,6 +17,7 @@ from .names import quoted
 
 BYTES = 8  # of a binary key
 DIGITS = 10  # of a text
+MOMENT = "1970-01-01 00:00:00"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # In this order in every collation; the smallest that holds the keys is taken.
 ALPHABETS = (
@@ -78,7 +79,7 @@ def _times(name: str, first: t.Any, last: t.Any) -> Keys | None:
         clock = value.time() if isinstance(value, datetime) else time()
         return (datetime.combine(value, clock, tzinfo=timezone.utc) - EPOCH) // unit
 
-    return Keys(name, number(first), number(last), lambda n: f"TIMESTAMP'1970-01-01' + INTERVAL {n} {word}")
+    return Keys(name, number(first), number(last), lambda n: f"TIMESTAMP'{MOMENT}' + INTERVAL {n} {word}")
 
 
 def _bytes(name: str, first: bytes, last: bytes) -> Keys:

@@ -18,6 +18,7 @@ FEW_EXTENTS = 40  # a segment from this size on keeps four extents in reserve, o
 SMALL_FILE = 32  # extents: a larger file grows by four of them at a time
 RESERVE = 1 / 8
 FANOUT = 900  # leaves below an inner node
+FEW_PAGES = 4
 HEADERS = 4  # pages of a file that belong to no tree
 # MySQL's sorted index builds reserve extents before they use them, and the file keeps them.
 BULK_HEADERS, BULK_EXTENTS = 6, 5
@@ -30,13 +31,16 @@ def extent(layout: Layout) -> int:
     return max(64, (1 << 20) // layout.page)
 
 
-def rebuilt_bytes(rows: float, averages: t.Sequence[float], layout: Layout, *, files: int = 1) -> float:
-    """Size of the files that these rows take after a rebuild: bytes of a row, pages beside it, bytes of each entry."""
+def rebuilt_bytes(rows: float, averages: t.Sequence[float], layout: Layout, *, files: int = 1, slack: int = 0) -> float:
+    """Size of the files that these rows take after a rebuild: bytes of a row, pages beside it, bytes of each entry.
+
+    `slack`: extents more, or fewer, in each file.
+    """
     share = rows / files
     row, away, entries = averages[0], averages[1], averages[2:]
     trees = [tree(share / per_page(row, layout, CLUSTERED_FILL) + share * away, layout)]
     trees += [index_pages(share, entry, layout) for entry in entries]
-    return float(files * file_pages(trees, layout) * layout.page)
+    return float(files * file_pages(trees, layout, slack) * layout.page)
 
 
 def index_pages(rows: float, entry: float, layout: Layout) -> int:
@@ -73,13 +77,16 @@ def segment(pages: float, layout: Layout) -> int:
     return single + whole * max(extents, needed)
 
 
-def file_pages(trees: t.Sequence[int], layout: Layout) -> int:
-    """Pages of a file that holds these trees: page by page up to an extent, then by one extent, then by four."""
+def file_pages(trees: t.Sequence[int], layout: Layout, slack: int = 0) -> int:
+    """Pages of a file that holds these trees: page by page up to an extent, then by one extent, then by four.
+
+    Of a file that grows by pages, `slack` means a few of those.
+    """
     bulk, whole = layout.reserve is not None, extent(layout)
     pages = sum(trees) + (BULK_HEADERS if bulk else HEADERS)
     if pages <= whole:
-        return pages
-    extents = math.ceil(pages / whole) + (BULK_EXTENTS if bulk else 0)
+        return max(len(trees), pages + slack * FEW_PAGES)
+    extents = max(1, math.ceil(pages / whole) + slack) + (BULK_EXTENTS if bulk else 0)
     if extents > SMALL_FILE:
         extents = 4 * math.ceil(extents / 4)
     return whole * extents

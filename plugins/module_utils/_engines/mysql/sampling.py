@@ -45,28 +45,35 @@ def keyed(
     Where rows lie closer than that the ranges are made shorter. None when no row was met.
     """
     span = keys.span
-    width = max(1, rows_each * span // max(rows, 1))
-    ranges = max(1, min(ranges, span // width))
-    width = min(width, span // ranges)
+    if ranges * rows_each >= rows or ranges >= span:
+        ranges, width = min(ranges, span), span  # few rows, or few keys: all of them
+    else:
+        width = max(1, rows_each * span // max(rows, 1))
+        ranges = max(1, min(ranges, span // width))
     for _attempt in range(6):
-        starts = [keys.first + _place(i, ranges, span, width) for i in range(ranges)]
-        sources = [f"{table} WHERE {keys.within(start, width)}" for start in starts]
+        cells = _cells(span, ranges, width)
+        sources = [f"{table} WHERE {keys.within(keys.first + start, size)}" for start, size in cells]
         bites = _bites(link, sources, expressions, MOST_ROWS)
-        if width == 1 or all(bite.rows < MOST_ROWS for bite in bites):
+        if max(size for _start, size in cells) == 1 or all(bite.rows < MOST_ROWS for bite in bites):
             break
-        width = max(1, width // 8)
+        width = max(1, min(width, span // ranges) // 8)
     seen = sum(bite.rows for bite in bites)
     if not seen:
         return None
-    counted = None if any(bite.rows >= MOST_ROWS for bite in bites) else seen * span / (width * ranges)
-    error = 0.0 if width * ranges >= span else _error(bites)
-    return Sample(seen, _averages(bites, len(expressions)), counted, error, _spread(bites) if error else 0.0)
+    share = span / sum(size for _start, size in cells)
+    counted = None if any(bite.rows >= MOST_ROWS for bite in bites) else seen * share
+    averages = _averages(bites, len(expressions))
+    return Sample(seen, averages, counted, *((0.0, 0.0) if share == 1 else (_error(bites), _spread(bites))))
 
 
-def _place(number: int, ranges: int, span: int, width: int) -> int:
-    """Where the range of this number begins: within its own part of the line, whole numbers all the way."""
-    begin, end = number * span // ranges, (number + 1) * span // ranges
-    return begin + int((number * GOLDEN) % 1 * 2**20) * max(0, end - begin - width) // 2**20
+def _cells(span: int, ranges: int, width: int) -> list[tuple[int, int]]:
+    """Where each range begins, and how long it is: somewhere in its own part of the line, or all of that."""
+    found = []
+    for i in range(ranges):
+        begin, end = i * span // ranges, (i + 1) * span // ranges
+        size = min(width, end - begin)
+        found.append((begin + int((i * GOLDEN) % 1 * 2**20) * (end - begin - size) // 2**20, size))
+    return found
 
 
 def dives(
