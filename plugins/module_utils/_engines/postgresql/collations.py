@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from ..._records import Ref, Server
 from ..._structure import Collation
 from .connection import Session
@@ -91,11 +93,22 @@ SELECT x.collid, 'CHECK ' || q.conname || ' of ' || coalesce(
   JOIN pg_catalog.pg_constraint q ON q.oid = x.oid
  ORDER BY 1, 2
 """
+FILES = """
+SELECT c.oid::pg_catalog.int8, c.relfilenode::pg_catalog.int8 FROM pg_catalog.pg_class c
+ WHERE c.oid = ANY (%(indexes)s::pg_catalog.oid[])
+"""
 CHECKS = "SELECT q.oid, q.conbin::pg_catalog.text FROM pg_catalog.pg_constraint q WHERE q.contype = 'c'"
 
 
-def read(session: Session, server: Server) -> tuple[tuple[Collation, ...], dict[int, str]]:
-    """The changed collations, and by oid of the index why its order may be wrong."""
+class Stale(t.NamedTuple):
+    """Of an index: why its order may be wrong, and what differs after it is rebuilt or another version comes."""
+
+    why: str
+    state: str
+
+
+def read(session: Session, server: Server) -> tuple[tuple[Collation, ...], dict[int, Stale]]:
+    """The changed collations, and by oid the indexes whose order may be wrong."""
     sources = [OWN] + ([DEFAULT] if has("version of the default collation", major_of(server)) else [])
     found = session.rows(CHANGED.format(found=" UNION ALL ".join(sources)))
     changed = {
@@ -105,11 +118,11 @@ def read(session: Session, server: Server) -> tuple[tuple[Collation, ...], dict[
         return (), {}
     values = {"changed": list(changed)}
     dependents: dict[int, list[Ref]] = {}
-    stale: dict[int, str] = {}
+    reasons: dict[int, list[str]] = {}
     statement = INDEXES.format(found=SORTED.format(compared=ORDERED.format(key="indexrelid", trees=TREES)))
     for index, collation, path in session.rows(statement, values):
         dependents.setdefault(collation, []).append(Ref(session.database, tuple(path)))
-        stale.setdefault(index, _why(changed[collation]))
+        reasons.setdefault(index, []).append(_why(changed[collation]))
     others: dict[int, list[str]] = {}
     for collation, what in session.rows(OTHERS.format(compared=ORDERED.format(key="oid", trees=CHECKS)), values):
         others.setdefault(collation, []).append(what)
@@ -117,6 +130,8 @@ def read(session: Session, server: Server) -> tuple[tuple[Collation, ...], dict[
         c._replace(dependents=tuple(sorted(dependents.get(oid, ()))), others=tuple(others.get(oid, ())))
         for oid, c in changed.items()
     )
+    files = dict(session.rows(FILES, {"indexes": list(reasons)}))
+    stale = {oid: Stale(min(why), " ".join([str(files.get(oid)), *sorted(why)])) for oid, why in reasons.items()}
     return tuple(sorted(whole)), stale
 
 
