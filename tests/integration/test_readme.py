@@ -19,6 +19,7 @@ from .module_runner import run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROLES = ("preflight", "vacuum", "reindex", "refresh_views")
 OWNED = """
 DO $$ DECLARE found record; BEGIN
   FOR found IN SELECT oid::regclass AS name FROM pg_class
@@ -67,11 +68,20 @@ def test_the_grants_are_enough(fleet: Fleet, product: str, title: str) -> None:
     login = {**server.login(), "login_user": "maintenance", "login_password": "change me", "databases": ["shop"]}
     method = "exclusive" if server.engine == "postgresql" else "online"
     options = {**login, "journal": "none", "reclaim_min_size": "1MB", "reclaim_method": method}
-    done = run("db_vacuum", options).fact()
+    indexes = {"indexes": ["*"], "tables": ["orders"], "force": True, "assume_free_space": "100GB"}
+    login["journal"] = "none"
+    done = [
+        run("db_vacuum", options).fact(),
+        run("db_reindex", {**login, **indexes}).fact(),
+        run("db_refresh_views", login).fact(),
+    ]
     server.kill()
-    assert {step["status"] for step in done["steps"]} == {"done"}
-    assert {"reclaim", "analyze"} <= {step["kind"] for step in done["steps"]}
-    assert [f for f in done["findings"] if "GRANT" in f"{f['message']} {f['fix']}"] == []
+    steps = [step for fact in done for step in fact["steps"]]
+    findings = [finding for fact in done for finding in fact["findings"]]
+    views = {"refresh"} if server.engine == "postgresql" else set()
+    assert {step["status"] for step in steps} == {"done"}, steps
+    assert {"reclaim", "analyze", "reindex"} | views <= {step["kind"] for step in steps}
+    assert [f for f in findings if "GRANT" in f"{f['message']} {f['fix']}"] == []
 
 
 def test_the_variables_are_there() -> None:
@@ -79,11 +89,11 @@ def test_the_variables_are_there() -> None:
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row[1])}
     known = set()
-    for role in ("vacuum", "preflight"):
+    for role in ROLES:
         spec = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text(encoding="utf-8"))
         known |= set(spec["argument_specs"]["main"]["options"])
     used = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("playbooks/**/*.yml"))
-    for role in ("vacuum", "preflight"):
+    for role in ROLES:
         used += (ROOT / f"roles/{role}/vars/main.yml").read_text(encoding="utf-8")
         used += (ROOT / f"roles/{role}/defaults/main.yml").read_text(encoding="utf-8")
     assert len(named) > 15
@@ -91,13 +101,19 @@ def test_the_variables_are_there() -> None:
 
 
 def test_the_defaults_are_as_said() -> None:
-    spec = yaml.safe_load((ROOT / "roles/vacuum/meta/argument_specs.yml").read_text(encoding="utf-8"))
-    options = spec["argument_specs"]["main"]["options"]
+    options = {}
+    for role in ROLES:
+        spec = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text(encoding="utf-8"))
+        options.update(spec["argument_specs"]["main"]["options"])
     table = README.partition("## Settings")[2].partition("\n## ")[0]
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.split("|")]
-        names = re.findall(r"`(vacuum_[a-z_]+)`", cells[1]) if len(cells) > 2 else []
+        names = re.findall(r"`((?:vacuum|reindex|refresh_views)_[a-z_]+)`", cells[1]) if len(cells) > 2 else []
         said = re.findall(r"`([^`]+)`", cells[2]) if names else []
+        if names and cells[2] == "none":
+            assert all(options[name].get("default") is None for name in names)
+            continue
         for name, text in zip(names, said, strict=True):
             default = options[name]["default"]
-            assert text == (f"[{', '.join(default)}]" if isinstance(default, list) else f"{default}".removesuffix(".0"))
+            plain = f"{default}".lower() if isinstance(default, bool) else f"{default}".removesuffix(".0")
+            assert text == (f"[{', '.join(default)}]" if isinstance(default, list) else plain)
