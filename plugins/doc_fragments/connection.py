@@ -36,6 +36,7 @@ options:
   login_unix_socket:
     description:
       - Directory (PostgreSQL) or path (MySQL, MariaDB) of the server's Unix socket.
+      - For PostgreSQL a O(login_host) beside it other than V(localhost) is refused.
     type: str
     default: ""
   login_db:

@@ -142,9 +142,11 @@ def test_a_stop_reaches_a_run_that_measures_a_frozen_server(
     with frozen([server.pid, *children(server.pid)]):
         how(child, tmp_path)
         ran, seconds = ended(child, 60)
-    assert ran.result["failed"]
-    assert "answer" in ran.result["msg"]
-    assert STOPS[how] in ran.result["msg"] or (how is by_budget and "waiting" in ran.result["msg"])
+    # Whoever is just connecting gives up by connect_timeout, and has ended cleanly.
+    said = ran.result.get("msg") or next(f["message"] for f in ran.fact()["findings"] if f["code"] == "not_measured")
+    assert STOPS[how] in said or (how is by_budget and "waiting" in said)
+    assert ran.result.get("failed") is None or "answer" in said
+    assert not ran.changed
     assert seconds < (25 if how is by_budget else 15)
     assert not list(tmp_path.glob("**/running/*"))
 

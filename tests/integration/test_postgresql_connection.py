@@ -123,6 +123,7 @@ def test_connections_that_fail_say_what_to_do(pool: Pool, wrong: dict[str, Any],
         {"ca_cert": "/nowhere/ca.pem", "ssl_mode": "verify-full"},
         {"check_hostname": True, "ssl_mode": "require"},
         {"check_hostname": False, "ssl_mode": "verify-full"},
+        {"login_host": "db1", "login_unix_socket": "/run/postgresql"},
     ],
 )
 def test_options_that_cannot_be_meant(bad: dict[str, Any]) -> None:
@@ -151,7 +152,7 @@ def test_tls_is_verified_or_refused(fleet: Fleet, tmp_path: Path) -> None:
 
 def test_unix_socket_and_session_role(postgresql: Server, database: Make) -> None:
     name = database(postgresql)
-    by_socket = {"login_host": "", "login_unix_socket": str(postgresql.socket), "session_role": "worker"}
+    by_socket = {"login_host": "localhost", "login_unix_socket": str(postgresql.socket), "session_role": "worker"}
     with role(postgresql, "worker", "GRANT worker TO postgres"), use(postgresql, None, **by_socket) as pg:
         assert pg.server.settings["user"] == "worker"
         assert not pg.server.settings["superuser"]

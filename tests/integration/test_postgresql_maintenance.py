@@ -146,6 +146,21 @@ def test_a_table_that_went_away(postgresql: Server, database: Make) -> None:
                 pg.carry_out(task)
 
 
+def test_an_error_in_a_function_of_an_index_names_it(postgresql: Server, database: Make) -> None:
+    name = database(postgresql)
+    postgresql.script(
+        """
+        CREATE FUNCTION fussy(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN v; END';
+        CREATE TABLE t AS SELECT i FROM generate_series(1, 10) i;
+        CREATE INDEX ON t (fussy(i));
+        CREATE OR REPLACE FUNCTION fussy(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''too much''; END';
+        """,
+        database=name,
+    )
+    with use(postgresql) as pg, pytest.raises(Refused, match=r"too much .*function public\.fussy\(integer\)"):
+        pg.carry_out(Analyze(Ref(name, ("public", "t"))))
+
+
 def test_the_guard_lets_one_run_in(postgresql: Server, database: Make) -> None:
     name, other = database(postgresql), database(postgresql)
     with use(postgresql) as first, use(postgresql, login_db=name) as second:

@@ -125,4 +125,6 @@ class Link:
         sqlstate = getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""
         diagnosis = getattr(error, "diag", None)
         message = getattr(diagnosis, "message_primary", None) or str(error)
+        context = getattr(diagnosis, "context", None)  # which function it was, called by what
+        message = f"{message} ({str(context)[:500]})" if context else message
         return DriverError(" ".join(str(message).split()), sqlstate, lost)

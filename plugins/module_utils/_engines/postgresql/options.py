@@ -51,8 +51,12 @@ def login(params: t.Mapping[str, t.Any]) -> Login:
                 f"connect_params: {name} has an option of its own", cure="Use the login_ options and databases"
             )
     host, socket = params.get("login_host") or "", params.get("login_unix_socket") or ""
-    if socket and host in ("", "localhost"):
-        host = socket
+    if socket and host not in ("", "localhost", socket):
+        raise BadInput(
+            f"login_unix_socket {socket} and login_host {host} are two ways to a server",
+            cure="Give one of them; login_host: localhost goes with a socket",
+        )
+    host = socket or host
     user = params.get("login_user") or os.environ.get("PGUSER") or "postgres"
     password = params.get("login_password") or ""
     keywords: dict[str, t.Any] = {
