@@ -153,7 +153,8 @@ def test_an_error_in_a_function_of_an_index_names_it(postgresql: Server, databas
         CREATE FUNCTION fussy(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN v; END';
         CREATE TABLE t AS SELECT i FROM generate_series(1, 10) i;
         CREATE INDEX ON t (fussy(i));
-        CREATE OR REPLACE FUNCTION fussy(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''too much''; END';
+        CREATE OR REPLACE FUNCTION fussy(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+            AS 'BEGIN RAISE ''too much''; END';
         """,
         database=name,
     )
@@ -241,6 +242,8 @@ def test_psycopg_3_alone_will_do(postgresql: Server, database: Make) -> None:
         sys.path[:0] = [{str(root)!r}, {str(root / ".dev/collections")!r}]
         from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import PostgreSQL
         from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import *
+        from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import *
+        from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import *
         engine = PostgreSQL({postgresql.login()!r}, Execution(lock_timeout=0.3))
         server = engine.greet()
         ref = Ref({name!r}, ("public", "t"))
