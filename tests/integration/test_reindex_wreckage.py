@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import halfbuilt
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Leftover, Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Leftover, Ref, Step, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import open_journal
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Reindex
 from tests.fleet import Server
 
 from .indexes import cut_off, invalid, lazy, options, reindexing
@@ -122,34 +125,33 @@ def untouched(ran: Ran, left: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_a_failed_run_claims_nothing_that_others_make_later(
+def test_who_could_not_begin_claims_nothing_that_others_make_later(
     postgresql: Server, database: Database, tmp_path: Path
 ) -> None:
-    """A run that could not even begin, and later somebody else's wreckage under the name that it would have used."""
+    """Somebody else's wreckage may later have the name that a failed run would have used."""
     name = database(postgresql)
     table(postgresql, name)
-    asked = options(postgresql, name, tmp_path, concurrent_wait="1s", retries=0)
-    # A vacuum is not waited for beforehand: the server itself waits for its lock, and gives up.
-    vacuum = threading.Thread(target=slow_vacuum, args=(postgresql, name))
-    vacuum.start()
-    until(lambda: vacuuming(postgresql), 30, "the vacuum")
-    run("db_reindex", {**asked, "force": True, "indexes": ["t_note"]}, fails=True)
-    assert vacuum.is_alive(), "it was vacuumed too fast to be in the way"
-    vacuum.join()
+    task = Reindex(Ref(name, ("public", "t_note")), Ref(name, ("public", "t")))
+    journal = open_journal(str(tmp_path / "journal.sqlite"), "here", readonly=False)
+    step = Step(task, "forced")
+    with use(postgresql, Execution(concurrent_wait=1.0)) as used, used.engine.session(name) as session, journal:
+        journal.begin_run("db_reindex")
+        journal.start(step)
+        work = used.engine.carry_out(session, task, used.server, None)
+        while "ccnew" not in (tick := next(work)).owns:
+            journal.tick(step, tick)
+        journal.tick(step, tick)
+        rest = (journal.tick(step, tick) for tick in work)
+        with transaction(postgresql, name, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"), pytest.raises(Busy):
+            list(rest)
+    with open_journal(str(tmp_path / "journal.sqlite"), "here", readonly=True) as reread:
+        claimed = {claim for claims in reread.owned().values() for claim in claims}
     left = cut_off(postgresql, name, "t_note", "ccnew")
     assert left == "public.t_note_ccnew"
-    untouched(run("db_reindex", asked), left)
-
-
-def slow_vacuum(server: Server, database: str) -> None:
-    with client(server, database) as cursor:
-        cursor.execute("SET vacuum_cost_delay = 100")
-        cursor.execute("SET vacuum_cost_limit = 1")
-        cursor.execute("VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) t")
-
-
-def vacuuming(server: Server) -> bool:
-    return server.sql("SELECT count(*) FROM pg_catalog.pg_stat_progress_vacuum")[0][0] != "0"
+    with use(postgresql) as used:
+        (found,) = reindex_leftovers(used.measure(name, Wants(indexes=True, leftovers=True)).leftovers)
+    assert claimed
+    assert not claimed & set(found.marks)
 
 
 def test_what_is_being_built_is_neither_wreckage_nor_invalid(
