@@ -47,7 +47,7 @@ def _keyed(task: AddKey, known: Catalog) -> list[str]:
     names = ", ".join(quoted(column.name) for column in columns if not column.generated)
     beside = [text.sql for text in known.texts if text.table == table and text.kind in ("index", "trigger")]
     return [
-        "PRAGMA foreign_keys = OFF",
+        "-- Whoever inserts into it must name the columns from now on\nPRAGMA foreign_keys = OFF",
         "PRAGMA legacy_alter_table = ON",
         "BEGIN IMMEDIATE",
         _remade(own, new, key),
