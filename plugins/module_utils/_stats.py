@@ -66,7 +66,8 @@ def sizes(measured: Measured) -> list[tuple[Ref, int, int | None]]:
         if database.system or not tables:
             continue
         found.append((Ref(database.name), sum(x.total_bytes for x in tables), sum(x.rows for x in tables)))
-        found += [(x.ref, x.total_bytes, x.rows) for x in tables if x.ref.path and x.total_bytes >= WORTH_A_SAMPLE]
+        large = [x for x in tables if x.ref.path and x.kind != "catalog" and x.total_bytes >= WORTH_A_SAMPLE]
+        found += [(x.ref, x.total_bytes, x.rows) for x in large]
     health = measured.health
     if health and health.statement_calls is not None and health.statement_seconds is not None:
         found.append((parts.STATEMENTS, int(health.statement_seconds * 1e6), health.statement_calls))

@@ -44,16 +44,20 @@ def chains(health: Health | None) -> list[Chain]:
 
 
 def _roots(session: int, blockers: t.Mapping[int, tuple[int, ...]]) -> set[int]:
-    seen, todo, roots = {session}, [session], set()
+    ahead = _ahead(session, blockers)
+    ends = {other for other in ahead if other not in blockers}
+    return ends or {min(other for other in ahead if other in _ahead(other, blockers))}
+
+
+def _ahead(session: int, blockers: t.Mapping[int, tuple[int, ...]]) -> set[int]:
+    """Everybody whom the session waits for, itself too where it waits in a circle."""
+    seen, todo = set(), [session]
     while todo:
-        ahead = blockers.get(todo.pop(), ())
-        for other in ahead:
-            if other not in blockers:
-                roots.add(other)
-            elif other not in seen:
+        for other in blockers.get(todo.pop(), ()):
+            if other not in seen:
+                seen.add(other)
                 todo.append(other)
-            seen.add(other)
-    return roots or {min(seen)}
+    return seen
 
 
 def _ref(database: str) -> Ref:

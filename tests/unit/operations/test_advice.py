@@ -111,8 +111,8 @@ def test_what_is_needed_or_not_counted_is_not_unused(why: dict[str, Any]) -> Non
 
 
 def test_what_was_not_counted_is_unknown_and_never_none() -> None:
-    for why in ({"scans": None, "counted_since": None}, {"counted_since": NOW - timedelta(days=2)}):
-        seen = world(index(**{"scans": 0, **why}))
+    blind, young = index(scans=None, counted_since=None), index(scans=0, counted_since=NOW - timedelta(days=2))
+    for seen in (world(blind), world(young)):
         assert "unused_indexes in shop" in advice.unknown(policy(), seen)
     assert advice.unknown(policy(), world(index(scans=0))) == {}
     assert advice.unknown(policy(), world(index(scans=None, unique=True))) == {}  # nobody would call it unused

@@ -90,7 +90,8 @@ LENGTH = 200  # characters of a statement that are shown
 # A literal after a word that announces a secret, also where the text was cut off inside it.
 SECRET = re.compile(
     r"(\b\w*(?:password|passwd|passphrase|secret|token|api_?key)\w*\b[\"']?\s*(?:=>|:=|=|:|,|\bis\b)?\s*)"
-    r"(?:[eEnN]?'(?:[^']|'')*(?:'|\Z)|\$(\w*)\$.*?(?:\$\2\$|\Z)|(?<==)[^\s,;)'\"]+|(?<== )[^\s,;)'\"]+)",
+    r"(?:[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)|[nN]?'(?:[^']|'')*(?:'|\Z)|\$(\w*)\$.*?(?:\$\2\$|\Z)"
+    r"|(?<==)[^\s,;)'\"]+|(?<== )[^\s,;)'\"]+)",
     re.IGNORECASE | re.DOTALL,
 )
 
