@@ -35,6 +35,7 @@ def main() -> None:
         hosts,
         maintenance_journal=str(fleet.path / "journal.sqlite"),
         vacuum_reclaim_min_size="10MB",
+        reindex_min_size="1MB",
     )
 
 

@@ -153,7 +153,7 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
     done = sorted(worked(first), key=lambda call: (order.index(call.host), OPERATIONS.index(call.module)))
     for line in table(done):
         say(line)
-    for line in left(again):
+    for line in left(order, again):
         say(line)
     problems = judge(hosts, check, first, again)
     found = [step for call in done for step in call.fact.get("steps", ())]
@@ -196,10 +196,10 @@ def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str
     return problems
 
 
-def left(again: Played) -> list[str]:
+def left(order: list[str], again: Played) -> list[str]:
     """What no step cured: findings that someone has to look at, and all recommendations."""
     lines = []
-    for call in again.of("db_assess_facts").values():
+    for call in sorted(again.of("db_assess_facts").values(), key=lambda call: order.index(call.host)):
         stats = call.result["ansible_facts"]["db_stats"]
         advice = [(f["code"], f["object"]) for f in stats["recommendations"]]
         for finding in call.fact.get("findings", ()):

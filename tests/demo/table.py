@@ -19,11 +19,11 @@ HEAD = ("host", "object", "due because", "done", "before", "after")
 def table(calls: Iterable[Call]) -> list[str]:
     """One row a step; columns are wrapped, never cut."""
     lines = [_line(HEAD), _line(["-" * width for width in WIDTHS])]
+    shown = ""
     for call in calls:
-        host = call.host
         for step in call.fact.get("steps", ()):
-            lines += _row(host, step)
-            host = ""
+            lines += _row(call.host if call.host != shown else "", step)
+            shown = call.host
     return lines
 
 

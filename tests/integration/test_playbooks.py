@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import Server
+from tests.fleet.errors import FleetError
 from tests.playbook import Played, environment, play, steps, variables, write_inventory
 
 from .churn import churn, churn_file, fingerprint, folder_print
@@ -27,6 +28,9 @@ Inventory = Callable[..., Path]
 # What the small test databases need to be worth anything.
 SMALL = {"vacuum_reclaim_min_size": "100kB", "vacuum_min_dead_rows": 100}
 SERVERS = ("postgresql-16", "mariadb", "mysql")
+# What a failed CREATE UNIQUE INDEX CONCURRENTLY leaves behind; it is in nobody's way once the twin is gone.
+TWINS = "CREATE TABLE twins (id int); INSERT INTO twins VALUES (1), (1)"
+INVALID = "CREATE UNIQUE INDEX CONCURRENTLY twins_id ON twins (id)"
 GONE = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9, "db_engine": "postgresql"}
 
 
@@ -71,7 +75,15 @@ def mixed(pool: Pool, database: Callable[[Server], str], files: Callable[..., Ho
         name = database(server)
         churn(server, name)
         hosts[key] = {**variables(server), "db_databases": [name]}
+    leave_an_invalid_index(pool.get("postgresql-16"), hosts["postgresql-16"]["db_databases"][0])
     return hosts
+
+
+def leave_an_invalid_index(server: Server, name: str) -> None:
+    server.sql(TWINS, database=name)
+    with pytest.raises(FleetError, match="could not create unique index"):
+        server.sql(INVALID, database=name)
+    server.sql("DELETE FROM twins WHERE ctid = '(0,1)'", database=name)
 
 
 def test_a_mixed_fleet_is_checked_maintained_and_then_left_alone(mixed: Hosts, inventory: Inventory) -> None:
@@ -83,6 +95,11 @@ def test_a_mixed_fleet_is_checked_maintained_and_then_left_alone(mixed: Hosts, i
     assert steps(check.calls) == steps(first.calls)
     assert set(first.of("db_assess_facts")) == set(first.of("db_vacuum")) == set(mixed)
     assert all(call.result["changed"] for call in first.of("db_vacuum").values())
+    for module in ("db_reindex", "db_refresh_views"):
+        assert set(first.of(module)) == {"postgresql-16"}
+        assert first.of(module)["postgresql-16"].result["changed"]
+    order = [call.module for call in first.calls if call.host == "postgresql-16"]
+    assert order == ["db_assess_facts", "db_vacuum", "db_reindex", "db_refresh_views"]
     assert all(step["statements"][0] in check.text for call in check.calls for step in call.fact.get("steps", ()))
     # Nothing due: one module call a host, and nothing changed.
     assert len(again.calls) == len(mixed)
@@ -104,7 +121,69 @@ def test_assess_shows_what_is_due_and_only_reads(mixed: Hosts, inventory: Invent
     assert len(assessed.calls) == len(mixed)
     for host, call in assessed.of("db_assess_facts").items():
         assert call.fact["vacuum"]["due"]
-        assert f"{host}:   due: {call.fact['vacuum']['sample'][0]['kind']} of" in assessed.text
+        assert f"{host}:   due         {call.fact['vacuum']['sample'][0]['kind']} of" in assessed.text
+        assert f"{host}:   server      " in assessed.text
+    due = assessed.of("db_assess_facts")["postgresql-16"].fact
+    assert (due["reindex"]["steps"], due["refresh_views"]["steps"]) == (1, 1)
+
+
+def test_recommendations_are_shown_with_their_cure(
+    pool: Pool, database: Callable[[Server], str], inventory: Inventory
+) -> None:
+    server = pool.get("postgresql-16")
+    name = database(server)
+    server.script(
+        """
+        CREATE TABLE customers (id int PRIMARY KEY);
+        CREATE TABLE invoices (id int PRIMARY KEY, customer int REFERENCES customers);
+        INSERT INTO customers SELECT generate_series(1, 5000);
+        INSERT INTO invoices SELECT n, n FROM generate_series(1, 5000) n;
+        CREATE INDEX one ON customers (id, (id + 1));
+        CREATE INDEX two ON customers (id, (id + 1));
+        ANALYZE;
+        """,
+        database=name,
+    )
+    where = inventory({"db": {**variables(server), "db_databases": [name]}}, maintenance_operations=["refresh_views"])
+    assessed = play("assess", where)
+    assert assessed.code == 0, said(assessed)
+    assert '"db:     fix       CREATE INDEX CONCURRENTLY ON' in assessed.text
+    assert '"db:     fix       DROP INDEX CONCURRENTLY' in assessed.text
+    quiet = play("assess", where, "-e", "maintenance_statistics=false")
+    assert "fix  " not in quiet.text
+    assert "db: nothing due" in quiet.text
+
+
+def test_what_vacuum_rebuilds_is_not_reindexed_in_the_same_night(
+    pool: Pool, database: Callable[[Server], str], files: Callable[..., Hosts], inventory: Inventory
+) -> None:
+    """And so the check names what the run does, though only the run has rebuilt the tables when it is asked."""
+    server = pool.get("postgresql-16")
+    name = database(server)
+    for table in ('"we""ird [1] %s"', "jobs", "logins"):
+        server.script(
+            f"""
+            CREATE TABLE {table} (id int PRIMARY KEY, token text);
+            INSERT INTO {table} SELECT n, md5(n::text) FROM generate_series(1, 20000) n;
+            CREATE INDEX ON {table} (token);
+            DELETE FROM {table} WHERE id % 10 < 7;
+            VACUUM ANALYZE {table};
+            """,
+            database=name,
+        )
+    # The one whose space is used again needs its index rebuilt, and nothing else.
+    server.sql("INSERT INTO logins SELECT n, 'z' || n FROM generate_series(1, 20000) n WHERE n % 10 < 7", database=name)
+    server.sql("VACUUM ANALYZE logins", database=name)
+    db = {**variables(server), "db_databases": [name], "vacuum_reclaim_method": "exclusive"}
+    where = inventory({"db": db, **files("file")}, reindex_min_size="100kB")
+    check = play("maintenance", where, "--check")
+    first = play("maintenance", where)
+    assert [check.code, first.code] == [0, 0], said(first)
+    assert steps(check.calls) == steps(first.calls)
+    reclaimed = {s["object"] for s in first.of("db_vacuum")["db"].fact["steps"] if s["kind"] == "reclaim"}
+    assert reclaimed == {'public.we"ird [1] %s', "public.jobs"}
+    assert {s["object"] for s in first.of("db_reindex")["db"].fact["steps"]} == {"public.logins_token_idx"}
+    assert not [c for c in play("maintenance", where).calls if c.module != "db_assess_facts"]
 
 
 # ---- trouble ---------------------------------------------------------------------------------------------------------
@@ -193,6 +272,25 @@ def test_tags_and_operations_pick(files: Callable[..., Hosts], inventory: Invent
         assert played.of("db_vacuum")["file"].fact["summary"]["planned"] > 0
 
 
+def test_each_operation_has_a_tag_of_its_name(
+    pool: Pool, database: Callable[[Server], str], inventory: Inventory
+) -> None:
+    server = pool.get("postgresql-16")
+    name = database(server)
+    churn(server, name)
+    leave_an_invalid_index(server, name)
+    where = inventory({"db": {**variables(server), "db_databases": [name]}})
+    modules = {"db_vacuum", "db_reindex", "db_refresh_views"}
+    for module in modules:
+        tag = module.removeprefix("db_")
+        for arguments in (("--tags", tag), ("-e", f'{{"maintenance_operations": ["{tag}"]}}')):
+            played = play("maintenance", where, "--check", *arguments)
+            assert played.code == 0, said(played)
+            assert {c.module for c in played.calls} == {"db_assess_facts", module}
+    skipped = play("maintenance", where, "--check", "--skip-tags", "reindex")
+    assert {c.module for c in skipped.calls} == {"db_assess_facts", *modules - {"db_reindex"}}
+
+
 def test_an_operation_that_is_none_is_refused_before_anything_is_touched(
     files: Callable[..., Hosts], inventory: Inventory
 ) -> None:
@@ -215,6 +313,9 @@ def test_a_survey_hands_over_text(files: Callable[..., Hosts], inventory: Invent
 def test_variables_reach_assessment_and_module_alike(files: Callable[..., Hosts], inventory: Inventory) -> None:
     wanted = {
         "vacuum_reclaim_percent": 99,
+        "reindex_bloat_percent": 44,
+        "refresh_views_max_age": "1d",
+        "statistics_long_query": "7m",
         "maintenance_jobs": 3,
         "maintenance_time_budget": "1h",
         "db_tables": ["jobs"],
@@ -222,6 +323,9 @@ def test_variables_reach_assessment_and_module_alike(files: Callable[..., Hosts]
     played = play("maintenance", inventory({"file": {**files("file")["file"], **wanted}}), "--check")
     assessed = played.of("db_assess_facts")["file"].result["invocation"]["module_args"]
     vacuumed = played.of("db_vacuum")["file"].result["invocation"]["module_args"]
+    assert assessed["reindex"]["bloat_percent"] == 44
+    assert assessed["refresh_views"]["max_age"] == "1d"
+    assert assessed["statistics_options"]["long_query"] == "7m"
     policy = {name: vacuumed[name] for name in assessed["vacuum"]}
     assert policy == assessed["vacuum"]
     assert policy["reclaim_percent"] == 99
@@ -327,6 +431,8 @@ ALONE = """
   roles:
     - role: dbfleet.maintenance.preflight
     - role: dbfleet.maintenance.vacuum
+    - role: dbfleet.maintenance.reindex
+    - role: dbfleet.maintenance.refresh_views
 """
 
 
