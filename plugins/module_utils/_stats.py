@@ -93,7 +93,7 @@ def fact(policy: Policy, engine: Engine, measured: Measured, plans: t.Mapping[st
         **parts.health_facts(policy, measured, unknown),
         "transaction_ids": parts.ages(measured),
         "sizes": parts.sizes(measured),
-        "rows": {d.name: sum(x.rows for x in parts.stored(d.tables) if x.kind != "catalog") for d in user},
+        "rows": {d.name: sum(x.rows for x in d.tables if x.kind in ("table", "matview")) for d in user},
         "indexes": parts.indexes(measured, recommended, unknown),
         "counters": parts.counters(measured),
         "growth": parts.growth(policy, measured),
@@ -104,7 +104,7 @@ def fact(policy: Policy, engine: Engine, measured: Measured, plans: t.Mapping[st
         "unknown": unknown,
         "summary": {
             "databases": len(user),
-            "tables": sum(x.kind not in ("catalog", "index") for d in user for x in d.tables),
+            "tables": sum(x.kind not in ("catalog", "index", "file") for d in user for x in d.tables),
             "indexes": sum(len(d.indexes) for d in user),
             "bytes": sum(x.total_bytes for d in user for x in parts.stored(d.tables)),
             "recommendations": len(recommended),

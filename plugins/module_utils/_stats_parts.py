@@ -128,7 +128,7 @@ def sizes(measured: Measured) -> Facts:
             "bytes": sum(x.total_bytes for x in tables),
             "table_bytes": sum(x.bytes for x in tables),
             "index_bytes": sum(x.total_bytes - x.bytes for x in tables),
-            "tables": sum(x.kind not in ("catalog", "index") for x in database.tables),
+            "tables": sum(x.kind not in ("catalog", "index", "file") for x in database.tables),
             "indexes": len(database.indexes),
         }
         largest += [x for x in tables if x.kind != "catalog"]

@@ -128,7 +128,7 @@ def test_sqlite_check_shows_what_runs(lite: Callable[[str], Path], tmp_path: Pat
     assert "reclaim" in {s[2] for s in again.steps()}
 
 
-@pytest.mark.parametrize("module", ["db_bloat_facts", "db_assess_facts"])
+@pytest.mark.parametrize("module", ["db_bloat_facts", "db_assess_facts", "db_stats_facts"])
 def test_facts_modules_only_read(
     server: Server, database: Callable[[Server], str], tmp_path: Path, module: str
 ) -> None:
@@ -136,7 +136,7 @@ def test_facts_modules_only_read(
     churn(server, name)
     asked = options(server, name, tmp_path)
     mine = {k: v for k, v in asked.items() if not k.startswith("reclaim") and k != "assume_free_space"}
-    extra: dict[str, Any] = {"min_size": "1MB"}
+    extra: dict[str, Any] = {"min_size": "1MB"} if module == "db_bloat_facts" else {}
     if module == "db_assess_facts":
         extra = {"vacuum": {k: v for k, v in asked.items() if k.startswith("reclaim")}, "preflight": {}}
     before = fingerprint(server, name)
@@ -148,5 +148,7 @@ def test_facts_modules_only_read(
     if module == "db_assess_facts":
         assert found.fact()["vacuum"]["due"] is True
         assert found.fact()["backup"] == {**found.fact()["reindex"], "assessed": False, "due": False}
+    elif module == "db_stats_facts":
+        assert any("jobs" in o["object"] for o in found.fact()["sizes"]["tables"]), found.text
     else:
         assert any("jobs" in o["object"] and o["bloated"] for o in found.fact()["objects"]), found.text

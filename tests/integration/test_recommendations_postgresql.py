@@ -183,6 +183,18 @@ def test_what_pgbench_makes_gets_none(postgresql: Server, database: Callable[[Se
     assert ran.fact("db_stats")["rows"][name] >= 100_000
 
 
+def test_what_is_unique_in_another_way_is_no_duplicate(postgresql: Server, database: Callable[[Server], str]) -> None:
+    name = database(postgresql)
+    with pg.client(postgresql, name) as cursor:
+        cursor.execute("CREATE TABLE t (id int PRIMARY KEY, a int, UNIQUE (a) DEFERRABLE)")
+        cursor.execute("CREATE UNIQUE INDEX at_once ON t (a)")
+        cursor.execute("CREATE UNIQUE INDEX no_nulls ON t (a) NULLS NOT DISTINCT")
+    assert recommended(stats(postgresql, name)) == {}
+    with pg.client(postgresql, name) as cursor:
+        cursor.execute("CREATE UNIQUE INDEX again ON t (a) NULLS NOT DISTINCT")
+    assert set(recommended(stats(postgresql, name))) == {("duplicate_index", "public.no_nulls")}
+
+
 @pytest.mark.parametrize("age", ["30d", "5w"])
 def test_what_was_counted_for_a_moment_is_not_judged(
     postgresql: Server, database: Callable[[Server], str], age: str

@@ -79,7 +79,9 @@ SELECT i.indexrelid, i.indrelid,
             THEN pg_catalog.pg_stat_get_numscans(k.oid) END,
        {last_scan},
        {may_maintain},
-       pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+       pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
+       pg_catalog.concat_ws(' ', CASE WHEN {nulls_equal} THEN 'NULLS NOT DISTINCT' END,
+                            CASE WHEN NOT i.indimmediate THEN 'DEFERRABLE' END)
   FROM chosen i
   JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid
   JOIN pg_catalog.pg_namespace kn ON kn.oid = k.relnamespace
@@ -162,6 +164,7 @@ class Row(t.NamedTuple):
     last_scan: datetime | None
     may_maintain: bool
     may_name: bool
+    equality: str = ""  # what makes its uniqueness another one
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -218,6 +221,7 @@ def rows_of(session: Session, wants: Wants, server: Server) -> list[Row]:
         if has("last scan", major)
         else "NULL::pg_catalog.timestamptz",
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
+        nulls_equal="i.indnullsnotdistinct" if has("nulls not distinct", major) else "false",
     )
     values = {
         "block": int(server.settings["block_size"]),
@@ -238,7 +242,7 @@ def index(row: Row, database: str, server: Server) -> Index:
         bytes=row.bytes,
         rows=max(0, int(row.reltuples)),
         columns=tuple(row.names[: row.keys]),
-        parts=tuple(row.texts[: row.keys]),
+        parts=(*row.texts[: row.keys - 1], " ".join((row.texts[row.keys - 1], row.equality)).strip()),
         included=tuple(row.names[row.keys :]),
         where=row.where,
         unique=row.unique,

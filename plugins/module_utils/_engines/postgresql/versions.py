@@ -20,6 +20,7 @@ SINCE: t.Mapping[str, int] = {
     "statistics of parents": 15,  # pg_statistic_ext_data.stxdinherit
     "statistics at once": 15,  # kept in shared memory; before, a collector process wrote them down up to 0.5 s later
     "version of the default collation": 15,  # pg_database.datcollversion
+    "nulls not distinct": 15,  # pg_index.indnullsnotdistinct
     "last scan": 16,  # pg_stat_all_indexes.last_idx_scan
     "skip database stats": 16,  # VACUUM (SKIP_DATABASE_STATS): else each table's VACUUM updates pg_database
     "maintain": 17,  # the privilege MAINTAIN and the role pg_maintain
