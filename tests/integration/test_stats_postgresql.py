@@ -141,7 +141,7 @@ def test_slow_statements_where_the_server_keeps_them(fleet: Fleet) -> None:
     server.sql("CREATE EXTENSION pg_stat_statements SCHEMA monitor", database="other")
     server.sql("SELECT pg_sleep(0.3) /* slow one */")
     server.sql("SELECT pg_sleep(0.01), 2")
-    server.sql("CREATE TABLE slow AS SELECT 1 AS a FROM pg_sleep(0.5)")  # maintenance and schema changes take what they take
+    server.sql("CREATE TABLE slow AS SELECT 1 AS a FROM pg_sleep(0.5)")  # what changes the schema takes its time
     options = {
         "slow_statement_warning": "200ms",
         "slow_statement_critical": "250ms",
