@@ -19,7 +19,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import 
 from tests.fleet import Fleet, Server
 
 from .conftest import Pool
-from .indexes import invalid, lazy, options, reindexing, spoil
+from .indexes import cut_off, invalid, lazy, options, reindexing, spoil
 from .module_runner import run, start, until
 from .pg import later, role, transaction, use
 from .test_check_equals_run import writes
@@ -242,3 +242,18 @@ def test_a_poor_login_gets_findings(postgresql: Server, database: Database, tmp_
         mine = run("db_reindex", {**options(postgresql, name, tmp_path), **login, "tables": ["orders"]})
         assert {s["status"] for s in mine.fact()["steps"]} == {"done"}
         postgresql.sql(f"ALTER TABLE orders OWNER TO {postgresql.user}", database=name)
+
+
+def test_who_may_maintain_may_reindex_but_not_drop(pool: Pool, database: Database, tmp_path: Path) -> None:
+    server = pool.get("postgresql-18")
+    name = database(server)
+    lazy(server, name)
+    user = f"maintainer_{name}"
+    with role(server, user, f"GRANT pg_maintain, pg_read_all_data, pg_monitor TO {user}", database=name) as login:
+        assert run("db_reindex", {**forced(server, name, tmp_path), **login}).changed
+        left = cut_off(server, name, "lazy_note", "ccnew")
+        ran = run("db_reindex", {**options(server, name, tmp_path, adopt_leftovers=True), **login})
+        assert not ran.changed
+        (found,) = [f for f in ran.fact()["findings"] if f["code"] == "foreign_leftover"]
+        assert "only its owner" in found["message"]
+    assert invalid(server, name) == [left]

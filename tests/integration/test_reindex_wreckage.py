@@ -14,8 +14,15 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import halfbuilt
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Leftover, Ref, Step, Wants
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import open_journal
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
+    Execution,
+    Leftover,
+    Ref,
+    Step,
+    Wants,
+    Work,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.journal import Journal, open_journal
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Reindex
 from tests.fleet import Server
 
@@ -141,9 +148,8 @@ def test_who_could_not_begin_claims_nothing_that_others_make_later(
         while "ccnew" not in (tick := next(work)).owns:
             journal.tick(step, tick)
         journal.tick(step, tick)
-        rest = (journal.tick(step, tick) for tick in work)
         with transaction(postgresql, name, "LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE"), pytest.raises(Busy):
-            list(rest)
+            record(journal, step, work)
     with open_journal(str(tmp_path / "journal.sqlite"), "here", readonly=True) as reread:
         claimed = {claim for claims in reread.owned().values() for claim in claims}
     left = cut_off(postgresql, name, "t_note", "ccnew")
@@ -152,6 +158,11 @@ def test_who_could_not_begin_claims_nothing_that_others_make_later(
         (found,) = reindex_leftovers(used.measure(name, Wants(indexes=True, leftovers=True)).leftovers)
     assert claimed
     assert not claimed & set(found.marks)
+
+
+def record(journal: Journal, step: Step, work: Work) -> None:
+    for tick in work:
+        journal.tick(step, tick)
 
 
 def test_what_is_being_built_is_neither_wreckage_nor_invalid(

@@ -136,10 +136,10 @@ class _Planner:
             elif owned or (self.policy.adopt_leftovers and not found.why_not):
                 mine.setdefault(found.ref, []).append(found)
             else:
-                hint = f"and {found.why_not}" if found.why_not else "adopt_leftovers drops it"
+                unknown = "this journal does not know it as its own: adopt_leftovers would drop it"
                 message = (
-                    f"{names} ({say_bytes(found.bytes)}) was left behind by a reindex of which this journal does not"
-                    f" know, and slows down every change of the table; {hint}"
+                    f"{names} ({say_bytes(found.bytes)}) was left behind by an interrupted reindex and slows down"
+                    f" every change of the table; {found.why_not or unknown}"
                 )
                 self._find(2, "foreign_leftover", found.ref, message, _drop([found]))
         return [_dropping(several) for several in mine.values()]

@@ -25,7 +25,7 @@ HERE = "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog
 # size would wait for whoever builds or drops it: those hold locks that neither reading nor writing a table takes.
 INVALID = f"""
 WITH invalid AS MATERIALIZED (
-    SELECT i.indexrelid AS oid, i.indrelid, c.relname::pg_catalog.text AS name, c.relnamespace, c.relpages,
+    SELECT i.indexrelid AS oid, i.indrelid, c.relname::pg_catalog.text AS name, c.relnamespace, c.relpages, c.relowner,
            coalesce(pg_catalog.substring(c.relname::pg_catalog.text, '_cc(?:new|old)[0-9]*$'), '') AS suffix
       FROM pg_catalog.pg_index i
       JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
@@ -44,7 +44,7 @@ SELECT w.oid::pg_catalog.int8, n.nspname::pg_catalog.text, w.name, w.suffix <> '
        tn.nspname::pg_catalog.text, t.relname::pg_catalog.text,
        CASE WHEN who.pid IS NULL THEN coalesce(pg_catalog.pg_relation_size(w.oid), 0)
             ELSE w.relpages::pg_catalog.int8 * pg_catalog.current_setting('block_size')::pg_catalog.int8 END,
-       who.pid
+       who.pid, pg_catalog.pg_has_role(w.relowner, 'USAGE')
   FROM invalid w
   JOIN pg_catalog.pg_namespace n ON n.oid = w.relnamespace
   LEFT JOIN pg_catalog.pg_class owner ON owner.reltoastrelid = w.indrelid
@@ -109,6 +109,7 @@ class Half(t.NamedTuple):
     table: str
     bytes: int
     pid: int | None  # of the server process that works on it
+    droppable: bool  # MAINTAIN lets a login reindex, but not drop what is left of that
 
 
 def about(session: Session, ref: Ref) -> About:
@@ -146,6 +147,8 @@ def _leftover(database: str, half: Half) -> Leftover:
         why = f"server process {half.pid} is at work on it"
     elif half.base is None:
         why = "there is no index that it was to replace: look at it yourself"
+    elif not half.droppable:
+        why = "only its owner may drop it"
     elif not half.base_valid:
         why = f"{half.base} is invalid, too: look at both yourself"
     return Leftover(
@@ -156,5 +159,5 @@ def _leftover(database: str, half: Half) -> Leftover:
         dead=half.pid is None,
         why_not=why,
         table=Ref(database, (half.table_schema, half.table)),
-        marks=(mark(half.oid), half.name),
+        marks=(mark(half.oid), half.name) if half.droppable else (),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..._errors import Busy, DbFault, Gone, Refused, Stopped, Vanished
+from ..._errors import Busy, DbFault, Gone, Refused, Stopped
 from ..._records import Database, Ref, Server, Tick, Wants, Work
 from ..._tasks import DropLeftover, RefreshCollation, Reindex
 from ..._units import say_seconds
@@ -242,8 +242,8 @@ class _Rebuild:
                     cleaner = self.session.worker(lock_timeout=patience)
                     for half in mine:
                         cleaner.run(_drop_of(half))
-            except (Gone, Vanished):
-                return False  # the server does not answer, or not this session
+            except (Gone, Refused):
+                return False  # the server does not answer this session, or forbids it to drop
             except DbFault:
                 pass  # locked; or a late cancel of our own has hit the cleaning
             time.sleep(0.1)
