@@ -142,6 +142,7 @@ def totals(database: Database, least: int = 0) -> Result:
     # A partition is contained in its table.
     objects = whole or [x for x in database.tables if x.kind != "index" and not x.ref.partition]
     indexes = [x for x in database.indexes if not x.partitioned]
+    catalogs = {x.ref for x in database.tables if x.kind == "catalog"}
     return {
         "objects": len(database.tables),
         "bytes": sum(x.total_bytes for x in objects),
@@ -150,5 +151,5 @@ def totals(database: Database, least: int = 0) -> Result:
         "indexes": len(indexes),
         "index_bytes": sum(x.bytes for x in indexes),
         "index_bloat_bytes": sum(x.bloat.bytes for x in indexes if x.bloat),
-        "indexes_unknown": sum(not x.bloat and x.bytes >= least for x in indexes),
+        "indexes_unknown": sum(not x.bloat and x.bytes >= least and x.table not in catalogs for x in indexes),
     }

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: db_bloat_facts
-short_description: Measures how much space of tables and files a rebuild would give back
+short_description: Measures how much space of tables, indexes and files a rebuild would give back
 version_added: 0.1.0
 description:
-  - Estimates the bloat of every selected table, with the interval in which the truth is expected and the method used.
-    Where the interval straddles O(bloat_percent) it looks closer, as far as the server has the means and
+  - Estimates the bloat of every selected table and its indexes, with the interval in which the truth is expected and
+    the method used. What cannot be estimated (on PostgreSQL indexes that are not b-trees, and columns without
+    statistics) is C(unknown), never none. Where the interval straddles O(bloat_percent) it looks closer, as far as the server has the means and
     O(scan_budget) allows.
-  - PostgreSQL is estimated from the catalogs, InnoDB from file size and sampled rows, SQLite exactly from its pages
+  - PostgreSQL is estimated from the catalogs, a few queries a database, and looked at closer by pgstattuple where that
+    is installed and the login may use it; InnoDB from file size and sampled rows, SQLite exactly from its pages
     where the dbstat table is compiled in, else from its list of free pages.
 author:
   - The dbfleet.maintenance contributors (@dbfleet)
@@ -77,11 +79,15 @@ ansible_facts:
           description: Version, address and role of the server.
           type: dict
         objects:
-          description: Tables and files with bytes, bloat_bytes, bloat_percent, low, high, method and bloated.
+          description:
+            - Tables, indexes and files with bytes, bloat_bytes, bloat_percent, low, high, method and bloated; C(table)
+              is the table of an index. Percentages of a table are of its rows, without values stored out of line.
           type: list
           elements: dict
         databases:
-          description: Totals of each database; C(unknown) counts what could not be estimated.
+          description:
+            - Totals of each database; C(unknown) and C(indexes_unknown) count what could not be estimated. The bloat of
+              indexes is counted apart, since the rebuild of a table gives back both.
           type: dict
         findings:
           description:

@@ -43,7 +43,7 @@ def kinds(dice: random.Random) -> list[Kind]:
         Kind("int", _whole(few), 4),
         Kind("int", f"i % {many}", 4, follows=True, expression="({} * 2)"),
         Kind("int", _whole(many), 4),
-        Kind("bigint", f"(i * 7919) % {many}", 8, follows=True),
+        Kind("bigint", f"(i::bigint * 7919) % {many}", 8, follows=True),
         Kind("smallint", f"{_whole(few)}::smallint", 2),
         Kind("boolean", "random() < 0.3", 1),
         Kind("timestamptz", f"'2026-01-01'::timestamptz + i % {many} * interval '1 second'", 8, follows=True),
@@ -85,7 +85,7 @@ def _columns(dice: random.Random) -> list[tuple[str, Kind, float]]:
     return [(f"c{n}", kind, dice.choice([0, 0, 0, 0.1, 0.5, 0.95])) for n, kind in enumerate(chosen)]
 
 
-def _churn(dice: random.Random, name: str, rows: int) -> tuple[str, ...]:
+def _churn(dice: random.Random, name: str, rows: int, values: str) -> tuple[str, ...]:
     """Deletes and updates of one pattern, or of two."""
     share, nth, low = dice.uniform(0.1, 0.8), dice.choice([2, 3, 5, 10]), int(rows * dice.uniform(0, 0.6))
     high = low + int(rows * dice.uniform(0.1, 0.4))
@@ -98,7 +98,7 @@ def _churn(dice: random.Random, name: str, rows: int) -> tuple[str, ...]:
         f"UPDATE {name} SET id = id + {10 * rows} WHERE id % {nth} = 1",
         (
             f"DELETE FROM {name} WHERE id < {high}; VACUUM {name};"
-            f" INSERT INTO {name} SELECT * FROM {name} WHERE id % 4 = 0"
+            f" INSERT INTO {name} SELECT {values} FROM generate_series({20 * rows}, {20 * rows + high // 2}) i"
         ),
     ]
     return tuple(dice.sample(patterns, dice.choice([1, 1, 2])))
@@ -141,7 +141,8 @@ def shapes(seed: int, tables: int = 20, size: float = 3e6) -> list[Shape]:
         order = dice.choice(["", "", " ORDER BY md5(i::text)"])
         indexes = [_index(dice, name, n, columns) for n in range(dice.choice([1, 1, 2]))]
         if dice.random() < 0.5:
-            indexes.append((f"{name}_id", f"CREATE INDEX {name}_id ON {name} (id);"))
+            unique = dice.choice(["", "UNIQUE "])
+            indexes.append((f"{name}_id", f"CREATE {unique}INDEX {name}_id ON {name} (id);"))
         fresh = number < tables // 6
         first = dice.random() < 0.5 and not fresh
         create = "".join(statement for _name, statement in indexes)
@@ -150,6 +151,6 @@ def shapes(seed: int, tables: int = 20, size: float = 3e6) -> list[Shape]:
             f"CREATE UNLOGGED TABLE {name} ({listed}) WITH (fillfactor = {dice.choice([100, 100, 90, 70])});"
             f"SELECT setseed({dice.uniform(-1, 1):.6f});" + (create + fill if first else fill + create)
         )
-        churn = () if fresh else _churn(dice, name, rows)
+        churn = () if fresh else _churn(dice, name, rows, values)
         made.append(Shape(name, rows, make, churn, tuple(n for n, _s in indexes), fresh))
     return made

@@ -50,7 +50,11 @@ def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[R
     block = int(server.settings["block_size"])
     whole = {oid: [c for c in found if c] for oid, found in known.items() if None not in found}
     found = {oid: estimate(chosen[oid], several, block) for oid, several in whole.items() if several}
-    return {oid: bloat for oid, bloat in found.items() if bloat}
+    made = {oid: bloat for oid, bloat in found.items() if bloat}
+    for oid, row in chosen.items():
+        if row.reltuples == 0 and not row.live and row.heap_bytes:  # no statistics are kept of an empty table
+            made.setdefault(oid, _bloat(row.heap_bytes, 100.0, 0.0, "estimate"))
+    return made
 
 
 def estimate(row: Row, of: t.Sequence[layout.Column], block: int) -> Bloat | None:

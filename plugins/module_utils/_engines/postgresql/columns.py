@@ -35,7 +35,7 @@ TABLES = {
     "table": "a.attrelid",
 }
 # Equal values may share an entry where they are the same bytes. Source: _bt_allequalimage() in nbtutils.c, which knows
-# of intervals, too, that they are not.
+# of some types, too, that they are not.
 INDEXES = {
     "owner": "i.indexrelid",
     "expression": "i.indkey[a.attnum - 1] = 0",
@@ -44,7 +44,7 @@ INDEXES = {
              JOIN pg_catalog.pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype
                   AND p.amprocrighttype = o.opcintype AND p.amprocnum = 4
              LEFT JOIN pg_catalog.pg_collation l ON l.oid = i.indcollation[a.attnum - 1]
-            WHERE o.oid = i.indclass[a.attnum - 1] AND o.opcintype <> 'pg_catalog.interval'::pg_catalog.regtype
+            WHERE o.oid = i.indclass[a.attnum - 1] AND o.opcintype <> ALL (%(unlike)s::pg_catalog.oid[])
               AND coalesce(l.collisdeterministic, true))""",
     "relations": "pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid",
     "relation": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN i.indexrelid ELSE i.indrelid END",
@@ -98,6 +98,10 @@ SELECT e.stxrelid, d.stxdndistinct::pg_catalog.text
   JOIN pg_catalog.pg_statistic_ext_data d ON d.stxoid = e.oid {own}
  WHERE d.stxdndistinct IS NOT NULL AND e.stxrelid = ANY (%s::pg_catalog.oid[])
 """
+INTERVAL, BPCHAR = 1186, 1042
+# The first minor version that knows it of character(n), whose equal values differ in trailing blanks; all from 19 on.
+# Source: commit 18740523a, "Rescind unsafe deduplication support"; measured on 15.20.
+BPCHAR_UNLIKE = {13: 99, 14: 25, 15: 20, 16: 16, 17: 12, 18: 6}
 SAMPLES = {"common_sizes": "common", "bound_sizes": "bounds"}
 ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 
@@ -147,20 +151,30 @@ class Known(t.NamedTuple):
 
 def of_tables(session: Session, oids: t.Sequence[int]) -> dict[int, list[Known]]:
     """By oid, in order; tables that the login may not look into are left out."""
-    return _read(session, TABLES, oids)
+    return _read(session, TABLES, oids, ())
 
 
-def of_indexes(session: Session, oids: t.Sequence[int]) -> dict[int, list[Known]]:
+def of_indexes(session: Session, oids: t.Sequence[int], version: tuple[int, ...]) -> dict[int, list[Known]]:
     """By oid, in order, included columns last; those of tables that the login may not look into are left out."""
-    return _read(session, INDEXES, oids)
+    return _read(session, INDEXES, oids, unlike(version))
 
 
-def _read(session: Session, where: t.Mapping[str, str], oids: t.Sequence[int]) -> dict[int, list[Known]]:
+def unlike(version: tuple[int, ...]) -> list[int]:
+    """Types whose equal values may be different bytes though their operator class does not say so."""
+    blanks = version[1] >= BPCHAR_UNLIKE.get(version[0], 0)
+    return [INTERVAL, BPCHAR] if blanks else [INTERVAL]
+
+
+def _read(
+    session: Session, where: t.Mapping[str, str], oids: t.Sequence[int], types: t.Sequence[int]
+) -> dict[int, list[Known]]:
     source = STATISTIC if session.sees_statistics() else STATS
     parts = {name: text.format(**where) for name, text in source.items()}
     sizes = {name: SIZES.format(width=parts["width"], values=parts[of]) for name, of in SAMPLES.items()}
     found: dict[int, list[Known]] = {}
-    for row in session.rows(STATEMENT.format(**{**where, **parts, **sizes}), {"oids": list(oids)}):
+    for row in session.rows(
+        STATEMENT.format(**{**where, **parts, **sizes}), {"oids": list(oids), "unlike": list(types)}
+    ):
         known = Known(*row)
         found.setdefault(known.owner, []).append(known)
     return found

@@ -19,8 +19,9 @@ from .connection import Session
 from .indexes import Row
 from .names import quoted, table_name
 
-# Points of percent by which the model may be off where all is known: entries of one size, entries of many sizes.
-FIXED_ERROR, VARYING_ERROR, STALE_ERROR, PARTIAL_ERROR = 2.0, 4.0, 15.0, 2.0
+# Points of percent by which the model may be off where all is known: entries of one size, entries of many sizes, and on
+# top where values share entries, where statistics are old, and where only a part of the rows is in the index.
+FIXED_ERROR, VARYING_ERROR, SHARED_ERROR, STALE_ERROR, PARTIAL_ERROR = 2.0, 4.0, 1.5, 15.0, 2.0
 SMALL = 32  # pages: below, a page more or less is a large share
 
 
@@ -44,7 +45,7 @@ def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[R
     chosen = [r for r in chosen if r.bytes >= max(1, wants.index_bloat_min_bytes)]
     if not chosen:
         return {}
-    known = columns.of_indexes(session, [r.oid for r in chosen])
+    known = columns.of_indexes(session, [r.oid for r in chosen], server.number)
     several = {r.table_oid for r in chosen if r.keys > 1 and not r.unique}
     counted = columns.combinations(session, server.number[0], sorted(several)) if several else {}
     block = int(server.settings["block_size"])
@@ -69,6 +70,8 @@ def estimate(
     `together` is how many combinations of its columns the server has counted; without that columns are taken for
     independent of each other, and the interval holds what follows when they are not.
     """
+    if row.bytes and row.table_reltuples == 0 and not row.live:  # no statistics are kept of an empty table
+        return _bloat(row, block, (1.0,), (), error=0.0)
     laid = [k.column for k in known]
     whole = [c for c in laid if c]
     if not whole or len(whole) < len(laid) or not row.bytes:
@@ -84,7 +87,12 @@ def estimate(
     else:
         size, fixed = btree.entry(whole)
         middle, ends = [btree.pages(tree, [btree.Values(rows, 1.0, size, fixed)], scattered=False)], []
-    error = _error(row, whole, block)
+    error = _error(row, whole, block) + (SHARED_ERROR if shares else 0.0)
+    return _bloat(row, block, middle, ends, error=error)
+
+
+def _bloat(row: Row, block: int, middle: t.Sequence[float], ends: t.Sequence[float], *, error: float) -> Bloat:
+    """Of the pages that are likely, on average, and that may be at most; the error is in points of percent."""
     percent, low, high = (
         min(100.0, max(0.0, 100.0 * (1.0 - pages * block / row.bytes) + off))
         for pages, off in (

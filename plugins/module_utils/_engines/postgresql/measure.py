@@ -22,6 +22,8 @@ AGAIN = 3  # a table may be locked between the look at the locks and the look at
 def database(session: Session, wants: Wants, server: Server, rebuilding: Means) -> Database:
     """What `wants` asks for; `rebuilding` are the means of doing that online, looked for where bloat is wanted."""
     found = Database(session.database)
+    if wants.exact and wants.only == wants.exact and not bloat.extension(session, "pgstattuple_approx"):
+        return found  # a second look without the means for one: the first one stands
     if wants.activity:
         spaces = space.spaces(session, server.settings)
         found = found._replace(activity=activity.activity(session, server), spaces=spaces)
@@ -52,8 +54,7 @@ def _objects(session: Session, wants: Wants, server: Server, rebuilding: Means, 
     rows = [row for row in rows if row.persistence != "t"]
     refs = {row.oid: Ref(session.database, (row.schema, row.name)) for row in rows}
     tables = {row.oid: catalog.table(row, refs[row.oid], server) for row in rows}
-    horizon = activity.horizon(session, server)
-    running = activity.others(session)
+    horizon, running = activity.company(session, server, fresh=not wants.only)
     busy = activity.busy_tables(running)
     missing = statistics.missing(session, wants, server, rows) if wants.tables else {}
     estimates = bloat.estimates(session, wants, server, rows) if wants.bloat else {}
