@@ -12,8 +12,8 @@ version_added: 0.1.0
 description:
   - Estimates the bloat of every selected table and its indexes, with the interval in which the truth is expected and
     the method used. What cannot be estimated (on PostgreSQL indexes that are not b-trees, and columns without
-    statistics) is C(unknown), never none. Where the interval straddles O(bloat_percent) it looks closer, as far as the server has the means and
-    O(scan_budget) allows.
+    statistics) is C(unknown), never none. Where the interval straddles O(bloat_percent) it looks closer, as far as the
+    server has the means and O(scan_budget) allows.
   - PostgreSQL is estimated from the catalogs, a few queries a database, and looked at closer by pgstattuple where that
     is installed and the login may use it; InnoDB from file size and sampled rows, SQLite exactly from its pages
     where the dbstat table is compiled in, else from its list of free pages.
