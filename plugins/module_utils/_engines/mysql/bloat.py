@@ -64,6 +64,13 @@ class Look(t.NamedTuple):
         return self.averages[2 + self.keys.index(key)] if key in self.keys else None
 
 
+class Asked(t.NamedTuple):
+    """How closely one table is looked at."""
+
+    budget: int  # bytes that may be read to count its rows: more than 0 asks for a closer look
+    counted: bool  # whether its statistics can be of no other time
+
+
 class Findings(t.NamedTuple):
     """Bloat by table, what it was told from, and what keeps it from being true."""
 
@@ -89,12 +96,15 @@ def estimates(
     behind = purge_pending(link)
     if behind:
         found.findings.append(Finding(3, "purge_pending", Ref(link.database), behind))
+    default = server.settings.get("innodb_stats_auto_recalc")
+    trusted = {s.ref for s in large if s.base.recalculated(default) or all(p.known for p in s.pieces)}
     shapes = read_shapes(link, [s.ref.path[0] for s in large if s.base.engine == "InnoDB"], server)
     with link.at_most(MOST_SECONDS):
         for stored in large:
             try:
                 budget = (wants.scan_budget or COUNT_BUDGET) if _among(stored, closer) else 0
-                _one(link, stored, shapes.get(stored.ref.path[0]), budget, found)
+                asked = Asked(budget, stored.ref in trusted)
+                _one(link, stored, shapes.get(stored.ref.path[0]), asked, found)
             except (Busy, Refused) as fault:
                 # Locked, gone meanwhile, over the time, or not for this login to read: the others are measured still.
                 message = f"its bloat is not known, its rows could not be sampled: {fault.cause}"
@@ -121,7 +131,7 @@ def purge_pending(link: t.Any) -> str:
     return f"InnoDB has not yet purged what was deleted ({what}): space is not yet what it will be"
 
 
-def _one(link: t.Any, stored: Stored, shape: Shape | None, budget: int, found: Findings) -> None:
+def _one(link: t.Any, stored: Stored, shape: Shape | None, asked: Asked, found: Findings) -> None:
     if stored.base.engine in ("MyISAM", "Aria"):
         free = _from_free(stored)
         if free:
@@ -131,7 +141,7 @@ def _one(link: t.Any, stored: Stored, shape: Shape | None, budget: int, found: F
         return
     if not all(p.own_file and not p.sparse for p in stored.pieces):
         return  # a shared file gives nothing back; holes in a file are no bloat
-    look = _look(link, stored, shape, budget)
+    look = _look(link, stored, shape, asked)
     found.looks[stored.ref] = look
     found.bloat[stored.ref] = _from_look(stored, look)
 
@@ -172,15 +182,14 @@ def _from_look(stored: Stored, look: Look) -> Bloat:
     return Bloat(int(whole * percent / 100), percent, share(most), share(least), method)
 
 
-def _look(link: t.Any, stored: Stored, shape: Shape, budget: int) -> Look:
-    """With a budget of bytes, a closer one."""
+def _look(link: t.Any, stored: Stored, shape: Shape, asked: Asked) -> Look:
     keys = [key for key in shape.others if key.kind == "BTREE"]
     expressions = [*row_sql(shape.columns, shape.layout), *(entry_sql(key, shape) for key in keys)]
-    sample = _sample(link, stored, shape, expressions, closer=budget > 0)
+    sample = _sample(link, stored, shape, expressions, closer=asked.budget > 0)
     names = tuple(key.name for key in keys)
     if sample is None:
         return Look(shape, Rows(0, 0, 0), (0.0,) * len(expressions), names, 0)
-    rows = _rows(link, stored, sample, max(budget, COUNT_AT_ONCE))
+    rows = _rows(link, stored, sample, asked)
     # Where ranges were cut off, only the beginnings of some long stretches were seen.
     everywhere = shape.key_type and sample.rows is not None
     error = math.hypot(sample.spread, 0.0 if everywhere else KEYLESS_ERROR)
@@ -214,19 +223,19 @@ def _from(stored: Stored) -> str:
     return table_of(stored.ref) + part
 
 
-def _rows(link: t.Any, stored: Stored, sample: sampling.Sample, budget: int) -> Rows:
+def _rows(link: t.Any, stored: Stored, sample: sampling.Sample, asked: Asked) -> Rows:
     """The sample's own number where it is good and the statistics do not gainsay it; else a count where that is cheap.
 
     What can be neither is between all that was said.
     """
-    said, error = _statistics(stored, sample)
+    said, error = _statistics(stored, sample, asked.counted)
     by_statistics = Rows(said, said * (1 - 2 * error), said * (1 + 2 * error))
     if sample.rows is not None:
         known = Rows(sample.rows, sample.rows * (1 - 2 * sample.error), sample.rows * (1 + 2 * sample.error))
         agreed = known.low <= by_statistics.high and by_statistics.low <= known.high
         if agreed and sample.error < GOOD_ERROR:
             return _no_fewer(known, sample.seen)
-    counted = _count(link, stored, budget)
+    counted = _count(link, stored, max(asked.budget, COUNT_AT_ONCE))
     if counted is not None:
         return Rows(counted, counted, counted)
     if sample.rows is None:
@@ -241,14 +250,15 @@ def _no_fewer(rows: Rows, seen: int) -> Rows:
     return Rows(*(max(float(seen), number) for number in rows))
 
 
-def _statistics(stored: Stored, sample: sampling.Sample) -> tuple[float, float]:
+def _statistics(stored: Stored, sample: sampling.Sample, counted: bool) -> tuple[float, float]:
     """Rows as InnoDB's statistics have them, and their standard error as a share.
 
-    InnoDB counts on from its last estimate, of whose error a large delete leaves all, and few rows.
+    InnoDB counts on from its last estimate, of whose error a large delete leaves all, and few rows. Where it has not
+    counted since, there may be any number of them.
     """
     rows = float(max(stored.rows, sample.seen))
     estimated = float(sum(s.rows for s in stored.statistics))
-    error = STATISTICS_ERROR * max(1.0, estimated / rows)
+    error = STATISTICS_ERROR * max(1.0, estimated / rows) if counted else 1.0
     if not all(p.known for p in stored.pieces):
         # Nobody counted since the estimate: if the files have another size by now, it is of another time.
         pages = sum(s.clustered_pages + s.other_pages for s in stored.statistics)

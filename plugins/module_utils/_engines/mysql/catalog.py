@@ -52,6 +52,12 @@ class Base(t.NamedTuple):
             return "stats_persistent=1" in self.options
         return default not in (0, "OFF")
 
+    def recalculated(self, default: t.Any) -> bool:
+        """Whether the server makes new statistics by itself once a tenth of the rows has changed."""
+        if "stats_auto_recalc=" in self.options:
+            return "stats_auto_recalc=1" in self.options
+        return default not in (0, "OFF")
+
 
 class Sizes(t.NamedTuple):
     rows: int

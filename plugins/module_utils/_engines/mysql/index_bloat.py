@@ -34,9 +34,9 @@ def added(
 ) -> tuple[Index, ...]:
     """The indexes with their bloat, where it can be told. That of the primary key is the table's own."""
     stored = {one.ref: one for one in contents.tables}
-    recalculated = server.settings.get("innodb_stats_auto_recalc") not in (0, "OFF")
+    default = server.settings.get("innodb_stats_auto_recalc")
     return tuple(
-        index._replace(bloat=_bloat(index, looks[index.table], stored[index.table], recalculated))
+        index._replace(bloat=_bloat(index, looks[index.table], stored[index.table], default))
         if _told(index) and index.table in looks and index.table in stored
         else index
         for index in indexes
@@ -47,7 +47,7 @@ def _told(index: Index) -> bool:
     return index.method == "btree" and not index.primary and index.bytes > 0
 
 
-def _bloat(index: Index, look: Look, stored: Stored, recalculated: bool) -> Bloat | None:
+def _bloat(index: Index, look: Look, stored: Stored, default: t.Any) -> Bloat | None:
     entry = look.entry(index.ref.path[-1])
     page = min((p.page_bytes for p in stored.pieces), default=0)
     if entry is None or page != look.shape.layout.page:
@@ -61,7 +61,7 @@ def _bloat(index: Index, look: Look, stored: Stored, recalculated: bool) -> Bloa
 
     percent, method = share(look.rows.likely, 1.0), f"sample of {look.seen:,} rows"
     low, high = share(look.rows.high, 1 + error), share(look.rows.low, 1 - error)
-    if _outdated(stored, recalculated):
+    if _outdated(stored, stored.base.recalculated(default)):
         # Bytes that a delete has freed since are gone from the index already, and those of inserts are not yet seen.
         low, method = 0.0, f"{method}, against a size of before the last changes"
     return Bloat(int(index.bytes * percent / 100), percent, low, max(percent, high), method)
@@ -80,6 +80,4 @@ def _outdated(stored: Stored, recalculated: bool) -> bool:
         return True
     if all(p.known for p in stored.pieces):
         return sum(p.modified for p in stored.pieces) > CHANGED * rows
-    if "stats_auto_recalc=" in stored.base.options:
-        recalculated = "stats_auto_recalc=1" in stored.base.options
     return not recalculated and told < GROWN * stored.total_bytes

@@ -38,7 +38,10 @@ def rebuilt_bytes(rows: float, averages: t.Sequence[float], layout: Layout, *, f
     """
     share = rows / files
     row, away, entries = averages[0], averages[1], averages[2:]
-    trees = [tree(share / per_page(row, layout, CLUSTERED_FILL) + share * away, layout)]
+    leaves = share / per_page(row, layout, CLUSTERED_FILL)
+    # Values on pages of their own may come without a reserve.
+    least = slack < 0
+    trees = [tree(leaves, layout) + math.ceil(share * away) if least else tree(leaves + share * away, layout)]
     trees += [index_pages(share, entry, layout) for entry in entries]
     return float(files * file_pages(trees, layout, slack) * layout.page)
 
