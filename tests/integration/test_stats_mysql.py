@@ -77,13 +77,15 @@ class People:
             host=self.server.host, port=self.server.port, database=self.database, autocommit=False, **login
         )
         self.open.append(link)
-        cursor = link.cursor()
+        cursor: Any = link.cursor()
+        cursor.execute("SELECT CONNECTION_ID()")
+        thread = int(cursor.fetchone()[0])
         for statement in statements[: -1 if waits else None]:
             cursor.execute(statement)
         if waits:
             background(lambda: self._quietly(cursor, statements[-1]))
-            wait_until(lambda: self._at_it(int(link.thread_id())))
-        return int(link.thread_id())
+            wait_until(lambda: self._at_it(thread))
+        return thread
 
     def _quietly(self, cursor: Any, statement: str) -> None:
         with contextlib.suppress(Exception):  # it is killed in the end

@@ -10,8 +10,9 @@ import typing as t
 
 from ..._records import Ref, Server
 from ..._tasks import AddKey, ConvertEngine, CreateIndex, Cure, DropIndex, EndPrepared, EndSession, Widen
+from .foreign_keys import Reference
 from .names import quoted, table_of
-from .structure import ROW_ID, Catalog, Column, Reference
+from .structure import ROW_ID, Catalog, Column
 
 Node = tuple[Ref, str]  # a table's column
 ONLINE = ", ALGORITHM=INPLACE, LOCK=NONE"

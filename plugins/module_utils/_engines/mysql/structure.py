@@ -15,8 +15,10 @@ from collections import defaultdict
 
 from ..._errors import Refused
 from ..._records import Ref, Server
-from ..._structure import Counter, ForeignKey, Index, Structure
+from ..._structure import Counter, Index, Structure
+from . import foreign_keys
 from .connection import Link
+from .foreign_keys import Reference, some
 from .names import quoted
 
 # With AUTO_INCREMENT the server opens each table: 0.1 s for 3,000 of them.
@@ -30,21 +32,6 @@ COLUMNS = """
     SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, IS_NULLABLE, COLUMN_DEFAULT, EXTRA, COLUMN_COMMENT, COLUMN_KEY
       FROM information_schema.COLUMNS
      WHERE TABLE_SCHEMA = %s AND (COLUMN_KEY = 'PRI' OR EXTRA LIKE '%%auto_increment%%'{named})"""
-REFERENCES = """
-    SELECT TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME,
-           REFERENCED_COLUMN_NAME
-      FROM information_schema.KEY_COLUMN_USAGE
-     WHERE TABLE_SCHEMA = %s AND REFERENCED_TABLE_NAME IS NOT NULL
-     ORDER BY TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION"""
-RULES = """
-    SELECT TABLE_NAME, CONSTRAINT_NAME, UPDATE_RULE, DELETE_RULE
-      FROM information_schema.REFERENTIAL_CONSTRAINTS
-     WHERE CONSTRAINT_SCHEMA = %s"""
-LEADING = """
-    SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME
-      FROM information_schema.STATISTICS
-     WHERE TABLE_SCHEMA = %s AND INDEX_TYPE IN ('BTREE', 'HASH')
-     ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"""
 CHECKS = """
     SELECT TABLE_NAME, CONSTRAINT_NAME, CHECK_CLAUSE
       FROM information_schema.CHECK_CONSTRAINTS
@@ -55,15 +42,6 @@ PARTITIONS = """
     SELECT DISTINCT TABLE_NAME, PARTITION_EXPRESSION, SUBPARTITION_EXPRESSION
       FROM information_schema.PARTITIONS
      WHERE TABLE_SCHEMA = %s"""
-SIZES = """
-    SELECT TABLE_NAME, TABLE_ROWS, DATA_LENGTH + INDEX_LENGTH
-      FROM information_schema.TABLES
-     WHERE TABLE_SCHEMA = %s"""
-CHANGES = """
-    SELECT OBJECT_SCHEMA, OBJECT_NAME, COUNT_UPDATE + COUNT_DELETE
-      FROM performance_schema.table_io_waits_summary_by_table
-     WHERE OBJECT_TYPE = 'TABLE'"""
-
 TRANSACTIONAL = frozenset(["innodb", "rocksdb", "tokudb", "ndbcluster", "xpand"])
 # They keep no rows of their own, or can have no key.
 KEYLESS_BY_NATURE = frozenset(
@@ -91,14 +69,6 @@ class Column(t.NamedTuple):
         return "auto_increment" in self.extra.lower()
 
 
-class Reference(t.NamedTuple):
-    """A foreign key with its rules."""
-
-    key: ForeignKey
-    on_update: str
-    on_delete: str
-
-
 class Catalog(t.NamedTuple):
     """What cures.py spells from: (table, column) -> its definition, and so on."""
 
@@ -117,7 +87,7 @@ def read(link: Link, server: Server, indexes: t.Sequence[Index] = ()) -> tuple[S
     database = link.database
     rows = link.rows(TABLES, (database,))
     tables = {str(row[0]): row for row in rows if row[1] and str(row[4]) != "SEQUENCE"}
-    references = _references(link, indexes)
+    references = foreign_keys.read(link, indexes)
     columns = _columns(link, tables, references)
     keyed = {table for (table, _name), column in columns.items() if column.key == "PRI"}
     engines = {name: str(row[1]) for name, row in tables.items()}
@@ -125,7 +95,7 @@ def read(link: Link, server: Server, indexes: t.Sequence[Index] = ()) -> tuple[S
     foreign = {n: engine for n, engine in engines.items() if engine.lower() not in TRANSACTIONAL}
     sequences = tuple(_sequences(link, [str(row[0]) for row in rows if str(row[4]) == "SEQUENCE"]))
     structure = Structure(
-        foreign_keys=_weighed(link, server, [x.key for x in references]),
+        foreign_keys=foreign_keys.weighed(link, server, [x.key for x in references]),
         keyless=tuple(Ref(database, (name,)) for name in sorted(keyless)),
         free_columns=_free(link, keyless),
         counters=(*_counters(database, tables, columns), *sequences),
@@ -140,14 +110,6 @@ def read(link: Link, server: Server, indexes: t.Sequence[Index] = ()) -> tuple[S
         {counter.ref.path[0]: counter.most for counter in sequences},
     )
     return structure, known
-
-
-def _some(link: Link, query: str, names: t.Sequence[str]) -> list[tuple[t.Any, ...]]:
-    """Rows of these tables only."""
-    if not names:
-        return []
-    marks = ", ".join(["%s"] * len(names))
-    return link.rows(f"{query} AND TABLE_NAME IN ({marks})", (link.database, *names))
 
 
 def _columns(link: Link, tables: t.Container[str], references: t.Sequence[Reference]) -> dict[tuple[str, str], Column]:
@@ -169,85 +131,13 @@ def _columns(link: Link, tables: t.Container[str], references: t.Sequence[Refere
     return found
 
 
-# ---- foreign keys ----------------------------------------------------------------------------------------------------
-
-
-def _references(link: Link, indexes: t.Sequence[Index]) -> list[Reference]:
-    database = link.database
-    pairs: dict[tuple[str, str], list[tuple[t.Any, ...]]] = {}
-    for row in link.rows(REFERENCES, (database,)):
-        pairs.setdefault((str(row[0]), str(row[1])), []).append(row)
-    if not pairs:
-        return []
-    rules = {(str(row[0]), str(row[1])): (str(row[2]), str(row[3])) for row in link.rows(RULES, (database,))}
-    leading = _leading(link, indexes)
-    found = []
-    for (table, name), rows in sorted(pairs.items()):
-        columns = tuple(str(row[2]) for row in rows)
-        key = ForeignKey(
-            table=Ref(database, (table,)),
-            name=name,
-            columns=columns,
-            parent=Ref(str(rows[0][3]), (str(rows[0][4]),)),
-            parent_columns=tuple(str(row[5]) for row in rows),
-            indexed=any(set(index[: len(columns)]) == set(columns) for index in leading.get(table, ())),
-        )
-        found.append(Reference(key, *rules.get((table, name), ("NO ACTION", "NO ACTION"))))
-    return found
-
-
-def _leading(link: Link, indexes: t.Sequence[Index]) -> dict[str, list[t.Sequence[str]]]:
-    """Columns of every index, by table."""
-    read: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for row in link.rows(LEADING, (link.database,)) if not indexes else ():
-        read[str(row[0]), str(row[1])].append(str(row[2] or ""))
-    found: defaultdict[str, list[t.Sequence[str]]] = defaultdict(list)
-    for (table, _name), columns in read.items():
-        found[table].append(columns)
-    for index in indexes:
-        if index.method in ("btree", "hash"):
-            found[index.table.path[0]].append(index.columns)
-    return found
-
-
-def _weighed(link: Link, server: Server, keys: t.Sequence[ForeignKey]) -> tuple[ForeignKey, ...]:
-    """With sizes where an index is missing. InnoDB makes one for each foreign key, and lets it go only while
-
-    foreign_key_checks is off.
-    """
-    bare = sorted({key.table.path[0] for key in keys if not key.indexed})
-    if not bare:
-        return tuple(keys)
-    sizes = {str(row[0]): (int(row[1] or 0), int(row[2] or 0)) for row in _some(link, SIZES, bare)}
-    changes = _changes(link, server)
-    found = []
-    for key in keys:
-        if not key.indexed:
-            rows, size = sizes.get(key.table.path[0], (0, 0))
-            changed = changes.get((key.parent.database, key.parent.path[0])) if changes is not None else None
-            found.append(key._replace(rows=rows, bytes=size, parent_changes=changed))
-        else:
-            found.append(key)
-    return tuple(found)
-
-
-def _changes(link: Link, server: Server) -> dict[tuple[str, str], int] | None:
-    """Updates and deletes of every table since the server started; None where nobody counts them."""
-    if server.settings.get("performance_schema") in (0, "OFF", None):
-        return None
-    try:
-        return {(str(row[0]), str(row[1])): int(row[2] or 0) for row in link.rows(CHANGES)}
-    except Refused:
-        return None
-
-
 # ---- keys and counters -----------------------------------------------------------------------------------------------
 
 
 def _free(link: Link, keyless: t.Sequence[str]) -> dict[Ref, str]:
     """A column's name that is free in each of these tables."""
     taken: defaultdict[str, set[str]] = defaultdict(set)
-    for row in _some(link, NAMES, keyless):
+    for row in some(link, NAMES, keyless):
         taken[str(row[0])].add(str(row[1]).lower())
     found = {}
     for table in keyless:
@@ -258,7 +148,7 @@ def _free(link: Link, keyless: t.Sequence[str]) -> dict[Ref, str]:
 
 def _partitioned_by(link: Link, tables: t.Sequence[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
-    for row in _some(link, PARTITIONS, tables):
+    for row in some(link, PARTITIONS, tables):
         words = " ".join(str(value) for value in row[1:3] if value)
         names = [name.replace("``", "`") for name in re.findall(r"`((?:[^`]|``)+)`", words)]
         found[str(row[0])] = tuple(dict.fromkeys((*found.get(str(row[0]), ()), *names)))
