@@ -20,7 +20,8 @@ from .module_runner import Ran, run
 
 # What a session may say without changing anything. Everything else must have been announced.
 READS = re.compile(
-    r"\s*(SELECT|SHOW|SET|WITH|BEGIN|START TRANSACTION|COMMIT|ROLLBACK|DO RELEASE_LOCK|EXPLAIN|USE)\b", re.IGNORECASE
+    r"\s*(SELECT|SHOW|SET|WITH|BEGIN|START TRANSACTION|COMMIT|ROLLBACK|DO RELEASE_LOCK|EXPLAIN|USE|XA RECOVER)\b",
+    re.IGNORECASE,
 )
 SERVERS = ["postgresql-15", "postgresql-16", "postgresql-18", "mariadb", "mysql"]
 

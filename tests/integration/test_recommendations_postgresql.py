@@ -362,3 +362,34 @@ def test_stalled_slots_are_found_and_dropped(fleet: Fleet, major: int) -> None:
     assert "slot_stalled" not in {r["code"] for r in after["recommendations"]}
     assert after["slots"] == []
     server.stop()
+
+
+BURN = "DO $$ BEGIN FOR i IN 1..105000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$"
+
+
+def test_transaction_ids_that_get_too_old(fleet: Fleet) -> None:
+    """While an old transaction holds everything, the server's own forced freeze does not get on, either."""
+    try:
+        server = fleet.postgresql(16, settings={"autovacuum_freeze_max_age": "100000"})
+    except Missing as why:
+        missing(why)
+    server.sql("CREATE TABLE t AS SELECT 1 AS id; ALTER TABLE t ADD PRIMARY KEY (id)")
+    with pg.transaction(server, "postgres", "SELECT txid_current()") as holder:
+        holder.execute("SELECT pg_backend_pid()")
+        pid = holder.fetchone()[0]
+        server.sql(BURN)
+        until(lambda: str(pid) in str(old(server)), what="a transaction of more than a moment")
+        (ours,) = old(server)
+        assert "FREEZE" in ours["fix"]
+    for _round in range(40):
+        left = old(server)
+        if not left:
+            break
+        execute(server, "postgres", left[0]["fix"])
+    assert not left
+    server.stop()
+
+
+def old(server: Server) -> list[dict[str, Any]]:
+    found = recommended(stats(server, "postgres"))
+    return [r for (code, _object), r in found.items() if code == "wraparound" and r["database"] == "postgres"]
