@@ -9,7 +9,7 @@ import time
 import typing as t
 
 from ..._errors import Busy, DbFault, Gone, Refused, Stopped
-from ..._records import Database, Ref, Server, Tick, Wants, Work
+from ..._records import Ref, Server, Tick, Work
 from ..._tasks import DropLeftover, RefreshCollation, Reindex
 from ..._units import say_seconds
 from . import activity, halfbuilt
@@ -95,9 +95,10 @@ def _exclusively(session: Session, task: Reindex, server: Server, statement: str
     """Writers wait, and most readers: it waits no longer than lock_timeout to begin, and leaves nothing behind."""
     before = halfbuilt.about(session, task.ref)
     yield from _run(session.worker(lock_timeout=session.lock_timeout), statement)
-    if halfbuilt.about(session, task.ref).file == before.file:
+    now = halfbuilt.about(session, task.ref)
+    if now.file == before.file:
         raise Refused("the server left the index as it was", database=task.ref.database, obj=str(task.ref))
-    yield Tick(note=_state(session, task.ref, server))
+    yield Tick(note=_state(session, now, server))
 
 
 def _drop(session: Session, task: DropLeftover, statements: t.Sequence[str], concurrent_wait: float) -> Work:
@@ -120,12 +121,12 @@ def _assure_dead(half: Half, ref: Ref) -> None:
         )
 
 
-def _state(session: Session, ref: Ref, server: Server) -> str:
+def _state(session: Session, index: About, server: Server) -> str:
     """For the next run: under which collations it was built, where one of them has another version on record."""
-    from . import indexes
+    from . import collations
 
-    found = indexes.read(session, Wants(indexes=True, only=(ref,)), server, Database(session.database)).indexes
-    return next((index.state for index in found if index.ref == ref), "")
+    stale = collations.read(session, server)[1].get(index.oid)
+    return stale.state if stale else ""
 
 
 class _Rebuild:
@@ -147,7 +148,7 @@ class _Rebuild:
         yield from self._clear()
         self.old = halfbuilt.about(self.session, self.ref)
         if self.old.valid and (self.ref.database, self.old.oid) in self.session.made:
-            yield Tick(note=_state(self.session, self.ref, self.server))  # an earlier attempt came as far as this
+            yield Tick(note=_state(self.session, self.old, self.server))  # an earlier attempt came as far as this
             return
         yield from self._wait_for_elders()
         # The old index is what may be left over, too; and until the new one is seen, it is known by its name.
@@ -260,7 +261,7 @@ class _Rebuild:
         if now.oid == self.old.oid:
             said = " ".join(running.said)
             raise Refused(f"the server left the index as it was. {said}", database=self.ref.database, obj=str(self.ref))
-        yield Tick(note=_state(self.session, self.ref, self.server))
+        yield Tick(note=_state(self.session, now, self.server))
 
 
 def _of(half: Half, table: Ref) -> bool:

@@ -11,6 +11,7 @@ import typing as t
 from pathlib import Path
 
 from ..._records import Space, Step
+from ..._tasks import Reindex
 from .connection import Connection, Session
 
 WHO = """
@@ -36,6 +37,15 @@ TABLESPACES = """
 SELECT s.spcname::pg_catalog.text, pg_catalog.pg_tablespace_location(s.oid)
   FROM pg_catalog.pg_tablespace s
  WHERE s.spcname NOT IN ('pg_default', 'pg_global')
+"""
+# Of an index alone.
+PART = """
+SELECT pg_catalog.pg_tablespace_location(s.oid), c.relpages::pg_catalog.int8, c.relpages
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+  JOIN pg_catalog.pg_tablespace s ON s.oid = coalesce(nullif(c.reltablespace, 0), d.dattablespace)
+ WHERE n.nspname = %s AND c.relname = %s
 """
 MARGIN = 1.1
 PROC = Path("/proc")
@@ -119,9 +129,9 @@ def _wal(settings: t.Mapping[str, t.Any]) -> str:
 
 
 def needs(session: Session, step: Step, settings: t.Mapping[str, t.Any]) -> Needs:
-    """The new table and its indexes beside the old ones, a sort as large as the largest index, and all of it as WAL."""
+    """What is new beside what is old, a sort as large as the largest index, and all of it as WAL."""
     block = int(settings["block_size"])
-    parts = session.rows(PARTS, step.task.ref.path)
+    parts = session.rows(PART if isinstance(step.task, Reindex) else PARTS, step.task.ref.path)
     known = float(sum(pages for folder, pages, largest in parts))
     total = max(float(step.size), known * block)
     # A table that nobody vacuumed or analyzed yet has no pages in the catalog: all of it counts everywhere.
