@@ -27,7 +27,7 @@ from ._records import (
     Wants,
 )
 from ._selection import Patterns, names_of
-from ._tasks import DropLeftover
+from ._tasks import Analyze, DropLeftover, Task, Vacuum
 
 if t.TYPE_CHECKING:
     from ._health import Health
@@ -159,7 +159,7 @@ class Stages:
         known = {(f.code, f.ref) for f in plan.findings}
 
         def prove(session: Session, step: Step, note: str) -> Proof:
-            again = self._again(session, step.task.ref, operation, policy)._replace(blocked=blocked)
+            again = self._again(session, step.task, operation, policy)._replace(blocked=blocked)
             if note:
                 again = again._replace(notes={step.key: Note(self.server.now, note)})
             new = operation.plan(policy, again)
@@ -178,14 +178,17 @@ class Stages:
         operation, policy = self.asked[name]
 
         def replan(session: Session, step: Step) -> Step | None:
-            new = operation.plan(policy, self._again(session, step.task.ref, operation, policy))
+            new = operation.plan(policy, self._again(session, step.task, operation, policy))
             return next((s for s in new.steps if s.key == step.key), None)
 
         return replan
 
-    def _again(self, session: Session, ref: Ref, operation: Operation, policy: t.Any) -> Measured:
+    def _again(self, session: Session, task: Task, operation: Operation, policy: t.Any) -> Measured:
+        ref = task.ref
         system = any(i.system for i in self.chosen if i.name == ref.database)
-        wants = operation.wants(policy, self.server)._replace(only=(ref,), health=False)
+        wants = operation.wants(policy, self.server)._replace(only=(ref,), health=False, shared=True)
+        if isinstance(task, (Vacuum, Analyze)):  # neither removes wreckage nor leaves any
+            wants = wants._replace(leftovers=False)
         found = self.engine.measure(session, wants, self.server)._replace(system=system)
         measured = self._measured([found], Memory())
         if operation.doubts(policy, measured).exact:

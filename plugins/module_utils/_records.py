@@ -237,6 +237,7 @@ class Wants(t.NamedTuple):
     exact: tuple[Ref, ...] = ()  # second look: only where a threshold lies between low and high
     scan_budget: int | None = None  # bytes that exact measurement may read
     only: tuple[Ref, ...] = ()  # the proof measures what was touched, nothing else: tables, indexes, views
+    shared: bool = False  # of many proofs: who else is at work may have been read for another one a moment ago
 
     def merge(self, other: Wants) -> Wants:
         smallest = [w.bloat_min_bytes for w in (self, other) if w.bloat]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 from datetime import datetime, timedelta
 
@@ -54,6 +55,7 @@ SELECT c.checkpoint_time, pg_catalog.age(pg_catalog.split_part(c.next_xid, ':', 
   FROM pg_catalog.pg_control_checkpoint() c
 """
 CLOCK = "SELECT pg_catalog.clock_timestamp()"
+SHARED = 1.0  # seconds
 BRIEF = 2.0  # seconds: transactions of this age come and go
 OPEN = """
 SELECT pg_catalog.count(*) FILTER (WHERE a.backend_type = 'client backend'),
@@ -240,6 +242,19 @@ def others(session: Session) -> list[Other]:
     return [
         Other(pid, who or "", query, seconds or 0.0, tables) for pid, who, query, seconds, tables in found if tables
     ]
+
+
+def company(session: Session, server: Server, *, fresh: bool) -> tuple[Horizon, list[Other]]:
+    """Who holds the horizon and who is at work. Unless `fresh` as of a second ago at most: both leave out anyway
+
+    whoever comes and goes within two, and thousands of small tables are proven in that second.
+    """
+    read_at, found = session.lately.get(session.database, (0.0, None))
+    if fresh or found is None or time.monotonic() - read_at > SHARED:
+        found = (horizon(session, server), others(session))
+        if not fresh:
+            session.lately[session.database] = (time.monotonic(), found)
+    return t.cast("tuple[Horizon, list[Other]]", found)
 
 
 def busy_tables(running: t.Sequence[Other]) -> dict[int, str]:

@@ -91,6 +91,7 @@ class Connector:
         self.stopped = False
         self.opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
         self.readable: dict[str, bool] = {}  # by database: whether the login may read pg_statistic
+        self.lately: dict[str, tuple[float, t.Any]] = {}  # by database: what proofs of the last moment have seen
         # Indexes by database and oid: built, and replaced, by steps of this run that failed and may have left them.
         self.made: set[tuple[str, int]] = set()
         self.replaced: set[tuple[str, int]] = set()
@@ -300,6 +301,11 @@ class Session:
         if self.database not in known:
             known[self.database] = bool(self.rows(READABLE)[0][0])
         return known[self.database]
+
+    @property
+    def lately(self) -> dict[str, tuple[float, t.Any]]:
+        """What sessions of this run share for a moment: by database, when it was read and what."""
+        return self._pool.connector.lately
 
     def cancel(self) -> None:
         """Ends what the session is doing; from any thread, and harmless when it does nothing."""

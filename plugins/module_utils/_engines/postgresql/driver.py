@@ -112,6 +112,16 @@ class Link:
             libpq.PQcancel(request, said, len(said))
             libpq.PQfreeCancel(request)
 
+    def quiet(self) -> bool:
+        """Whether the server has said nothing unasked: the end of a session is such a word. Asks nobody."""
+        import select
+
+        watched = select.poll() if hasattr(select, "poll") else None
+        if watched is None or self.closed:
+            return False
+        watched.register(self._raw.fileno(), select.POLLIN)
+        return not watched.poll(0)
+
     @property
     def closed(self) -> bool:
         return bool(self._raw.closed)

@@ -19,6 +19,7 @@ CLASS = 1684170342  # "dbfleet" and nobody else's, it is hoped: the first half o
 TAKE = "SELECT pg_catalog.pg_try_advisory_lock(%s, %s)"
 RELEASE = "SELECT pg_catalog.pg_advisory_unlock(%s, %s)"
 ALIVE = "SELECT 1"
+PING = 1.0  # seconds: between two questions the connection's silence says that the server has not ended it
 HOLDER = """
 SELECT l.pid, coalesce(a.usename::pg_catalog.text, 'unknown'),
        coalesce(a.client_addr::pg_catalog.text, 'the server itself'),
@@ -48,6 +49,7 @@ class Guard:
         self._connect, self._forget, self._databases = connect, forget, sorted(set(databases))
         self._connection = connect()
         self._lock = threading.Lock()
+        self._assured = 0.0
 
     def take(self, wait: float) -> None:
         """Raises Held, naming the holder, after `wait` seconds."""
@@ -88,8 +90,11 @@ class Guard:
     def assure(self) -> None:
         """Before each step: still held, or taken again after the connection was lost. Raises Refused, Gone."""
         with self._lock:
+            if time.monotonic() - self._assured < PING and self._connection.link.quiet():
+                return
             try:
                 self._connection.rows(ALIVE)
+                self._assured = time.monotonic()
                 return
             except Gone:
                 self._forget(self._connection)

@@ -54,7 +54,7 @@ def _objects(session: Session, wants: Wants, server: Server, rebuilding: Means, 
     rows = [row for row in rows if row.persistence != "t"]
     refs = {row.oid: Ref(session.database, (row.schema, row.name)) for row in rows}
     tables = {row.oid: catalog.table(row, refs[row.oid], server) for row in rows}
-    horizon, running = activity.company(session, server, fresh=not wants.only)
+    horizon, running = activity.company(session, server, fresh=not wants.shared)
     busy = activity.busy_tables(running)
     missing = statistics.missing(session, wants, server, rows) if wants.tables else {}
     estimates = bloat.estimates(session, wants, server, rows) if wants.bloat else {}
