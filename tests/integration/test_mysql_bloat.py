@@ -141,7 +141,11 @@ def test_retention(mysql: Server, database: Make, way: str) -> None:
 # Hardly a row is left: then the smallest file that the server makes counts, and not its usual reserve.
 KEYS = {
     "integer": ("id int primary key, {rest}", "i, {rest}", "id"),
-    "uuid": ("id char(36) character set ascii primary key, {rest}", "insert(left(sha2(i, 224), 36), 9, 1, '-'), {rest}", "id"),
+    "uuid": (
+        "id char(36) charset ascii primary key, {rest}",
+        "insert(left(sha2(i, 224), 36), 9, 1, '-'), {rest}",
+        "id",
+    ),
     "bytes": ("id binary(16) primary key, {rest}", "unhex(left(sha2(i, 224), 32)), {rest}", "id"),
     "moments": ("at datetime, n int, {rest}, primary key (at, n)", "'2026-01-01' + interval i minute, i, {rest}", "n"),
     "lines": ("o int, n int, {rest}, primary key (o, n)", "floor(i / 9), i, {rest}", "n"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._structure import Index
@@ -32,7 +33,7 @@ TABLES = (
 )
 
 
-def read(server: Server, database: str, wants: Wants | None = None, **login: str) -> dict[str, Index]:
+def read(server: Server, database: str, wants: Wants | None = None, **login: Any) -> dict[str, Index]:
     with use(server, **login) as used:
         found = used.measure(database, wants or Wants(indexes=True)).indexes
     return {".".join(index.ref.path): index for index in found}
