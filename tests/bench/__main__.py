@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("vacuum", "fleet", "reindex")
+BENCHMARKS = ("vacuum", "fleet", "reindex", "bloat")
 
 
 def main() -> int:
