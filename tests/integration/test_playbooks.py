@@ -113,9 +113,9 @@ def test_assess_shows_what_is_due_and_only_reads(mixed: Hosts, inventory: Invent
     where = inventory(mixed)
     name = mixed["mysql"]["db_databases"][0]
     file = Path(mixed["file"]["db_databases"][0])
-    before = (fingerprint(pool.get("mysql"), name), folder_print(file.parent))
+    before = (fingerprint(pool.get("mysql"), name), databases_in(file.parent))
     assessed = play("assess", where)
-    assert (fingerprint(pool.get("mysql"), name), folder_print(file.parent)) == before
+    assert (fingerprint(pool.get("mysql"), name), databases_in(file.parent)) == before
     assert assessed.code == 0, said(assessed)
     assert set(assessed.of("db_assess_facts")) == set(mixed)
     assert len(assessed.calls) == len(mixed)
@@ -127,6 +127,11 @@ def test_assess_shows_what_is_due_and_only_reads(mixed: Hosts, inventory: Invent
     assert (due["reindex"]["steps"], due["refresh_views"]["steps"]) == (1, 1)
 
 
+def databases_in(folder: Path) -> dict[str, Any]:
+    """What lies there, but for the journal, which keeps sizes for trends."""
+    return {name: state for name, state in folder_print(folder).items() if not name.startswith("journal")}
+
+
 def test_recommendations_are_shown_with_their_cure(
     pool: Pool, database: Callable[[Server], str], inventory: Inventory
 ) -> None:
@@ -136,8 +141,9 @@ def test_recommendations_are_shown_with_their_cure(
         """
         CREATE TABLE customers (id int PRIMARY KEY);
         CREATE TABLE invoices (id int PRIMARY KEY, customer int REFERENCES customers);
-        INSERT INTO customers SELECT generate_series(1, 5000);
-        INSERT INTO invoices SELECT n, n FROM generate_series(1, 5000) n;
+        INSERT INTO customers SELECT generate_series(0, 30000);
+        INSERT INTO invoices SELECT n, n FROM generate_series(1, 30000) n;
+        DELETE FROM customers WHERE id = 0;
         CREATE INDEX one ON customers (id, (id + 1));
         CREATE INDEX two ON customers (id, (id + 1));
         ANALYZE;
@@ -280,15 +286,14 @@ def test_each_operation_has_a_tag_of_its_name(
     churn(server, name)
     leave_an_invalid_index(server, name)
     where = inventory({"db": {**variables(server), "db_databases": [name]}})
-    modules = {"db_vacuum", "db_reindex", "db_refresh_views"}
-    for module in modules:
-        tag = module.removeprefix("db_")
-        for arguments in (("--tags", tag), ("-e", f'{{"maintenance_operations": ["{tag}"]}}')):
-            played = play("maintenance", where, "--check", *arguments)
-            assert played.code == 0, said(played)
-            assert {c.module for c in played.calls} == {"db_assess_facts", module}
-    skipped = play("maintenance", where, "--check", "--skip-tags", "reindex")
-    assert {c.module for c in skipped.calls} == {"db_assess_facts", *modules - {"db_reindex"}}
+    for arguments, modules in (
+        (("--tags", "reindex"), {"db_reindex"}),
+        (("-e", '{"maintenance_operations": ["refresh_views"]}'), {"db_refresh_views"}),
+        (("--skip-tags", "reindex"), {"db_vacuum", "db_refresh_views"}),
+    ):
+        played = play("maintenance", where, "--check", *arguments)
+        assert played.code == 0, said(played)
+        assert {c.module for c in played.calls} == {"db_assess_facts", *modules}
 
 
 def test_an_operation_that_is_none_is_refused_before_anything_is_touched(
