@@ -232,6 +232,23 @@ def test_foreign_engines(each: Server, database: Make) -> None:
     make(each, name, recommendation["fix"])  # its engine copies, and cannot do so online
 
 
+def test_unique_twins(each: Server, database: Make) -> None:
+    """A unique index is dropped like any other; what tells that the rows are unique stays."""
+    name = database(each)
+    make(each, name, "CREATE TABLE t (id int PRIMARY KEY, u int, UNIQUE one (u), UNIQUE two (u), UNIQUE again (id))")
+    make(each, name, "ALTER TABLE t ADD KEY plain (u)")
+    found = asked(each, name)
+    assert len(found.found("duplicate_index")) == len(found.recommended) == 3
+    cured(each, name, found)
+    assert asked(each, name).recommended == []
+    left = each.sql(
+        "SELECT INDEX_NAME, NON_UNIQUE FROM information_schema.STATISTICS"
+        f" WHERE TABLE_SCHEMA = '{name}' AND TABLE_NAME = 't' ORDER BY 1"
+    )
+    assert [row[1] for row in left] == ["0", "0"]
+    assert "PRIMARY" in {row[0] for row in left}
+
+
 def test_missing_foreign_key_index(each: Server, database: Make) -> None:
     """InnoDB keeps one for each foreign key, unless it is told not to look."""
     name = database(each)

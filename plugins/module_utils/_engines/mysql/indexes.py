@@ -163,7 +163,6 @@ def _index(ref: Ref, parts: t.Sequence[Part]) -> Index:
         parts=tuple(part.words for part in parts),
         unique=first.unique,
         primary=primary,
-        constraint=first.name if first.unique else "",
         visible=first.visible,
         keep="primary key" if primary else "unique" if first.unique else "",
     )
