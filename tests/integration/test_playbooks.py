@@ -246,6 +246,7 @@ def test_a_step_that_fails_fails_its_host_with_all_results_in_place(
     server = pool.get("postgresql-16")
     name = database(server)
     churn(server, name)
+    server.sql("CREATE MATERIALIZED VIEW quiet_count AS SELECT count(*) FROM quiet", database=name)
     held = {**variables(server), "db_databases": [name], "maintenance_lock_timeout": "200ms", "maintenance_retries": 0}
     login: dict[str, Any] = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
     holder = psycopg2.connect(dbname=name, **login)
@@ -259,7 +260,12 @@ def test_a_step_that_fails_fails_its_host_with_all_results_in_place(
     vacuumed = played.of("db_vacuum")["held"]
     assert {s["object"] for s in vacuumed.fact["steps"] if s["status"] == "failed"} == {"public.orders"}
     assert any(s["status"] == "done" for s in vacuumed.fact["steps"])
-    assert "steps failed: vacuum of public.orders" in played.text.split("PLAY [Trouble]")[1]
+    # What reads other tables is refreshed all the same.
+    refreshed = played.of("db_refresh_views")["held"].fact["steps"]
+    assert {s["object"]: s["status"] for s in refreshed} == {"public.totals": "failed", "public.quiet_count": "done"}
+    last = played.text.split("PLAY [Trouble]")[1]
+    assert "steps failed: vacuum of public.orders" in last
+    assert "steps failed: refresh of public.totals" in last
 
 
 # ---- what is asked for -----------------------------------------------------------------------------------------------
