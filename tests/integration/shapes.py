@@ -139,7 +139,7 @@ def shapes(seed: int, tables: int = 20, size: float = 3e6) -> list[Shape]:
         )
         # By random() itself would sort: it would then be one and the same value wherever the row says random().
         order = dice.choice(["", "", " ORDER BY md5(i::text)"])
-        indexes = [_index(dice, name, n, columns) for n in range(dice.choice([1, 1, 2]))]
+        indexes = [_index(dice, name, n, columns) for n in range(dice.choice([1, 2, 3]))]
         if dice.random() < 0.5:
             unique = dice.choice(["", "UNIQUE "])
             indexes.append((f"{name}_id", f"CREATE {unique}INDEX {name}_id ON {name} (id);"))

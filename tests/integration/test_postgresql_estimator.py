@@ -71,7 +71,7 @@ def test_estimates_of_shapes_drawn_by_chance(postgresql: Server, database: Make)
     seed = int(os.environ.get("DBFLEET_SEED") or random.randrange(10**6))
     print(f"DBFLEET_SEED={seed}")
     name = database(postgresql)
-    drawn = shapes(seed, tables=26, size=4e6)
+    drawn = shapes(seed, tables=28, size=4e6)
     for shape in drawn:
         # Each in a session of its own: its counters arrive before anything is analyzed.
         postgresql.script(";\n".join((shape.make, *shape.churn)), database=name)
