@@ -43,6 +43,10 @@ TOTALS = f"SELECT COALESCE(SUM(COUNT_STAR), 0), COALESCE(SUM(SUM_TIMER_WAIT), 0)
 DIGESTING = """
     SELECT COUNT(*) FROM performance_schema.setup_consumers
      WHERE NAME IN ('statements_digest', 'global_instrumentation') AND ENABLED = 'YES'"""
+COORDINATOR = "Coordinator stopped"
+WORKERS = """
+    SELECT LAST_ERROR_MESSAGE FROM performance_schema.replication_applier_status_by_worker
+     WHERE LAST_ERROR_NUMBER <> 0 ORDER BY LAST_ERROR_TIMESTAMP LIMIT 1"""
 NO_SCHEMA = "performance_schema is off: set performance_schema = ON in the server's settings, and restart it"
 NOT_COUNTED = {
     "temporary_bytes": "the server counts temporary tables, not their bytes",
@@ -229,6 +233,9 @@ def _no_replication(look: Look) -> str:
 def _replicas(link: Link, sessions: waits.Sessions | None) -> tuple[Replica, ...]:
     """What this server follows, who reads its binary log, and the others of its group."""
     found = [_upstream({str(k).lower(): v for k, v in row.items()}) for row in replica_status(link)]
+    if any(COORDINATOR in replica.error for replica in found):
+        said = _of_workers(link)
+        found = [r._replace(error=said) if said and COORDINATOR in r.error else r for r in found]
     found += [
         Replica(process.client, "streaming")
         for process in (sessions.processes if sessions else ())
@@ -239,6 +246,14 @@ def _replicas(link: Link, sessions: waits.Sessions | None) -> tuple[Replica, ...
             ill = "" if state in ("ONLINE", "RECOVERING") else f"the group's member is {state}"
             found.append(Replica(f"{host}:{port}", f"{role} {state}".lower(), error=ill))
     return tuple(found)
+
+
+def _of_workers(link: Link) -> str:
+    """What the coordinator of several appliers refers to."""
+    try:
+        return next((str(row[0])[:500] for row in link.rows(WORKERS)), "")
+    except Refused:
+        return ""
 
 
 def _upstream(row: t.Mapping[str, t.Any]) -> Replica:
