@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Bloat, Ref, Table, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Bloat, Execution, Ref, Table, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild
 from tests.fleet import Fleet, MySQL, Server
 
@@ -127,7 +127,7 @@ def test_retention(mysql: Server, database: Make, way: str) -> None:
     date = f"'2026-01-01' + interval floor(rand(i + {seed}) * 365 * 86400) second"
     fill(mysql, name, "t", columns, f"i, {date}, floor(rand(i * 7) * 1e9), repeat('n', 40 + i % 90)", 400000)
     mysql.sql(f"DELETE FROM t WHERE {RETENTION[way].format(seed=seed)}", database=name)
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, Execution(lock_timeout=30)), Ref(name, ("t",))
     look, table = estimate(used, ref)
     used.carry_out(Rebuild(ref))
     truth = 100 * (1 - used.table(name, "t", Wants(tables=True)).total_bytes / table.total_bytes)

@@ -47,6 +47,7 @@ class Rows(t.NamedTuple):
     likely: float
     low: float
     high: float
+    sampled: bool = False  # by the same ranges as the averages: their error is in `low` and `high` already
 
 
 class Look(t.NamedTuple):
@@ -192,7 +193,7 @@ def _look(link: t.Any, stored: Stored, shape: Shape, asked: Asked) -> Look:
     rows = _rows(link, stored, sample, asked)
     # Where ranges were cut off, only the beginnings of some long stretches were seen.
     everywhere = shape.key_type and sample.rows is not None
-    error = math.hypot(sample.spread, 0.0 if everywhere else KEYLESS_ERROR)
+    error = math.hypot(0.0 if rows.sampled else sample.spread, 0.0 if everywhere else KEYLESS_ERROR)
     return Look(shape, rows, sample.averages, names, sample.seen, error)
 
 
@@ -201,7 +202,7 @@ def _sample(
 ) -> sampling.Sample | None:
     """Rows from all over the table; None when it is empty."""
     table = _from(stored)
-    ranges = CLOSER_RANGES if closer else max(8, min(RANGES, stored.total_bytes // (2 << 20)))
+    ranges = CLOSER_RANGES if closer else max(8, min(RANGES, stored.total_bytes >> 19))
     each = max(4, min(200, BYTES_EACH * max(stored.rows, 1) // max(stored.total_bytes, 1)))
     found = None
     if shape.primary and shape.key_type:
@@ -231,7 +232,7 @@ def _rows(link: t.Any, stored: Stored, sample: sampling.Sample, asked: Asked) ->
     said, error = _statistics(stored, sample, asked.counted)
     by_statistics = Rows(said, said * (1 - 2 * error), said * (1 + 2 * error))
     if sample.rows is not None:
-        known = Rows(sample.rows, sample.rows * (1 - 2 * sample.error), sample.rows * (1 + 2 * sample.error))
+        known = Rows(sample.rows, sample.rows * (1 - 2 * sample.error), sample.rows * (1 + 2 * sample.error), True)
         agreed = known.low <= by_statistics.high and by_statistics.low <= known.high
         if agreed and sample.error < GOOD_ERROR:
             return _no_fewer(known, sample.seen)
@@ -247,7 +248,7 @@ def _rows(link: t.Any, stored: Stored, sample: sampling.Sample, asked: Asked) ->
 
 
 def _no_fewer(rows: Rows, seen: int) -> Rows:
-    return Rows(*(max(float(seen), number) for number in rows))
+    return rows._replace(**{name: max(float(seen), getattr(rows, name)) for name in ("likely", "low", "high")})
 
 
 def _statistics(stored: Stored, sample: sampling.Sample, counted: bool) -> tuple[float, float]:

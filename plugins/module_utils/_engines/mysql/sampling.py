@@ -33,7 +33,7 @@ class Sample(t.NamedTuple):
     seen: int
     averages: tuple[float, ...]
     rows: float | None = None
-    error: float = 0.0  # standard error of `rows` times the first average, as a share of it
+    error: float = 0.0  # standard error of what all `rows` take, as a share of it
     spread: float = 0.0  # standard error of the averages, as a share
 
 
@@ -114,9 +114,14 @@ def _averages(bites: t.Sequence[Bite], count: int) -> tuple[float, ...]:
     return tuple(sum(bite.sums[i] for bite in bites) / seen for i in range(count))
 
 
+def _size(bite: Bite) -> float:
+    """Bytes of its rows, with the pages that some of their values have of their own."""
+    return bite.sums[0] + PAGE * bite.sums[1]
+
+
 def _error(bites: t.Sequence[Bite]) -> float:
     """Neighbouring ranges differ by chance, distant ones also by the table's history: only the former is error."""
-    weights = [bite.sums[0] for bite in bites]
+    weights = [_size(bite) for bite in bites]
     total = sum(weights)
     if len(weights) < 2 or not total:
         return 1.0
@@ -126,7 +131,7 @@ def _error(bites: t.Sequence[Bite]) -> float:
 
 def _spread(bites: t.Sequence[Bite]) -> float:
     """Of what a row takes, on its page and on others, by how the ranges differ."""
-    sizes = [bite.sums[0] + PAGE * bite.sums[1] for bite in bites]
+    sizes = [_size(bite) for bite in bites]
     rows, total = sum(bite.rows for bite in bites), sum(sizes)
     if not total:
         return 0.0
