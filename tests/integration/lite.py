@@ -153,7 +153,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-READS = ("SELECT", "--", "PRAGMA MAIN.QUICK_CHECK", "PRAGMA SCHEMA_VERSION")
+READS = ("SELECT", "--", "PRAGMA MAIN.QUICK_CHECK", "PRAGMA SCHEMA_VERSION", "PRAGMA MAIN.JOURNAL_MODE")
 COUNTS = ("page_size", "page_count", "freelist_count", "auto_vacuum")
 
 

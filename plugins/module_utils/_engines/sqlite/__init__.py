@@ -27,7 +27,7 @@ from ..._tasks import (
 from . import guard, maintenance
 from .activity import is_hot
 from .catalog import Header, header
-from .connection import Session
+from .connection import Kept, Session
 from .files import Selection, on_disk
 from .measure import measure
 
@@ -57,6 +57,7 @@ class SQLite:
         self.execution = execution
         self._sessions: set[Session] = set()
         self._stopped = False
+        self._kept = Kept()
         self._catalogs: dict[str, Catalog] = {}  # by file: what the words of some cures repeat
 
     def greet(self) -> Server:
@@ -93,7 +94,7 @@ class SQLite:
 
     @contextmanager
     def session(self, database: str) -> t.Iterator[Session]:
-        session = Session(database, self.execution.lock_timeout)
+        session = Session(database, self.execution.lock_timeout, self._kept)
         self._sessions.add(session)
         if self._stopped:
             session.cancel()
@@ -131,8 +132,14 @@ class SQLite:
     def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:
         return maintenance.carry_out(session, task, server, cursor)
 
-    def guard(self, databases: t.Sequence[str], wait: float) -> t.ContextManager[None]:
-        return guard.guard(databases, wait)
+    @contextmanager
+    def guard(self, databases: t.Sequence[str], wait: float) -> t.Iterator[None]:
+        with guard.guard(databases, wait):
+            self._kept.on = True
+            try:
+                yield
+            finally:
+                self._kept.close()
 
     def silence(self) -> float:
         return 0.0

@@ -92,11 +92,47 @@ def connect(path: str, query: str, timeout: float = 0.0) -> sqlite3.Connection:
     )
 
 
-class Session:
-    """One database, used by one step: opened anew for each reading and for each act."""
+class Kept:
+    """Connections that stay open from step to step while the guard is held: each new one parses the whole schema."""
 
-    def __init__(self, database: str, lock_timeout: float) -> None:
+    def __init__(self) -> None:
+        self.on = False
+        self._held: dict[str, tuple[sqlite3.Connection, tuple[int, int]]] = {}
+
+    def take(self, path: str) -> sqlite3.Connection | None:
+        """Whoever has it, has it alone. A file that was replaced meanwhile is another file."""
+        db, file = self._held.pop(path, (None, None))
+        if db is not None and file != _identity(path):
+            db.close()
+            return None
+        return db
+
+    def give(self, path: str, db: sqlite3.Connection) -> None:
+        if not self.on or path in self._held or db.in_transaction:
+            db.close()
+            return
+        self._held[path] = (db, _identity(path))
+
+    def close(self) -> None:
+        self.on = False
+        while self._held:
+            self._held.popitem()[1][0].close()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    try:
+        own = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (own.st_dev, own.st_ino)
+
+
+class Session:
+    """One database, used by one step: opened anew for each reading and each act, but for what `kept` has open."""
+
+    def __init__(self, database: str, lock_timeout: float, kept: Kept | None = None) -> None:
         self.database, self.lock_timeout = database, lock_timeout
+        self._kept = kept or Kept()
         self._live: set[sqlite3.Connection] = set()
         self._cancelled = False
 
@@ -106,6 +142,9 @@ class Session:
             why_not = why_unreadable(self.database)
             if why_not:
                 raise CannotConnect(why_not, database=self.database)
+            db = self._kept.take(self.database)
+            if db is not None:
+                return self._read_along(db, ask)
             before, way = marks(self.database), way_to(self.database)
             try:
                 answer = self._snapshot(ask, way)
@@ -116,6 +155,15 @@ class Session:
             if way.locked or marks(self.database) == before:
                 return answer
         raise Busy("the file changes faster than it can be read", database=self.database)
+
+    def _read_along(self, db: sqlite3.Connection, ask: t.Callable[[sqlite3.Connection, Way], T]) -> T:
+        """By the connection that writes: nobody leaves less of a trace."""
+        with self._using(db):
+            wal = db.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal"
+            db.execute("BEGIN")
+            answer = ask(db, Way("", locked=True, wal=wal))
+            db.execute("ROLLBACK")
+            return answer
 
     def _snapshot(self, ask: t.Callable[[sqlite3.Connection, Way], T], way: Way) -> T:
         with self._open(way.query) as db:
@@ -130,8 +178,30 @@ class Session:
         why_not = why_unwritable(self.database)
         if why_not:
             raise Refused(why_not, database=self.database)
-        with self._open("mode=rw") as db:
+        db = self._kept.take(self.database)
+        if db is None:
+            # Outside of _using() nobody else would close it.
+            db = connect(self.database, "mode=rw", self.lock_timeout)
+        with self._using(db):
             yield db
+
+    @contextmanager
+    def _using(self, db: sqlite3.Connection) -> t.Iterator[None]:
+        """Kept for the next step when it has served well, closed when not."""
+        served = False
+        self._live.add(db)
+        try:
+            self.check()
+            yield
+            served = not self._cancelled
+        except sqlite3.Error as error:
+            raise fault(error, self.database) from error
+        finally:
+            self._live.discard(db)
+            if served:
+                self._kept.give(self.database, db)
+            else:
+                db.close()
 
     @contextmanager
     def _open(self, query: str) -> t.Iterator[sqlite3.Connection]:
