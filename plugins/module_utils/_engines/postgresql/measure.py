@@ -27,7 +27,7 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
     if wants.activity:
         spaces = space.spaces(session, server.settings)
         found = found._replace(activity=activity.activity(session, server), spaces=spaces)
-    if wants.leftovers:
+    if wants.leftovers and (wants.tables or not wants.indexes):  # of tables; those of indexes come with them
         found = found._replace(leftovers=leftovers.read(session, wants))
     if wants.indexes or wants.index_bloat:
         from . import halfbuilt, indexes
