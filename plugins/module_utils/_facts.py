@@ -20,6 +20,7 @@ if t.TYPE_CHECKING:
 Facts = dict[str, t.Any]
 READING = {name: EXECUTION[name] for name in ("jobs", "lock_timeout", "journal", "allow_untested", "max_results")}
 OPERATIONS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate")
+PLANNERS = ("vacuum", "reindex", "refresh_views", "preflight")
 SAMPLE = 10  # steps an operation in db_due: a fleet's results cost memory on the controller
 
 
@@ -117,13 +118,13 @@ def bloat_module() -> None:
 
 def assess_options() -> dict[str, t.Any]:
     """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
-    from ._operations import advice_policy, preflight, refresh_views, reindex, vacuum
+    from ._operations import advice_policy, preflight, refresh_views, reindex_needs, vacuum_needs
 
     return {
         "statistics": {"type": "bool", "default": True},
         "statistics_options": {"type": "dict", "options": advice_policy.OPTIONS},
-        "vacuum": {"type": "dict", "options": vacuum.OPTIONS},
-        "reindex": {"type": "dict", "options": reindex.OPTIONS},
+        "vacuum": {"type": "dict", "options": vacuum_needs.OPTIONS},
+        "reindex": {"type": "dict", "options": reindex_needs.OPTIONS},
         "refresh_views": {"type": "dict", "options": refresh_views.OPTIONS},
         "preflight": {"type": "dict", "options": preflight.OPTIONS},
     }
@@ -133,18 +134,11 @@ def assess_module() -> None:
     """The whole main() of db_assess_facts."""
 
     def gather(module: AnsibleModule) -> Facts:
-        from ._operations import preflight, refresh_views, reindex, vacuum
-
         began, params = time.monotonic(), module.params
         how = execution(params)
-        planners: dict[str, t.Any] = {
-            "vacuum": vacuum,
-            "reindex": reindex,
-            "refresh_views": refresh_views,
-            "preflight": preflight,
-        }
+        planners = {name: _planner(name) for name in PLANNERS if params[name] is not None}
         shared = {name: params[name] for name in SELECTION}
-        asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items() if params[n] is not None}
+        asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items()}
         if params["statistics"]:
             asked["advice"] = _advice(params)
         engine, measured, plans = look(module, asked, how, True)
@@ -157,6 +151,25 @@ def assess_module() -> None:
         return facts
 
     facts_module(assess_options(), gather)
+
+
+def _planner(name: str) -> Operation:
+    """Imported only when it is asked for. By names of its own, so that Ansible packs it."""
+    if name == "reindex":
+        from ._operations import reindex
+
+        return reindex
+    if name == "refresh_views":
+        from ._operations import refresh_views
+
+        return refresh_views
+    if name == "preflight":
+        from ._operations import preflight
+
+        return preflight
+    from ._operations import vacuum
+
+    return vacuum
 
 
 def _advice(params: t.Mapping[str, t.Any]) -> tuple[Operation, t.Any]:
