@@ -62,8 +62,9 @@ def keyed(
         return None
     share = span / sum(size for _start, size in cells)
     counted = None if any(bite.rows >= MOST_ROWS for bite in bites) else seen * share
+    unseen = math.sqrt(1 - 1 / share)  # what was read is known: nothing is left to chance where all was
     averages = _averages(bites, len(expressions))
-    return Sample(seen, averages, counted, *((0.0, 0.0) if share == 1 else (_error(bites), _spread(bites))))
+    return Sample(seen, averages, counted, _error(bites) * unseen, _spread(bites) * unseen)
 
 
 def _cells(span: int, ranges: int, width: int) -> list[tuple[int, int]]:
