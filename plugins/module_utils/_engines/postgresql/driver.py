@@ -100,9 +100,13 @@ class Link:
     def _cancel_by_libpq(self) -> None:
         import ctypes
 
-        # Searches what _psycopg was linked with, too: the very libpq that made the connection.
-        libpq = ctypes.CDLL(importlib.import_module("psycopg2._psycopg").__file__)
-        libpq.PQgetCancel.restype = ctypes.c_void_p
+        try:
+            # Searches what _psycopg was linked with, too: the very libpq that made the connection.
+            libpq = ctypes.CDLL(importlib.import_module("psycopg2._psycopg").__file__)
+            libpq.PQgetCancel.restype = ctypes.c_void_p
+        except (OSError, AttributeError):  # linked in another way: with the lock, then
+            self._raw.cancel()
+            return
         libpq.PQgetCancel.argtypes = libpq.PQfreeCancel.argtypes = [ctypes.c_void_p]
         libpq.PQcancel.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
         with self._closing:
