@@ -111,8 +111,9 @@ def read(session: Session, server: Server) -> tuple[tuple[Collation, ...], dict[
     """The changed collations, and by oid the indexes whose order may be wrong."""
     sources = [OWN] + ([DEFAULT] if has("version of the default collation", major_of(server)) else [])
     found = session.rows(CHANGED.format(found=" UNION ALL ".join(sources)))
+    # Where the library of today has no versions nothing can be said, and the server refuses to refresh.
     changed = {
-        oid: Collation(Ref(session.database, tuple(path)), old, new or "none") for oid, path, old, new in found if old
+        oid: Collation(Ref(session.database, tuple(path)), old, new) for oid, path, old, new in found if old and new
     }
     if not changed:
         return (), {}
