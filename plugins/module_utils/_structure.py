@@ -41,6 +41,7 @@ class Index(t.NamedTuple):
     counted_since: datetime | None = None
     keep: str = ""  # why it is needed though nobody scans it: "unique", "supports foreign key x" …
     bloat: Bloat | None = None
+    settles: float = 0.0  # percent of bloat that comes back by itself, where entries come in no order
     stale: str = ""  # why its order may be wrong: "collation de_DE.utf8 was version 2.28, is 2.36"
     state: str = ""  # of a stale one: differs after each rebuild, and with each version of the collation's library
     lacks: t.Mapping[str, str] = {}

@@ -125,7 +125,7 @@ def by_budget(child: Running, tmp_path: Path) -> None:
     """It has one already."""
 
 
-STOPS = {
+STOPS: dict[Callable[[Running, Path], None], str] = {
     by_signal: "stopped by SIGTERM",
     by_file: "stopped by the stop file",
     by_request: "stopped by a stop request",

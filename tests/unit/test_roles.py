@@ -13,7 +13,12 @@ import yaml
 from jinja2.nativetypes import NativeEnvironment
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import READING
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import preflight, refresh_views, reindex, vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import (
+    preflight,
+    refresh_views,
+    reindex,
+    vacuum,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
 
 ROOT = Path(__file__).parents[2]

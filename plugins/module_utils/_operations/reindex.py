@@ -13,7 +13,7 @@ from .._structure import Collation, Index
 from .._tasks import Cure, DropLeftover, RefreshCollation, Reindex
 from .._units import say_bytes, say_count
 from .experience import gained_little
-from .reindex_needs import NEEDS, OPTIONS, Need, Policy, policy, rebuilt
+from .reindex_needs import NEEDS, OPTIONS, Need, Policy, due_from, policy, rebuilt
 
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
 
@@ -48,7 +48,7 @@ def doubts(policy: Policy, measured: Measured) -> Wants:
             for index in _selected(policy, database)
             if index.bloat
             and index.bytes >= policy.min_size
-            and index.bloat.low < policy.bloat_percent <= index.bloat.high
+            and index.bloat.low < due_from(index, policy) <= index.bloat.high
             and means not in index.lacks
             and not gained_little(measured.past.get(("reindex", index.ref)), index.bytes)
         )

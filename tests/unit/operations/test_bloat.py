@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import bloat as operation
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Finding, Measured, Plan, Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Finding, Measured, Plan, Ref, Table
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._selection import Patterns, names_of
 
 from ..samples import GB, MB, bloat, defaults, fleets, measured, server, table
@@ -50,6 +50,7 @@ def test_a_table_that_does_not_fit_does_not_keep_smaller_ones_out() -> None:
 def test_what_is_reported_is_what_is_selected(found: Measured, names: list[str]) -> None:
     asked, patterns = policy(tables=names, min_size="100MB"), Patterns(names)
     for x in operation.selected(asked, found):
+        assert isinstance(x, Table)
         assert patterns.takes(*names_of(x.ref))
         assert x.total_bytes >= 100 * MB
         assert x.kind not in ("catalog", "partitioned")

@@ -99,6 +99,15 @@ class Files:
     def health(self, session: Any, server: Server) -> Health:
         return Health()
 
+    def silence(self) -> float:
+        return 0.0
+
+    def answers(self) -> bool:
+        return True
+
+    def cancel(self) -> None:
+        pass
+
     def gauge(self, session: Any, name: str, step: Step) -> float | None:
         return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
 
@@ -207,6 +216,15 @@ class Clockwork:
 
     def health(self, session: Any, server: Server) -> Health:
         return Health()
+
+    def silence(self) -> float:
+        return 0.0
+
+    def answers(self) -> bool:
+        return True
+
+    def cancel(self) -> None:
+        pass
 
     def gauge(self, session: Any, name: str, step: Step) -> float | None:
         return 0.0

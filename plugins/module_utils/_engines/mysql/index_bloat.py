@@ -19,6 +19,9 @@ from .natural import index_pages
 
 # Sizes come from InnoDB's statistics: where this share of the rows has changed since, they are of another time.
 CHANGED = 0.1
+# Entries that come in no order split pages in half: those are two thirds full on average; a rebuild fills 15 of 16.
+# Measured with the free pages that segments keep: 28 to 36 percent less after a rebuild, and back after some weeks.
+SETTLES = 40.0
 GROWN = 0.75  # or where less than this share of the files was there then
 
 
@@ -36,7 +39,7 @@ def added(
     stored = {one.ref: one for one in contents.tables}
     default = server.settings.get("innodb_stats_auto_recalc")
     return tuple(
-        index._replace(bloat=_bloat(index, looks[index.table], stored[index.table], default))
+        index._replace(settles=SETTLES, bloat=_bloat(index, looks[index.table], stored[index.table], default))
         if _told(index) and index.table in looks and index.table in stored
         else index
         for index in indexes
