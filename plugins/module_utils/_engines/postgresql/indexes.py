@@ -98,6 +98,10 @@ SELECT i.indexrelid, i.indrelid,
 """
 # TOAST tables have one index each, which belongs to them.
 EVERYTHING = "true"
+# Where nothing but bloat is asked for: tables with an index that is large enough, with all of their indexes.
+LARGE = """i.indrelid = ANY (ARRAY(
+    SELECT b.indrelid FROM pg_catalog.pg_index b JOIN pg_catalog.pg_class s ON s.oid = b.indexrelid AND s.relkind = 'i'
+     WHERE b.indexrelid IN (SELECT oid FROM held) OR pg_catalog.pg_relation_size(b.indexrelid) >= %(least)s))"""
 ONLY = "(i.indexrelid = ANY (ARRAY({named})) OR i.indrelid = ANY (ARRAY({named})))"
 # By relname first: there is an index on it. The names are those of indexes or of tables.
 NAMED = """
@@ -216,7 +220,7 @@ def rows_of(session: Session, wants: Wants, server: Server) -> list[Row]:
     major = major_of(server)
     paths = [ref.path for ref in wants.only if len(ref.path) == 2]
     statement = INDEXES.format(
-        only=ONLY.format(named=NAMED) if wants.only else EVERYTHING,
+        only=ONLY.format(named=NAMED) if wants.only else EVERYTHING if wants.indexes else LARGE,
         last_scan="pg_catalog.pg_stat_get_lastscan(k.oid)"
         if has("last scan", major)
         else "NULL::pg_catalog.timestamptz",
@@ -225,6 +229,7 @@ def rows_of(session: Session, wants: Wants, server: Server) -> list[Row]:
     )
     values = {
         "block": int(server.settings["block_size"]),
+        "least": wants.index_bloat_min_bytes,
         "schemas": [path[0] for path in paths],
         "names": [path[1] for path in paths],
     }
