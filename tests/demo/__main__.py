@@ -63,6 +63,7 @@ def main() -> int:
             maintenance_journal=str(journal),
             vacuum_reclaim_min_size=RECLAIM_MIN_SIZE,
             reindex_min_size=REINDEX_MIN_SIZE,
+            maintenance_statistics=True,
             statistics_unused_index_age="1s",
         )
         heading(f"The fleet is up and churned ({time.monotonic() - began:.0f} s)")
