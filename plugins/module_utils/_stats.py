@@ -105,7 +105,7 @@ def fact(policy: Policy, engine: Engine, measured: Measured, plans: t.Mapping[st
         "summary": {
             "databases": len(user),
             "tables": sum(x.kind not in ("catalog", "index", "file") for d in user for x in d.tables),
-            "indexes": sum(len(d.indexes) for d in user),
+            "indexes": sum(len(parts.own_indexes(d)) for d in user),
             "bytes": sum(x.total_bytes for d in user for x in parts.stored(d.tables)),
             "recommendations": len(recommended),
             "urgent": sum(f.priority == 1 for f in recommended),

@@ -10,11 +10,11 @@ from datetime import datetime
 
 from ._operations import advice_growth, advice_sessions, trend
 from ._operations.advice_policy import Policy
-from ._records import Finding, Measured, Plan, Ref, Sample, Table
+from ._records import Database, Finding, Measured, Plan, Ref, Sample, Table
 
 if t.TYPE_CHECKING:
     from ._health import Backend, Health
-    from ._structure import Counter
+    from ._structure import Counter, Index
 
 Facts = dict[str, t.Any]
 SHOWN = 20  # of each kind of list; recommendations and findings are capped by max_results
@@ -25,6 +25,12 @@ def stored(tables: t.Sequence[Table]) -> list[Table]:
     """What has bytes of its own: a partition is contained in its table, or the other way round."""
     whole = [x for x in tables if x.kind == "file"]
     return whole or [x for x in tables if x.kind not in ("index", "partitioned") and not x.ref.partition]
+
+
+def own_indexes(database: Database) -> list[Index]:
+    """Those of the user's tables: the catalogs have more than a hundred in every database."""
+    catalogs = {x.ref for x in database.tables if x.kind == "catalog"}
+    return [i for i in database.indexes if i.table not in catalogs]
 
 
 def of(health: Health | None, name: str) -> t.Any:
@@ -129,7 +135,7 @@ def sizes(measured: Measured) -> Facts:
             "table_bytes": sum(x.bytes for x in tables),
             "index_bytes": sum(x.total_bytes - x.bytes for x in tables),
             "tables": sum(x.kind not in ("catalog", "index", "file") for x in database.tables),
-            "indexes": len(database.indexes),
+            "indexes": len(own_indexes(database)),
         }
         largest += [x for x in tables if x.kind != "catalog"]
     largest.sort(key=lambda x: (-x.total_bytes, x.ref))
@@ -154,9 +160,10 @@ def indexes(measured: Measured, recommended: t.Sequence[Finding], unknown: t.Map
         by_code.setdefault(finding.code, []).append(_named(finding.ref))
     unused = by_code.get("unused_index", [])
     blind = any(what.startswith("unused_indexes") for what in unknown)
+    own = [i for d in measured.databases if not d.system for i in own_indexes(d)]
     return {
-        "count": sum(len(d.indexes) for d in measured.databases if not d.system),
-        "bytes": sum(i.bytes for d in measured.databases if not d.system for i in d.indexes),
+        "count": len(own),
+        "bytes": sum(i.bytes for i in own),
         "unused": unused[:SHOWN] if unused or not blind else None,
         "duplicate": by_code.get("duplicate_index", [])[:SHOWN],
         "redundant": by_code.get("redundant_index", [])[:SHOWN],

@@ -75,13 +75,18 @@ def test_the_grants_are_enough(fleet: Fleet, product: str, title: str) -> None:
         run("db_reindex", {**login, **indexes}).fact(),
         run("db_refresh_views", login).fact(),
     ]
+    (stats,) = run("db_stats_facts", login).result["ansible_facts"].values()
     server.kill()
     steps = [step for fact in done for step in fact["steps"]]
     findings = [finding for fact in done for finding in fact["findings"]]
     views = {"refresh"} if server.engine == "postgresql" else set()
     assert {step["status"] for step in steps} == {"done"}, steps
     assert {"reclaim", "analyze", "reindex"} | views <= {step["kind"] for step in steps}
+    findings += stats["findings"]
     assert [f for f in findings if "GRANT" in f"{f['message']} {f['fix']}"] == []
+    assert [why for why in stats["unknown"].values() if "GRANT" in why] == []
+    assert stats["indexes"]["bytes"] > 0
+    assert stats["summary"]["indexes"] < 20  # the churned tables', none of the server's own
 
 
 def test_the_variables_are_there() -> None:

@@ -68,6 +68,18 @@ def test_unused_indexes_are_null_where_nobody_counts() -> None:
         assert facts(World(table(), database={"indexes": (seen,)}))["indexes"]["unused"] == wanted
 
 
+def test_indexes_of_the_catalogs_are_not_counted() -> None:
+    catalog = table("pg_class", kind="catalog")
+    indexes = tuple(
+        Index(Ref("shop", ("public", f"{name}_i")), Ref("shop", ("public", name)), bytes=MB, columns=("a",))
+        for name in ("pg_class", "orders")
+    )
+    found = facts(World(table(), catalog, database={"indexes": indexes}))
+    counts = (found["summary"]["indexes"], found["indexes"]["count"], found["sizes"]["databases"]["shop"]["indexes"])
+    assert counts == (1, 1, 1)
+    assert found["indexes"]["bytes"] == MB
+
+
 def kept(path: Path) -> list[int]:
     db = sqlite3.connect(path)
     try:

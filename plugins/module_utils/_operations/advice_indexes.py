@@ -16,7 +16,10 @@ from .advice_policy import Policy
 WEIGHTY = 100 << 20  # bytes: an index of this size that nobody needs is more than a matter of tidiness
 ORDERED = ("btree",)  # methods that serve a search for the first columns of the key, too
 SUPPORTS = "supports foreign key"  # a reason to keep that holds for a twin as well
-TIED = ("replica identity", "clustered", "primary", "exclusion")  # and those that hold for this very index
+TIED = (  # and those that hold for this very index
+    *("replica identity", "clustered", "primary", "exclusion"),
+    *("referred to by", "extension", "temporary", "being built"),
+)
 
 
 def findings(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
@@ -39,14 +42,17 @@ def unknown(policy: Policy, measured: Measured) -> dict[str, str]:
         uncounted = [i for i in indexes if i.scans is None]
         if uncounted:
             why = "the server does not count how often indexes are used"
-            if len(uncounted) < len(indexes):
+            if measured.health and "index uses" in measured.health.unknown:
+                why = measured.health.unknown["index uses"]
+            elif len(uncounted) < len(indexes):
                 why = f"the server does not count how often {len(uncounted)} of {len(indexes)} indexes are used"
             found[f"unused_indexes in {database.name}"] = why
             continue
         young = [s for i in indexes if (s := _counted_seconds(i, measured)) is not None and s < policy.unused_index_age]
         if young:
             age = say_seconds(policy.unused_index_age)
-            why = f"index use has been counted for {say_seconds(min(young))} only, under unused_index_age {age}"
+            of = "" if len(young) == len(indexes) else f" of {len(young)} of {len(indexes)} indexes"
+            why = f"index use{of} has been counted for {say_seconds(min(young))} only, under unused_index_age {age}"
             found[f"unused_indexes in {database.name}"] = why
     if measured.server.role != "primary" and measured.databases:
         found["unused_indexes"] = f"this {measured.server.role} counts its own scans only: ask the primary"
@@ -85,7 +91,7 @@ class _Judge:
 
     def _invalid(self, indexes: t.Sequence[Index]) -> t.Iterator[Finding]:
         for index in indexes:
-            if index.valid:
+            if index.valid or _tied(index) and not index.primary:
                 continue
             what = f"the index {_name(index)} is invalid: it is kept up to date, and no query uses it"
             twin = next((i for i in indexes if i.valid and _same(i, index)), None)
@@ -129,7 +135,7 @@ class _Judge:
         self.dropped[index.ref] = keeper
         if index.scans != 0 or index.keep:
             self.needed.add(keeper.ref)
-        message = f"the index {_name(index)} ({say_bytes(index.bytes)}) {words}"
+        message = f"the index {_name(index)} {_size(index.bytes)}{words}"
         if index.constraint:
             both = f"behind the constraint {index.constraint}"
             message += f", and stands {both}" + (
@@ -142,15 +148,21 @@ class _Judge:
         server = self.measured.server
         if server.role != "primary":
             return  # what its queries use says nothing about the others, and it cannot be dropped here
-        parts = self.children.get(index.ref) if index.partitioned else [index]
+        parts = self._leaves(index)
         if not parts or any(i.scans is None or i.scans > 0 or not self._long_counted(i) for i in parts):
             return
         size = sum(i.bytes for i in parts)
         seconds = min(s for i in parts if (s := _counted_seconds(i, self.measured)) is not None)
-        message = f"the index {_name(index)} ({say_bytes(size)}) was not used once in {say_seconds(seconds)}"
+        message = f"the index {_name(index)} {_size(size)}was not used once in {say_seconds(seconds)}"
         message += self._elsewhere()
         cure = DropIndex(index.ref, index.table, index.partitioned)
         yield Finding(2 if size >= WEIGHTY else 3, "unused_index", index.ref, message, cure)
+
+    def _leaves(self, index: Index) -> list[Index]:
+        """What is counted: a parent's uses are those of its partitions, and of theirs."""
+        if not index.partitioned:
+            return [index]
+        return [leaf for child in self.children.get(index.ref, ()) for leaf in self._leaves(child)]
 
     def _long_counted(self, index: Index) -> bool:
         age, now = self.policy.unused_index_age, self.measured.server.now
@@ -200,6 +212,11 @@ def _covers(wide: Index, index: Index) -> bool:
         and wider[: len(keys)] == keys
         and set(index.included) <= {*wide.columns, *wide.included}
     )
+
+
+def _size(size: int) -> str:
+    """In brackets; nothing where it is not known."""
+    return f"({say_bytes(size)}) " if size else ""
 
 
 def _worth(index: Index) -> tuple[t.Any, ...]:

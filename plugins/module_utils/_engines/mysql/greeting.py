@@ -89,6 +89,9 @@ def missing_grants(grants: Grants, engine: str) -> t.Iterator[Finding]:
     if not grants.allow("SELECT", "mysql", "innodb_table_stats"):
         message = "the login cannot see when tables were analyzed"
         yield _missing(message, grants.statement(["SELECT"], "mysql", "innodb_table_stats"))
+    if not grants.allow("SELECT", "mysql", "innodb_index_stats"):
+        message = "the login cannot see the sizes of indexes: none is ever found bloated"
+        yield _missing(message, grants.statement(["SELECT"], "mysql", "innodb_index_stats"))
     if not grants.any_of(privileges.READ_REPLICATION[engine]):
         message = "the login cannot see whether this server is a replica"
         yield _missing(message, grants.statement(privileges.READ_REPLICATION[engine][:1]))

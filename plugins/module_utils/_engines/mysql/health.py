@@ -48,6 +48,8 @@ WORKERS = """
     SELECT LAST_ERROR_MESSAGE FROM performance_schema.replication_applier_status_by_worker
      WHERE LAST_ERROR_NUMBER <> 0 ORDER BY LAST_ERROR_TIMESTAMP LIMIT 1"""
 NO_SCHEMA = "performance_schema is off: set performance_schema = ON in the server's settings, and restart it"
+# What indexes.py reads to tell how often indexes are used.
+COUNTING_USES = ("table_io_waits_summary_by_index_usage", "setup_instruments", "setup_consumers", "setup_objects")
 NOT_COUNTED = {
     "temporary_bytes": "the server counts temporary tables, not their bytes",
 }
@@ -124,6 +126,9 @@ def read(link: Link, server: Server) -> Health:
             if value is None:
                 why = look.lacking("InnoDB's counters", ["PROCESS"]) or "the server's InnoDB does not count them"
                 look.unknown[name] = why
+    uncounted = next(filter(None, map(look.no_table, COUNTING_USES)), "")
+    if uncounted:
+        look.unknown["index uses"] = uncounted
     if sessions:
         health = health._replace(backends=sessions.backends)
         if sessions.unseen:
