@@ -79,12 +79,14 @@ SELECT i.indexrelid::pg_catalog.int8, i.indrelid::pg_catalog.int8, i.indisvalid,
 """
 # Building it, the server holds this lock on the old index and on the new one until the end, across all transactions.
 NEW = f"""
-SELECT i.indexrelid::pg_catalog.int8
+SELECT i.indexrelid::pg_catalog.int8, i.indisvalid,
+       EXISTS (SELECT FROM pg_catalog.pg_index o WHERE o.indexrelid = %(old)s)
   FROM pg_catalog.pg_locks l
   JOIN pg_catalog.pg_index i ON i.indexrelid = l.relation
  WHERE l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
    AND l.pid = %(pid)s AND l.database = {HERE}
    AND i.indrelid = %(table)s AND i.indexrelid <> %(old)s
+ ORDER BY i.indisvalid
 """
 
 
@@ -120,10 +122,14 @@ def about(session: Session, ref: Ref) -> About:
     return About(*found[0])
 
 
-def new_index(session: Session, old: About, pid: int) -> int | None:
-    """The oid of what the server process is building in the place of `old`."""
+def new_indexes(session: Session, old: About, pid: int) -> list[int]:
+    """What the server process is building in the place of `old`, or nothing yet.
+
+    Somebody else's rebuild may have replaced `old` before the process got the table: then what it replaces follows.
+    """
     found = session.rows(NEW, {"pid": pid, "table": old.table, "old": old.oid})
-    return int(found[0][0]) if found else None
+    begun = any(there or not valid for _oid, valid, there in found)
+    return [int(oid) for oid, _valid, _there in found] if begun else []
 
 
 def halves(session: Session) -> list[Half]:

@@ -141,7 +141,7 @@ class _Rebuild:
         self.statement, self.wait = statement, wait
         self.ref = task.ref
         self.old = About(0, 0, False, 0, "")
-        self.made: int | None = None
+        self.made: list[int] = []
 
     def work(self) -> Work:
         self._refuse_what_damages()
@@ -159,7 +159,7 @@ class _Rebuild:
         try:
             yield from self._watch(running, worker)
         except DbFault:
-            if self._sweep(running) and self.made is None:
+            if self._sweep(running) and not self.made:
                 yield Tick(disowns=self.old.new_name)
             halfbuilt.about(self.session, self.ref)  # raises Vanished where that is the reason
             raise
@@ -221,16 +221,16 @@ class _Rebuild:
             if self.made:
                 yield Tick()
                 continue
-            self.made = halfbuilt.new_index(self.session, self.old, worker.pid)
+            self.made = halfbuilt.new_indexes(self.session, self.old, worker.pid)
+            for oid in self.made:
+                yield Tick(owns=halfbuilt.mark(oid))
             if self.made:
-                yield Tick(owns=halfbuilt.mark(self.made))
                 yield Tick(disowns=self.old.new_name)
 
     def _sweep(self, running: Underway) -> bool:
         """Drops what was made; whether nothing is left. The next attempt, or the next run, begins with what resists."""
         self.session.replaced.add((self.ref.database, self.old.oid))
-        if self.made:
-            self.session.made.add((self.ref.database, self.made))
+        self.session.made.update((self.ref.database, oid) for oid in self.made)
         # Never on the connection that was ended.
         patience = CLEANING + (self.wait if self.wait <= CLEANING else 0.0)
         until = time.monotonic() + PATIENCE
@@ -251,10 +251,9 @@ class _Rebuild:
         return False
 
     def _is_mine(self, half: Half) -> bool:
-        if not half.helper or not _of(half, self.task.table):
-            return False
-        unseen = self.made is None and half.name == self.old.new_name
-        return half.oid in (self.made, self.old.oid) or unseen
+        """Its table may have been renamed or moved meanwhile."""
+        unseen = not self.made and half.name == self.old.new_name and _of(half, self.task.table)
+        return half.helper and (unseen or half.oid in (*self.made, self.old.oid))
 
     def _settle(self, running: Underway) -> Work:
         now = halfbuilt.about(self.session, self.ref)
