@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import say_bytes
 from tests.playbook import Call
 
-WIDTHS = (12, 22, 34, 9, 9, 9)
+WIDTHS = (9, 25, 34, 9, 9, 9)
 HEAD = ("host", "object", "due because", "done", "before", "after")
 
 

@@ -8,6 +8,7 @@ Who waits for whom is found in waits.py. What cannot be seen is None, and `unkno
 
 from __future__ import annotations
 
+import re
 import typing as t
 from datetime import timedelta
 
@@ -48,8 +49,7 @@ WORKERS = """
     SELECT LAST_ERROR_MESSAGE FROM performance_schema.replication_applier_status_by_worker
      WHERE LAST_ERROR_NUMBER <> 0 ORDER BY LAST_ERROR_TIMESTAMP LIMIT 1"""
 NO_SCHEMA = "performance_schema is off: set performance_schema = ON in the server's settings, and restart it"
-# What indexes.py reads to tell how often indexes are used.
-COUNTING_USES = ("table_io_waits_summary_by_index_usage", "setup_instruments", "setup_consumers", "setup_objects")
+COUNTING_USES = "table_io_waits_summary_by_index_usage"  # beside tables that say what is counted
 NOT_COUNTED = {
     "temporary_bytes": "the server counts temporary tables, not their bytes",
 }
@@ -124,11 +124,12 @@ def read(link: Link, server: Server) -> Health:
         )
         for name, value in (("deadlocks", counters.deadlocks), ("purge_pending", counters.history)):
             if value is None:
-                why = look.lacking("InnoDB's counters", ["PROCESS"]) or "the server's InnoDB does not count them"
-                look.unknown[name] = why
-    uncounted = next(filter(None, map(look.no_table, COUNTING_USES)), "")
-    if uncounted:
-        look.unknown["index uses"] = uncounted
+                told = look.lacking("InnoDB's counters", ["PROCESS"]) or "the server's InnoDB does not count them"
+                look.unknown[name] = told
+    why = look.no_table(COUNTING_USES)
+    if why:
+        words = look.lacking("how often indexes are used", ["SELECT"], "performance_schema")
+        look.unknown["index uses"] = why if why == NO_SCHEMA else words
     if sessions:
         health = health._replace(backends=sessions.backends)
         if sessions.unseen:
@@ -270,7 +271,8 @@ def _upstream(row: t.Mapping[str, t.Any]) -> Replica:
     reads, applies = value("replica_io_running"), value("replica_sql_running")
     channel = value("channel_name") or value("connection_name")
     behind = row.get("seconds_behind_source", row.get("seconds_behind_master"))
-    said = value("last_sql_error") or value("last_io_error")
+    # A statement that failed is told whole, with all that is secret in it.
+    said = re.sub(r"(\bQuery: )['\"].*", r"\1***", value("last_sql_error") or value("last_io_error"), flags=re.DOTALL)
     stopped = [what for what, runs in (("receiver", reads), ("applier", applies)) if runs == "No"]
     return Replica(
         name=f"{value('source_host')}:{value('source_port')}" + (f" ({channel})" if channel else ""),
