@@ -326,6 +326,7 @@ def test_variables_reach_assessment_and_module_alike(files: Callable[..., Hosts]
         "vacuum_reclaim_percent": 99,
         "reindex_bloat_percent": 44,
         "refresh_views_max_age": "1d",
+        "maintenance_statistics": True,
         "statistics_long_query": "7m",
         "maintenance_jobs": 3,
         "maintenance_time_budget": "1h",

@@ -108,5 +108,5 @@ def test_the_roles_own_variables_win(role: Role) -> None:
 
 
 def test_the_connection_is_what_every_module_takes() -> None:
-    connection = yaml.safe_load((ROOT / "playbooks/vars/connection.yml").read_text(encoding="utf-8"))
-    assert connection["dbfleet_connection"].keys() == {**CONNECTION, **SELECTION, **READING}.keys()
+    first, *_others = yaml.safe_load((ROOT / "playbooks/maintenance.yml").read_text(encoding="utf-8"))
+    assert first["vars"]["dbfleet_connection"].keys() == {**CONNECTION, **SELECTION, **READING}.keys()
