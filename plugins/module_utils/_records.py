@@ -53,6 +53,7 @@ class Bloat(t.NamedTuple):
     low: float
     high: float
     method: str
+    outside: int = 0  # of `bytes`: in values stored out of line
 
 
 class Table(t.NamedTuple):

@@ -125,6 +125,7 @@ def bloat_result(thing: Table | Index, threshold: float) -> Result:
         "total_bytes": thing.total_bytes if isinstance(thing, Table) else thing.bytes,
         "rows": thing.rows,
         "bloat_bytes": bloat.bytes if bloat else None,
+        "outside_bytes": bloat.outside if bloat else None,
         "bloat_percent": round(bloat.percent, 1) if bloat else None,
         "low": round(bloat.low, 1) if bloat else None,
         "high": round(bloat.high, 1) if bloat else None,

@@ -81,7 +81,8 @@ ansible_facts:
         objects:
           description:
             - Tables, indexes and files with bytes, bloat_bytes, bloat_percent, low, high, method and bloated; C(table)
-              is the table of an index. Percentages of a table are of its rows, without values stored out of line.
+              is the table of an index. Percentages of a table are of its own storage, values stored out of line
+              included; C(outside_bytes) is the part of C(bloat_bytes) that is in those (TOAST of PostgreSQL).
           type: list
           elements: dict
         databases:

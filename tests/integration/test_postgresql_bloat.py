@@ -75,9 +75,11 @@ def test_the_estimate_meets_the_truth(postgresql: Server, database: Make) -> Non
         closer = {x.ref: x.bloat for x in pg.measure(name, Wants(bloat=True, exact=refs)).tables}
     for ref in refs:
         table = ref.path[1]
-        before = int(postgresql.sql(f"SELECT pg_relation_size('{table}')", database=name)[0][0])
+        size = f"""SELECT pg_relation_size(oid) + coalesce(pg_relation_size(nullif(reltoastrelid, 0)), 0)
+            FROM pg_class WHERE oid = '{table}'::regclass"""
+        before = int(postgresql.sql(size, database=name)[0][0])
         postgresql.sql(f"VACUUM FULL {table}", database=name)
-        after = int(postgresql.sql(f"SELECT pg_relation_size('{table}')", database=name)[0][0])
+        after = int(postgresql.sql(size, database=name)[0][0])
         truth = 100 * (before - after) / before
         for bloat in (estimated[ref], closer[ref]):
             assert bloat is not None

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import typing as t
 
+from ..._errors import Busy, Vanished
 from ..._records import Bloat, Ref, Server, Wants
-from . import columns, layout
+from . import columns, layout, toast
 from .catalog import Row
 from .connection import Session
 from .names import quoted, table_name
+from .toast import Toast
 
 # Points of percent by which the estimate may be off, measured against VACUUM FULL: rows of one size, rows of many
 # sizes, and on top as much as changed since the statistics were taken.
@@ -41,24 +43,56 @@ SELECT DISTINCT a.attrelid FROM pg_catalog.pg_attribute a
 """
 
 
-def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, Bloat]:
+class Parts(t.NamedTuple):
+    """A table's bloat: of its rows, and of their values that are stored out of line."""
+
+    row: Row
+    heap: Bloat
+    toast: Toast | None = None
+    outside: Bloat | None = None
+
+    @property
+    def bytes(self) -> int:
+        return self.row.heap_bytes + (self.toast.bytes if self.toast else 0)
+
+    @property
+    def whole(self) -> Bloat:
+        """Of both together: a rebuild rewrites both."""
+        if not self.toast or not self.outside:
+            return self.heap
+        share = self.toast.bytes / self.bytes
+        percent, low, high = (
+            (1.0 - share) * mine + share * its for mine, its in zip(self.heap[1:4], self.outside[1:4])
+        )
+        return Bloat(
+            self.heap.bytes + self.outside.bytes, percent, low, high, self.heap.method, outside=self.outside.bytes
+        )
+
+
+def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, Parts]:
     """By oid, for tables of `bloat_min_bytes` and more. No statistics: no estimate, rather than a guess."""
     chosen = {row.oid: row for row in rows if row.relkind in "rm" and row.total_bytes >= wants.bloat_min_bytes}
     if not chosen:
         return {}
-    known = {oid: [c.column for c in found] for oid, found in columns.of_tables(session, list(chosen)).items()}
+    known = columns.of_tables(session, list(chosen))
+    laid = {oid: [c.column for c in found] for oid, found in known.items()}
     block = int(server.settings["block_size"])
-    whole = {oid: [c for c in found if c] for oid, found in known.items() if None not in found}
-    found = {oid: estimate(chosen[oid], several, block) for oid, several in whole.items() if several}
-    made = {oid: bloat for oid, bloat in found.items() if bloat}
+    whole = {oid: [c for c in found if c] for oid, found in laid.items() if None not in found}
+    heaps = {oid: estimate(chosen[oid], several, block) for oid, several in whole.items() if several}
+    made = {oid: Parts(chosen[oid], bloat) for oid, bloat in heaps.items() if bloat}
     for oid, row in chosen.items():
-        if row.reltuples == 0 and not row.live and row.heap_bytes:  # no statistics are kept of an empty table
-            made.setdefault(oid, _bloat(row.heap_bytes, 100.0, 0.0, "estimate"))
-    return made
+        if row.reltuples == 0 and not row.live:  # no statistics are kept of an empty table
+            made.setdefault(oid, Parts(row, _bloat(row.heap_bytes, 100.0, 0.0, "estimate")))
+    for oid, its in toast.read(session, [parts.row for parts in made.values()], block).items():
+        row, several = chosen[oid], whole.get(oid)
+        count = _rows(row, layout.shape(several)) if several else 0
+        found = toast.estimate(its, count, known.get(oid, ()), block)
+        made[oid] = made[oid]._replace(toast=its, outside=found)
+    return {oid: parts for oid, parts in made.items() if parts.bytes}
 
 
 def estimate(row: Row, of: t.Sequence[layout.Column], block: int) -> Bloat | None:
-    """From the size of an average row and the number of live rows. Percentages are of the heap, without TOAST."""
+    """From the size of an average row and the number of live rows. Percentages are of the heap alone."""
     if not row.heap_bytes:
         return None
     one = layout.shape(of)
@@ -94,25 +128,42 @@ def _within(percent: float) -> float:
 
 
 def exact(
-    session: Session, wants: Wants, server: Server, rows: t.Mapping[Ref, Row], estimated: t.Mapping[int, Bloat]
+    session: Session, wants: Wants, server: Server, rows: t.Mapping[Ref, Row], estimated: t.Mapping[int, Parts]
 ) -> dict[Ref, Bloat]:
     """What pgstattuple_approx reads of the tables in doubt, as long as the scan budget lasts; nothing without it."""
-    doubtful = [(ref, rows[ref]) for ref in wants.exact if ref in rows and not rows[ref].closed]
+    doubtful = {ref: rows[ref] for ref in wants.exact if ref in rows and not rows[ref].closed}
     schema = extension(session, "pgstattuple_approx") if doubtful else None
     if not schema:
         return {}
+    block = int(server.settings["block_size"])
     # A rebuild also gives back the columns that were dropped, which no page shows: there the estimate knows more.
-    blind = {oid for (oid,) in session.rows(DROPPED, ([row.oid for ref, row in doubtful],))}
+    blind = {oid for (oid,) in session.rows(DROPPED, ([row.oid for row in doubtful.values()],))}
+    unknown = toast.read(session, [row for row in doubtful.values() if row.oid not in estimated], block)
+    nothing = _bloat(0, 0.0, 100.0, "")
+    parts = {
+        ref: estimated.get(row.oid) or Parts(row, nothing, unknown.get(row.oid), nothing)
+        for ref, row in doubtful.items()
+    }
     left, found = wants.scan_budget, {}
-    for ref, row in sorted(doubtful, key=lambda pair: pair[1].heap_bytes):
-        if left is not None and row.heap_bytes > left:
+    for ref, several in sorted(parts.items(), key=lambda pair: pair[1].bytes):
+        if left is not None and several.bytes > left:
             break
-        if row.oid in blind or not row.heap_bytes:
+        if several.row.oid in blind or not several.bytes:
             continue
-        left = None if left is None else left - row.heap_bytes
-        seen = _approx(session, schema, ref, row, int(server.settings["block_size"]))
-        found[ref] = agreed(seen, estimated.get(row.oid))
+        left = None if left is None else left - several.bytes
+        try:
+            found[ref] = _seen(session, schema, ref, several, block).whole
+        except (Busy, Vanished):
+            continue  # somebody has locked or dropped it since: the estimate stands
     return found
+
+
+def _seen(session: Session, schema: str, ref: Ref, parts: Parts, block: int) -> Parts:
+    heap = _approx(session, schema, ref, parts.row, block)
+    if not parts.toast or not parts.outside:
+        return parts._replace(heap=agreed(heap, parts.heap))
+    outside = toast.measured(session, schema, parts.toast, block)
+    return parts._replace(heap=agreed(heap, parts.heap), outside=agreed(outside, parts.outside))
 
 
 def extension(session: Session, function: str) -> str | None:

@@ -135,9 +135,9 @@ class Known(t.NamedTuple):
             return layout.Column(self.length, align, float(self.width), nulls)
         # What an expression makes is measured with the long header that it does not keep.
         width = float(self.width - 3 if self.expression and self.width <= layout.SHORT + 3 else self.width)
-        return layout.sampled(align, width, nulls, self._sizes(nulls))
+        return layout.sampled(align, width, nulls, self.sizes(nulls))
 
-    def _sizes(self, nulls: float) -> list[tuple[float, float]]:
+    def sizes(self, nulls: float) -> list[tuple[float, float]]:
         """Of the most common values with their shares, of the others by quantiles of equal weight."""
         weights: dict[int, float] = {}
         for size, share in zip(self.common_sizes or (), self.shares or ()):

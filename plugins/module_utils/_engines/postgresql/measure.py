@@ -59,11 +59,12 @@ def _objects(session: Session, wants: Wants, server: Server, rebuilding: Means, 
     missing = statistics.missing(session, wants, server, rows) if wants.tables else {}
     estimates = bloat.estimates(session, wants, server, rows) if wants.bloat else {}
     closer = bloat.exact(session, wants, server, {refs[row.oid]: row for row in rows}, estimates)
+    whole = {oid: parts.whole for oid, parts in estimates.items()}
     for row in rows:
         table = horizon.apply(tables[row.oid], row)
         tables[row.oid] = table._replace(
             missing_statistics=missing.get(row.oid, ""),
-            bloat=closer.get(table.ref) or estimates.get(row.oid),
+            bloat=closer.get(table.ref) or whole.get(row.oid),
             lacks=_lacks(row, busy.get(row.oid, ""), means.why_not(row, rebuilding, server)),
         )
     findings += activity.findings(running, refs)
