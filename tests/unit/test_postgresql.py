@@ -110,3 +110,11 @@ def test_what_errors_mean(state: str, lost: bool, stopping: bool, kind: type[DbF
 def test_a_password_in_a_message_is_hidden() -> None:
     error = DriverError('invalid connection option "hunter2"', "", True)
     assert "hunter2" not in str(faults.connect_fault(error, database="shop", listed=False, password="hunter2"))
+
+
+def test_a_server_that_is_not_there_is_asked_after_once() -> None:
+    hint = "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?"
+    for text in (hint, " ".join(hint.split())):
+        error = DriverError(f'connection to server at "127.0.0.1", port 9 failed: {text}', "", True)
+        said = str(faults.connect_fault(error, database="shop", listed=False, password=""))
+        assert said == "database shop: cannot connect: Connection refused. Is the server running there?"

@@ -89,6 +89,7 @@ def fault(error: DriverError, *, database: str, stopping: bool = False) -> DbFau
 def connect_fault(error: DriverError, *, database: str, listed: bool, password: str) -> DbFault:
     """The error of a connection that did not come about; `listed`: the server itself has named the database."""
     message = re.sub(r"^(?:connection to server.*?failed: )?(?:FATAL: +)?", "", error.message)
+    message = re.sub(r"\s*Is the server running[^?]*\?\s*$", "", message)  # the cure says it
     if password:
         message = message.replace(password, "********")
     if listed and re.search(r"database .* does not exist", error.message):
