@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -367,6 +368,23 @@ def test_the_hard_stop_ends_a_refresh_and_leaves_nothing(shop: tuple[Server, str
     assert not ran.changed
     assert server.sql("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'REFRESH%' AND state = 'active'") == []
     assert server.sql("SELECT relispopulated FROM pg_class WHERE relname = 'slow'", database=name) == [["f"]]
+
+
+def test_a_killed_refresh_is_on_no_record(shop: tuple[Server, str], tmp_path: Path) -> None:
+    """The server may end what the dead run began, or not: the next run cannot know, and refreshes."""
+    server, name = shop
+    slow = "pg_sleep(CASE current_setting('application_name') WHEN 'fleet' THEN 0 ELSE 2 END)"
+    server.sql(f"CREATE MATERIALIZED VIEW slow AS SELECT {slow}::text AS nothing, * FROM other LIMIT 1", database=name)
+    options = asked(server, name, tmp_path, views=["slow"])
+    child = start("db_refresh_views", options)
+    under_way = "SELECT 1 FROM pg_stat_activity WHERE query ~ '^REFRESH' AND state = 'active'"
+    until(lambda: server.sql(under_way), 30, "the refresh")
+    child.send(signal.SIGKILL)
+    assert child.wait().code < 0
+    ran = run("db_refresh_views", options)
+    assert reason(ran, "slow") == "no refresh is on record"
+    assert names(ran, "done") == {"slow"}
+    assert run("db_refresh_views", options).steps() == []
 
 
 def test_a_poor_login_is_told_what_it_lacks(shop: tuple[Server, str], tmp_path: Path) -> None:
