@@ -111,6 +111,7 @@ def fleets(draw: st.DrawFn, *, pins: bool = True) -> Measured:
         st.lists(st.sampled_from(["log_1", "table_1", "trigger"]), min_size=1, max_size=2).map(tuple),
         st.integers(0, GB),
         st.booleans(),
+        st.sampled_from(["", "server process 7 is at work on it"]),
     )
     databases = [
         d._replace(leftovers=tuple(draw(st.lists(wreck, max_size=3)) if draw(st.integers(0, 3)) == 0 else ()))
