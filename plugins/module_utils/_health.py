@@ -36,6 +36,7 @@ class Backend(t.NamedTuple):
     wait_seconds: float | None = None
     blocked_by: tuple[int, ...] = ()
     statement: str = ""  # its beginning; values of secrets are blotted out
+    keep: str = ""  # why nobody is told to end it: "autovacuum", "a backup", "replication" …
 
 
 class Prepared(t.NamedTuple):

@@ -39,6 +39,7 @@ class Index(t.NamedTuple):
     scans: int | None = None  # since `counted_since`
     last_scan: datetime | None = None
     counted_since: datetime | None = None
+    doubt: str = ""  # why uses may have been counted for less long than `counted_since` says
     keep: str = ""  # why it is needed though nobody scans it: "unique", "supports foreign key x" …
     bloat: Bloat | None = None
     settles: float = 0.0  # percent of bloat that comes back by itself, where entries come in no order
@@ -97,6 +98,8 @@ class Counter(t.NamedTuple):
     kind: str = "sequence"  # sequence, identity, auto_increment
     cycles: bool = False
     column_type: str = ""
+    hindered: str = ""  # what has to be seen to before its type can change: "the view v reads the column"
+    chosen: bool = False  # somebody set an end that is nearer than that of its type
 
     @property
     def percent(self) -> float:

@@ -303,9 +303,10 @@ def test_mariadb_sequences(pool: Pool, database: Make) -> None:
         server, name, "CREATE SEQUENCE round_and_round MAXVALUE 10 CYCLE NOCACHE", "SELECT SETVAL(round_and_round, 10)"
     )
     found = asked(server, name)
-    assert set(found.found("counter_near_end")) == {"short"}
-    cured(server, name, found)
-    assert asked(server, name).recommended == []
+    ((obj, recommendation),) = found.found("counter_near_end").items()
+    assert obj == "short"
+    assert "chose this end" in recommendation["message"]  # nobody but them knows whether larger numbers are good
+    assert "ALTER" not in recommendation["fix"]
 
 
 def test_low_privilege_is_unknown(each: Server, database: Make) -> None:

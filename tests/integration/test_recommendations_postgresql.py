@@ -145,7 +145,7 @@ def test_what_is_wrong_is_found_cured_as_printed_and_then_gone(
 def test_counters_count_on_after_the_cure(postgresql: Server, database: Callable[[Server], str]) -> None:
     name = database(postgresql)
     make(postgresql, name, KNOWN)
-    make(postgresql, name, "CREATE SEQUENCE alone AS smallint MAXVALUE 1000;\nSELECT setval('alone', 990)")
+    make(postgresql, name, "CREATE SEQUENCE alone AS smallint;\nSELECT setval('alone', 32000)")
     for (code, _object), recommendation in recommended(stats(postgresql, name)).items():
         if code == "counter_near_end":
             execute(postgresql, name, recommendation["fix"])
@@ -346,7 +346,7 @@ def test_stalled_slots_are_found_and_dropped(fleet: Fleet, major: int) -> None:
     server.sql("SELECT pg_create_physical_replication_slot('gone_standby', true)")
     server.sql("SELECT pg_create_logical_replication_slot('gone_reader', 'pgoutput')")
     server.sql("CREATE TABLE filler AS SELECT g AS id, repeat('x', 500) FROM generate_series(1, 6000) g")
-    facts = stats(server, "postgres", slot_retained="1MB").fact("db_stats")
+    facts = stats(server, "postgres", slot_retained="1MB", slot_inactive="0s").fact("db_stats")
     stalled = [r for r in facts["recommendations"] if r["code"] == "slot_stalled"]
     assert len(stalled) == 2
     assert [(s["name"], s["active"], s["database"]) for s in facts["slots"]] == [

@@ -16,9 +16,10 @@ from .advice_policy import Policy
 WEIGHTY = 100 << 20  # bytes: an index of this size that nobody needs is more than a matter of tidiness
 ORDERED = ("btree",)  # methods that serve a search for the first columns of the key, too
 SUPPORTS = "supports foreign key"  # a reason to keep that holds for a twin as well
+LEFT_ALONE = ("of the extension", "of a temporary table", "being built")  # somebody else sees to it
 TIED = (  # and those that hold for this very index
-    *("replica identity", "clustered", "primary", "exclusion"),
-    *("referred to by", "extension", "temporary", "being built"),
+    *("replica identity", "clustered", "primary", "exclusion", "referred to by"),
+    *LEFT_ALONE,
 )
 
 
@@ -72,6 +73,8 @@ class _Judge:
         for index in database.indexes:
             if index.partition_of is not None:
                 self.children.setdefault(index.partition_of, []).append(index)
+        counters = database.structure.counters if database.structure else ()
+        self.counters = [c for c in counters if c.kind == "auto_increment"]
         self.dropped: dict[Ref, Index] = {}  # those to be dropped, and who stands in for them
         self.needed: set[Ref] = set()
 
@@ -85,13 +88,14 @@ class _Judge:
             for group in alike.values() if len(alike) < len(indexes) else ():
                 yield from self._duplicates(group)
                 yield from self._redundant(group)
+        self.needed |= set(self._counting())
         for index in self.indexes:
             if index.ref not in self.dropped and index.ref not in self.needed and _droppable(index):
                 yield from self._unused(index)
 
     def _invalid(self, indexes: t.Sequence[Index]) -> t.Iterator[Finding]:
         for index in indexes:
-            if index.valid or _tied(index) and not index.primary:
+            if index.valid or any(word in index.keep for word in LEFT_ALONE):
                 continue
             what = f"the index {_name(index)} is invalid: it is kept up to date, and no query uses it"
             twin = next((i for i in indexes if i.valid and _same(i, index)), None)
@@ -154,9 +158,17 @@ class _Judge:
         size = sum(i.bytes for i in parts)
         seconds = min(s for i in parts if (s := _counted_seconds(i, self.measured)) is not None)
         message = f"the index {_name(index)} {_size(size)}was not used once in {say_seconds(seconds)}"
-        message += self._elsewhere()
+        message += self._elsewhere() + (f"; {index.doubt}" if index.doubt else "")
         cure = DropIndex(index.ref, index.table, index.partitioned)
         yield Finding(2 if size >= WEIGHTY else 3, "unused_index", index.ref, message, cure)
+
+    def _counting(self) -> t.Iterator[Ref]:
+        """A column with AUTO_INCREMENT has to be the first of an index: one of them stays."""
+        for counter in self.counters:
+            able = [i for i in self.by_table.get(counter.ref, ()) if i.columns[:1] == (counter.column,)]
+            left = [i for i in able if i.ref not in self.dropped]
+            if left:
+                yield max(left, key=lambda i: (not _droppable(i), i.scans or 0)).ref
 
     def _leaves(self, index: Index) -> list[Index]:
         """What is counted: a parent's uses are those of its partitions, and of theirs."""

@@ -70,8 +70,19 @@ def counters(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
             else:
                 sequence = counter.ref if counter.kind != "auto_increment" else None
                 cure = Widen(counter.table or counter.ref, counter.column, sequence)
-                also = _referring(counter, structure)
-                yield Finding(priority, "counter_near_end", counter.ref, message + also, cure)
+                message += _referring(counter, structure)
+                if counter.hindered:
+                    fix = "Give it a larger type, after what hinders that has been seen to"
+                    message += f"; its type cannot change as it is: {counter.hindered}"
+                    yield Finding(priority, "counter_near_end", counter.ref, message, fix=fix)
+                elif counter.chosen:
+                    fix = "Set a later end, if whoever takes its numbers takes larger ones; else begin anew"
+                    message += "; somebody chose this end"
+                    yield Finding(priority, "counter_near_end", counter.ref, message, fix=fix)
+                else:
+                    rewritten = "; the table is written anew, and nobody writes it meanwhile"
+                    message += rewritten * bool(counter.column)
+                    yield Finding(priority, "counter_near_end", counter.ref, message, cure)
 
 
 def _used_up(counter: Counter) -> str:

@@ -50,10 +50,15 @@ def slots(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
             yield Finding(2, "slot_behind", Ref(slot.database), message, fix="Look at the reader of the slot")
         elif not slot.active and (full or lost or idle):
             since = f" for {say_seconds(slot.inactive_seconds)}" if slot.inactive_seconds is not None else ""
-            message = f"nobody reads {what}{since}{kept}{_status(slot)}; if its reader is gone for good, drop it"
-            yield Finding(
-                1 if lost else 2, "slot_stalled", Ref(slot.database), message, DropSlot(Ref(slot.database), slot.name)
-            )
+            message = f"nobody reads {what}{since}{kept}{_status(slot)}"
+            away = slot.status != "lost" and slot.inactive_seconds is not None and not idle
+            if away:  # a standby that starts again needs what is kept for it
+                fix = "Bring its reader back; drop the slot only if that is gone for good"
+                yield Finding(1 if lost else 2, "slot_stalled", Ref(slot.database), message, fix=fix)
+                continue
+            cure = DropSlot(Ref(slot.database), slot.name)
+            message += "; if its reader is gone for good, drop it"
+            yield Finding(1 if lost else 2, "slot_stalled", Ref(slot.database), message, cure)
 
 
 def _status(slot: Slot) -> str:

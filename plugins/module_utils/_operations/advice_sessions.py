@@ -30,34 +30,45 @@ class Chain(t.NamedTuple):
 def chains(health: Health | None) -> list[Chain]:
     """Every root and who waits for it; of sessions that wait for each other in a circle the first stands for all."""
     backends = (health.backends if health else None) or ()
-    blockers = {b.id: b.blocked_by for b in backends if b.blocked_by}
-    by_root: dict[int, list[Backend]] = {}
-    for backend in backends:
-        for root in _roots(backend.id, blockers) if backend.blocked_by else ():
-            if root != backend.id:
-                by_root.setdefault(root, []).append(backend)
+    by_id = {b.id: b for b in backends if b.blocked_by}
+    blockers = {b.id: b.blocked_by for b in by_id.values()}
+    behind: dict[int, list[int]] = {}
+    for session, ahead in blockers.items():
+        for other in ahead:
+            behind.setdefault(other, []).append(session)
+    by_root = {root: _reached(root, behind) for root in behind if root not in blockers}
+    left = set(blockers).difference(*by_root.values())
+    while left:  # what waits for nobody but a circle
+        ring = _circle(min(left), blockers)
+        by_root[min(ring)] = _reached(min(ring), behind)
+        left -= by_root[min(ring)] | ring
     found = [
-        Chain(root, tuple(sorted(waiting, key=lambda b: (-(b.wait_seconds or 0.0), b.id))))
-        for root, waiting in by_root.items()
+        Chain(root, tuple(sorted((by_id[n] for n in all_ - {root}), key=lambda b: (-(b.wait_seconds or 0.0), b.id))))
+        for root, all_ in by_root.items()
+        if all_ - {root}
     ]
     return sorted(found, key=lambda c: (-len(c.waiting), c.root))
 
 
-def _roots(session: int, blockers: t.Mapping[int, tuple[int, ...]]) -> set[int]:
-    ahead = _ahead(session, blockers)
-    ends = {other for other in ahead if other not in blockers}
-    return ends or {min(other for other in ahead if other in _ahead(other, blockers))}
-
-
-def _ahead(session: int, blockers: t.Mapping[int, tuple[int, ...]]) -> set[int]:
-    """Everybody whom the session waits for, itself too where it waits in a circle."""
+def _reached(session: int, edges: t.Mapping[int, t.Sequence[int]]) -> set[int]:
+    """Everybody whom the edges lead to, the session itself too where they lead back to it."""
     seen, todo = set(), [session]
     while todo:
-        for other in blockers.get(todo.pop(), ()):
+        for other in edges.get(todo.pop(), ()):
             if other not in seen:
                 seen.add(other)
                 todo.append(other)
     return seen
+
+
+def _circle(session: int, blockers: t.Mapping[int, tuple[int, ...]]) -> set[int]:
+    """The sessions of the last circle that one who waits for no end waits for."""
+    while True:
+        ahead = _reached(session, blockers)
+        further = next((n for n in sorted(ahead) if len(_reached(n, blockers)) < len(ahead)), None)
+        if further is None:
+            return ahead
+        session = further
 
 
 def _ref(database: str) -> Ref:
@@ -73,17 +84,24 @@ def _said(backend: Backend) -> str:
     return f": {backend.statement}" if backend.statement else ""
 
 
+def _ending(backend: Backend) -> tuple[EndSession | None, str]:
+    """The cure; for what must not be ended, words instead of it."""
+    if backend.keep:
+        return None, f"Let it come to its end: it is {backend.keep}"
+    return EndSession(_ref(backend.database), backend.id), ""
+
+
 def long_work(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
     for backend in (measured.health.backends if measured.health else None) or ():
-        cure = EndSession(_ref(backend.database), backend.id)
+        cure, fix = _ending(backend)
         running, opened = backend.statement_seconds, backend.transaction_seconds
         if running is not None and running >= policy.long_query and not backend.blocked_by:
             message = f"{_who(backend)} has been at one statement for {say_seconds(running)}{_said(backend)}"
-            yield Finding(2, "long_query", _ref(backend.database), message, cure)
+            yield Finding(2, "long_query", _ref(backend.database), message, cure, fix)
         elif opened is not None and opened >= policy.long_transaction:
             last = f"; its last statement{_said(backend)}" if backend.statement else ""
             message = f"{_who(backend)} has had a transaction open for {say_seconds(opened)}{last}"
-            yield Finding(2, "long_transaction", _ref(backend.database), message, cure)
+            yield Finding(2, "long_transaction", _ref(backend.database), message, cure, fix)
 
 
 def prepared(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
@@ -95,7 +113,11 @@ def prepared(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
                 f"the prepared transaction {found.name!r}{owner} has waited{since} for its end, and holds its locks"
             )
             cure = EndPrepared(_ref(found.database), found.name)
-            yield Finding(2, "prepared_transaction", _ref(found.database), message, cure)
+            if found.seconds is None:  # it may be that of a moment, on its way to be committed
+                fix = "Ask its transaction manager what became of it, and end it as decided there"
+                yield Finding(3, "prepared_transaction", _ref(found.database), message, fix=fix)
+            else:
+                yield Finding(2, "prepared_transaction", _ref(found.database), message, cure)
 
 
 def blocked(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
@@ -116,9 +138,12 @@ def blocked(policy: Policy, measured: Measured) -> t.Iterator[Finding]:
             fix = "End the prepared transaction: commit it, or roll it back"
             yield Finding(priority, "blocked", _ref(database), message, fix=fix)
             continue
-        who = _who(root) if root else f"session {chain.root}"
-        message = f"{count} for {who}{longest}{sample}{_said(root) if root else ''}"
-        yield Finding(priority, "blocked", _ref(database), message, EndSession(_ref(database), chain.root))
+        if root is None:  # gone meanwhile, or nobody that is seen: its number may be somebody else's by now
+            message, cure, fix = f"{count} for session {chain.root}{longest}{sample}", None, "Look who that is"
+        else:
+            message = f"{count} for {_who(root)}{longest}{sample}{_said(root)}"
+            cure, fix = _ending(root)
+        yield Finding(priority, "blocked", _ref(database), message, cure, fix)
 
 
 def connections(policy: Policy, measured: Measured) -> t.Iterator[Finding]:

@@ -12,11 +12,10 @@ from ..._records import Ref, Server
 from ..._tasks import AddKey, ConvertEngine, CreateIndex, Cure, DropIndex, EndPrepared, EndSession, Widen
 from .foreign_keys import Reference
 from .names import quoted, table_of
-from .structure import ROW_ID, Catalog, Column
+from .structure import LAST_OF_SEQUENCES, ROW_ID, Catalog, Column
 
 Node = tuple[Ref, str]  # a table's column
 ONLINE = ", ALGORITHM=INPLACE, LOCK=NONE"
-LAST_OF_SEQUENCES = 2**63 - 2  # https://mariadb.com/kb/en/create-sequence/
 
 
 def spell(task: Cure, server: Server, known: Catalog | None = None) -> list[str]:

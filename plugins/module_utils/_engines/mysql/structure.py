@@ -47,9 +47,12 @@ TRANSACTIONAL = frozenset(["innodb", "rocksdb", "tokudb", "ndbcluster", "xpand"]
 KEYLESS_BY_NATURE = frozenset(
     ["csv", "blackhole", "archive", "federated", "mrg_myisam", "connect", "spider", "sequence", "s3", "columnstore"]
 )
+# Those that keep rows and were chosen by habit. What is in memory, elsewhere, compressed or nowhere is so on purpose.
+CONVERTIBLE = frozenset(["myisam", "aria"])
 BITS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "integer": 32, "bigint": 64}
 EXACT_UP_TO = {"float": 2**24, "double": 2**53}
 ROW_ID = "my_row_id"  # as MySQL calls the primary key that it makes by itself
+LAST_OF_SEQUENCES = 2**63 - 2  # https://mariadb.com/kb/en/create-sequence/
 AT_ONCE = 200  # sequences read in one statement
 
 
@@ -92,7 +95,8 @@ def read(link: Link, server: Server, indexes: t.Sequence[Index] = ()) -> tuple[S
     keyed = {table for (table, _name), column in columns.items() if column.key == "PRI"}
     engines = {name: str(row[1]) for name, row in tables.items()}
     keyless = [n for n, engine in engines.items() if n not in keyed and engine.lower() not in KEYLESS_BY_NATURE]
-    foreign = {n: engine for n, engine in engines.items() if engine.lower() not in TRANSACTIONAL}
+    copied = {n for n, engine in engines.items() if engine.lower() not in TRANSACTIONAL}
+    foreign = {n: engine for n, engine in engines.items() if engine.lower() in CONVERTIBLE}
     sequences = tuple(_sequences(link, [str(row[0]) for row in rows if str(row[4]) == "SEQUENCE"]))
     structure = Structure(
         foreign_keys=foreign_keys.weighed(link, server, [x.key for x in references]),
@@ -105,7 +109,7 @@ def read(link: Link, server: Server, indexes: t.Sequence[Index] = ()) -> tuple[S
     known = Catalog(
         columns,
         tuple(references),
-        frozenset(foreign),
+        frozenset(copied),
         _partitioned_by(link, split),
         {counter.ref.path[0]: counter.most for counter in sequences},
     )
@@ -192,4 +196,6 @@ def _sequences(link: Link, names: t.Sequence[str]) -> t.Iterator[Counter]:
             ref = Ref(link.database, (some[int(row[0])],))
             following, low, high, step = (int(value) for value in row[1:5])
             used, most = (high - following, high - low) if step < 0 else (following - 1, high)
-            yield Counter(ref, min(most, max(0, used)), most, cycles=bool(row[5]), column_type="bigint")
+            found = Counter(ref, min(most, max(0, used)), most, cycles=bool(row[5]), column_type="bigint")
+            # Without an end that somebody chose it has the last one there is.
+            yield found._replace(chosen=step < 0 or high < LAST_OF_SEQUENCES)

@@ -84,7 +84,9 @@ GOES_BEFORE = {"EXCLUSIVE", "SHARED_NO_READ_WRITE", "SHARED_NO_WRITE", "SHARED"}
 # After one of these words a statement may hold a secret: then it ends where its first value begins, whatever comes
 # before. A value cannot be told from the text around it where the session's sql_mode is not known.
 _SECRET = re.compile(
-    r"passw|identified|secret|token|credential|_key|encrypt|decrypt|encode\s*\(|decode\s*\(", re.IGNORECASE
+    r"passw|\bpwd?\b|identified|secret|token|credential|_key|crypt|encode\s*\(|decode\s*\(|\bmd5\s*\(|\bsha\d?\s*\("
+    r"|\bconnection\b|://[^/\s]*@",
+    re.IGNORECASE,
 )
 _VALUE = re.compile(r"""['"]|\b0x""", re.IGNORECASE)
 
@@ -200,7 +202,16 @@ def _backends(
             wait_seconds=waited if wait else None,
             blocked_by=tuple(sorted(wait.blockers)) if wait else (),
             statement=process.statement,
+            keep=_keep(process),
         )
+
+
+def _keep(process: Process) -> str:
+    """Why nobody is told to end it."""
+    if process.internal or process.command == "Connect":
+        return "replication, or an event of the server's"
+    # What mysqldump and mariadb-dump write into each of their queries.
+    return "a dump" if "SQL_NO_CACHE */ * FROM" in process.statement else ""
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------

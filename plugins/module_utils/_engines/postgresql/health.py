@@ -77,7 +77,7 @@ SELECT s.slot_name::pg_catalog.text, s.slot_type, s.active,
        coalesce(s.database::pg_catalog.text, ''),
        extract(epoch FROM pg_catalog.clock_timestamp() - {inactive_since})::pg_catalog.float8
   FROM pg_catalog.pg_replication_slots s
- WHERE NOT s.temporary
+ WHERE NOT s.temporary{own}
  ORDER BY 1
 """
 WAITING = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_ls_archive_statusdir() f WHERE f.name LIKE '%%.ready'"
@@ -178,7 +178,9 @@ def _replicas(session: Session, server: Server) -> tuple[Replica, ...]:
 def _slots(session: Session, server: Server) -> tuple[Slot, ...]:
     gate = has("inactive since", major_of(server))
     since = "s.inactive_since" if gate else "NULL::pg_catalog.timestamptz"
-    return tuple(Slot(*row) for row in session.rows(SLOTS.format(position=POSITION, inactive_since=since)))
+    # On a standby: copies of the primary's slots, which wait there for nobody.
+    own = " AND NOT s.synced" if gate else ""
+    return tuple(Slot(*row) for row in session.rows(SLOTS.format(position=POSITION, inactive_since=since, own=own)))
 
 
 def _archiver(session: Session, server: Server, row: Row, unknown: dict[str, str]) -> Archiver:

@@ -26,7 +26,7 @@ WITH held AS MATERIALIZED (
        AND l.database IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
                                WHERE d.datname = pg_catalog.current_database()))
 ), chosen AS MATERIALIZED (
-    SELECT i.*, i.indrelid IN (SELECT oid FROM held) OR i.indexrelid IN (SELECT oid FROM held) AS closed
+    SELECT i.*, i.xmin AS made, i.indrelid IN (SELECT oid FROM held) OR i.indexrelid IN (SELECT oid FROM held) AS closed
       FROM pg_catalog.pg_index i
      WHERE {only}
 ), parts AS MATERIALIZED (
@@ -81,7 +81,10 @@ SELECT i.indexrelid, i.indrelid,
        {may_maintain},
        pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
        pg_catalog.concat_ws(' ', CASE WHEN {nulls_equal} THEN 'NULLS NOT DISTINCT' END,
-                            CASE WHEN NOT i.indimmediate THEN 'DEFERRABLE' END)
+                            CASE WHEN NOT i.indimmediate THEN 'DEFERRABLE' END,
+                            CASE WHEN m.amname NOT IN ('btree', 'hash', 'gist')
+                                 THEN pg_catalog.array_to_string(k.reloptions, ', ') END),
+       pg_catalog.age(i.made)
   FROM chosen i
   JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid
   JOIN pg_catalog.pg_namespace kn ON kn.oid = k.relnamespace
@@ -110,19 +113,6 @@ NAMED = """
          AND (n.nspname::pg_catalog.text, r.relname::pg_catalog.text) IN (
           SELECT * FROM ROWS FROM (pg_catalog.unnest(%(schemas)s::pg_catalog.text[]),
                                    pg_catalog.unnest(%(names)s::pg_catalog.text[])) AS o (schema, name))"""
-FOREIGN_KEYS = """
-SELECT f.conrelid, f.conname::pg_catalog.text, f.conkey
-  FROM pg_catalog.pg_constraint f
- WHERE f.contype = 'f'
- ORDER BY f.conname
-"""
-# Where the database's own counters were never reset, they are as old as those of the whole server, which begin anew
-# when a crash has lost all of them.
-COUNTED_SINCE = """
-SELECT coalesce(pg_catalog.pg_stat_get_db_stat_reset_time(d.oid), pg_catalog.pg_stat_get_bgwriter_stat_reset_time())
-  FROM pg_catalog.pg_database d
- WHERE d.datname = pg_catalog.current_database()
-"""
 LAST_SCAN = {True: "pg_catalog.pg_stat_get_lastscan(k.oid)", False: "NULL::pg_catalog.timestamptz"}
 AGAIN = 3  # an index may be locked between the look at the locks and the look at its size
 ONLINE, EXCLUSIVE = "online rebuild", "exclusive rebuild"
@@ -168,7 +158,8 @@ class Row(t.NamedTuple):
     last_scan: datetime | None
     may_maintain: bool
     may_name: bool
-    equality: str = ""  # what makes its uniqueness another one
+    equality: str = ""  # what makes its uniqueness another one, or how coarse it is
+    age: int = 0  # transactions since it was made, or made valid
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -184,11 +175,10 @@ def read(session: Session, wants: Wants, server: Server, found: Database) -> Dat
     rows = _patiently(session, wants, server)
     made = {row.oid: index(row, session.database, server) for row in rows}
     if wants.indexes and rows:
-        ((since,),) = session.rows(COUNTED_SINCE)
-        supported = _supported(session, rows)
-        for row in rows:
-            keep = ", ".join((*_reasons(row), *supported.get(row.oid, ())))
-            made[row.oid] = made[row.oid]._replace(counted_since=since, keep=keep)
+        from . import needs
+
+        keep, (since, doubt) = needs.reasons(session, rows), needs.counted_since(session, rows)
+        made = {o: i._replace(counted_since=since[o], keep=keep[o], doubt=doubt) for o, i in made.items()}
     if wants.indexes:
         from . import collations
 
@@ -278,40 +268,3 @@ def _lacks(row: Row, server: Server) -> dict[str, str]:
     if server.number[:1] == (14,) and server.number < (14, 4):
         return {ONLINE: f"REINDEX CONCURRENTLY of PostgreSQL {server.version} can damage indexes: 14.4 mends it"}
     return {}
-
-
-def _reasons(row: Row) -> t.Iterator[str]:
-    """Why an index is needed though nobody scans it."""
-    if row.primary:
-        yield "primary key"
-    elif row.exclusion:
-        yield f"exclusion constraint {row.constraint}".rstrip()
-    elif row.unique:
-        yield "unique"
-    if row.identity:
-        yield "replica identity"
-    if row.clustered:
-        yield "clustered"
-    if 0 in row.columns[: row.keys]:
-        yield "supplies statistics of an expression"
-
-
-def _supported(session: Session, rows: t.Sequence[Row]) -> dict[int, list[str]]:
-    """By oid of the index: the foreign keys whose columns, in any order, it begins with."""
-    keys: dict[int, list[tuple[str, frozenset[int]]]] = {}
-    for table, name, columns in session.rows(FOREIGN_KEYS):
-        keys.setdefault(table, []).append((name, frozenset(columns)))
-    found: dict[int, list[str]] = {}
-    for row in rows:
-        for name, columns in keys.get(row.table_oid, ()):
-            if _supports(row, columns):
-                found.setdefault(row.oid, []).append(f"supports foreign key {name}")
-    return found
-
-
-def _supports(row: Row, columns: frozenset[int]) -> bool:
-    """A partial index is of use for all that is not null only, which is what a foreign key looks for."""
-    key = row.columns[: row.keys]
-    first = [name for name, number in zip(row.names, key) if number in columns]
-    whole = row.where == "" or (len(first) == 1 and row.where == f"{first[0]} IS NOT NULL")
-    return whole and row.method in ("btree", "hash") and frozenset(key[: len(columns)]) == columns

@@ -31,7 +31,7 @@ SELECT a.pid, coalesce(a.usename::pg_catalog.text, a.backend_type), coalesce(a.d
        coalesce(l.what, CASE WHEN w.pid IS NOT NULL THEN a.wait_event END, ''),
        CASE WHEN w.pid IS NOT NULL THEN extract(epoch FROM pg_catalog.clock_timestamp()
             - coalesce(l.since, a.query_start, a.state_change))::pg_catalog.float8 END,
-       coalesce(w.blockers, '{{}}'), pg_catalog.left(coalesce(a.query, ''), 1000)
+       coalesce(w.blockers, '{{}}'), pg_catalog.left(coalesce(a.query, ''), 1000), a.backend_type
   FROM pg_catalog.pg_stat_activity a
   LEFT JOIN waiting w ON w.pid = a.pid
   LEFT JOIN LATERAL (
@@ -87,12 +87,19 @@ UTILITY = (
 )
 MOST = 50  # statements
 LENGTH = 200  # characters of a statement that are shown
-# A literal after a word that announces a secret, also where the text was cut off inside it.
+BACKUPS = re.compile(r"(pg_dump|pg_dumpall|pg_restore|pg_basebackup|pgbackrest|barman|wal-g)\b", re.IGNORECASE)
+CONCURRENT = re.compile(r"\s*(create|reindex)\b.*\bconcurrently\b", re.IGNORECASE | re.DOTALL)
+# After one of these words, wherever it stands, a statement ends where its first value begins: a value cannot be told
+# from what is around it where a comment holds an apostrophe or the text was cut off.
 SECRET = re.compile(
-    r"(\b\w*(?:password|passwd|passphrase|secret|token|api_?key)\w*\b[\"']?\s*(?:=>|:=|=|:|,|\bis\b)?\s*)"
-    r"(?:[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)|[nN]?'(?:[^']|'')*(?:'|\Z)|\$(\w*)\$.*?(?:\$\2\$|\Z)"
-    r"|(?<==)[^\s,;)'\"]+|(?<== )[^\s,;)'\"]+)",
-    re.IGNORECASE | re.DOTALL,
+    r"passw|passphrase|\bpwd?\b|secret|token|api_?key|credential|identified|authoriz|bearer|crypt|hmac|digest|dblink"
+    r"|\bprogram\b|connection|user\s+mapping|://[^/\s]*@",
+    re.IGNORECASE,
+)
+VALUE = re.compile(r"(?:\b[ebnx])?'|\bu&'|\$(?:[^\W\d]\w*)?\$", re.IGNORECASE)
+# And a value without quotes, in a setting or a comment.
+SET_TO = re.compile(
+    r"(\b\w*(?:passw|passphrase|secret|token|api_?key|credential)\w*[\"']?\s*=(?!>)\s*)[^\s,;)'\"$]+", re.IGNORECASE
 )
 
 
@@ -126,7 +133,7 @@ def backends(session: Session, server: Server) -> tuple[Backend, ...]:
 
 
 def _backend(pid: int, *row: t.Any) -> Backend:
-    user, database, application, client, state, statement, opened, waits_for, waited, blockers, query = row
+    user, database, application, client, state, statement, opened, waits_for, waited, blockers, query, kind = row
     return Backend(
         id=pid,
         user=user or "",
@@ -140,7 +147,19 @@ def _backend(pid: int, *row: t.Any) -> Backend:
         wait_seconds=_positive(waited),
         blocked_by=tuple(sorted(set(blockers))),
         statement=beginning(query),
+        keep=_keep(kind or "", application, query if state == "active" else ""),
     )
+
+
+def _keep(kind: str, application: str, running: str) -> str:
+    """Why nobody is told to end it: the server would begin anew, a backup would be lost, wreckage would stay."""
+    if kind and kind != "client backend":
+        return "replication" if kind == "walsender" else f"a process of the server ({kind})"
+    if application == APPLICATION:
+        return "a maintenance run"
+    if BACKUPS.match(application):
+        return f"a backup ({application})"
+    return "a concurrent build, and would leave an invalid index behind" if CONCURRENT.match(running) else ""
 
 
 def _positive(seconds: float | None) -> float | None:
@@ -149,7 +168,9 @@ def _positive(seconds: float | None) -> float | None:
 
 def beginning(statement: str) -> str:
     """The beginning of a statement on one line; what is secret in it is blotted out."""
-    return " ".join(SECRET.sub(r"\1***", statement).split())[:LENGTH]
+    value = VALUE.search(statement) if SECRET.search(statement) else None
+    shown = f"{statement[: value.start()]}***" if value else statement
+    return " ".join(SET_TO.sub(r"\1***", shown).split())[:LENGTH]
 
 
 def statements(where: Statements | None, seen: bool) -> tuple[Summed | None, str]:

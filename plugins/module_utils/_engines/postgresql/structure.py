@@ -85,11 +85,12 @@ SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
                                               'pg_catalog.timestamp'::pg_catalog.regtype)))
  ORDER BY 1, 2
 """
-# Sequences that count upwards, the column that each of them fills (its own, or one with nextval() as its default), and
-# where the first of both ends.
+# Sequences that count upwards, each column that they fill (their own, or one with nextval() as its default), and where
+# the first of both ends. A domain has the length of what it is made of. What keeps a column from changing its type
+# stands in RememberAllDependentForRebuilding(), tablecmds.c.
 SEQUENCES = """
 WITH columns AS MATERIALIZED (
-    SELECT DISTINCT ON (d.seq) d.seq, d.rel, d.attnum, d.how
+    SELECT DISTINCT ON (d.seq, d.rel, d.attnum) d.seq, d.rel, d.attnum, d.how
       FROM (SELECT e.objid AS seq, e.refobjid AS rel, e.refobjsubid AS attnum, e.deptype::pg_catalog.text AS how
               FROM pg_catalog.pg_depend e
              WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.deptype IN ('a', 'i')
@@ -99,19 +100,44 @@ WITH columns AS MATERIALIZED (
             SELECT e.refobjid, f.adrelid, f.adnum, 'n'
               FROM pg_catalog.pg_depend e
               JOIN pg_catalog.pg_attrdef f ON f.oid = e.objid
+              JOIN pg_catalog.pg_attribute own ON own.attrelid = f.adrelid AND own.attnum = f.adnum
+                   AND own.attinhcount = 0
              WHERE e.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
                AND e.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
                AND e.refobjid IN (SELECT q.seqrelid FROM pg_catalog.pg_sequence q)) d
-     ORDER BY d.seq, d.how, d.rel, d.attnum
+     ORDER BY d.seq, d.rel, d.attnum, d.how
 )
 SELECT s.seqrelid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
        tn.nspname::pg_catalog.text, t.relname::pg_catalog.text, a.attname::pg_catalog.text,
        coalesce(pg_catalog.format_type(a.atttypid, NULL), pg_catalog.format_type(s.seqtypid, NULL)),
-       least(s.seqmax, CASE a.atttypid WHEN 'pg_catalog.int2'::pg_catalog.regtype THEN 32767
-                                       WHEN 'pg_catalog.int4'::pg_catalog.regtype THEN 2147483647
-                                       ELSE 9223372036854775807 END),
+       least(s.seqmax, CASE WHEN y.typcategory <> 'N' OR coalesce(nullif(y.typbasetype, 0), y.oid) IN (
+                                     'pg_catalog.float4'::pg_catalog.regtype, 'pg_catalog.oid'::pg_catalog.regtype)
+                                 THEN 9223372036854775807
+                            WHEN a.attlen = 2 THEN 32767
+                            WHEN a.attlen = 4 THEN 2147483647
+                            ELSE 9223372036854775807 END),
        s.seqcycle, coalesce(k.how = 'i', false),
-       pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
+       pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT, USAGE'),
+       coalesce(CASE WHEN y.typtype = 'd' THEN 'its type is the domain ' || pg_catalog.format_type(y.oid, NULL)
+            WHEN a.attinhcount > 0 THEN 'it is inherited: the parent has to change'
+            WHEN a.attnum = ANY (r.partattrs::pg_catalog.int2[]) THEN 'the table is partitioned by it' END,
+            (SELECT pg_catalog.pg_describe_object(b.classid, b.objid, 0) || ' depends on it'
+               FROM pg_catalog.pg_depend b
+              WHERE b.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND b.refobjid = a.attrelid
+                AND b.refobjsubid = a.attnum
+                AND (b.classid IN ('pg_catalog.pg_rewrite'::pg_catalog.regclass,
+                                   'pg_catalog.pg_policy'::pg_catalog.regclass,
+                                   'pg_catalog.pg_publication_rel'::pg_catalog.regclass,
+                                   'pg_catalog.pg_proc'::pg_catalog.regclass)
+                     OR b.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND EXISTS (
+                        SELECT FROM pg_catalog.pg_trigger g WHERE g.oid = b.objid AND NOT g.tgisinternal)
+                     OR b.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND EXISTS (
+                        SELECT FROM pg_catalog.pg_attrdef f
+                         WHERE f.oid = b.objid AND (f.adrelid, f.adnum) <> (a.attrelid, a.attnum)))
+              ORDER BY 1 LIMIT 1), ''),
+       s.seqmax <> CASE s.seqtypid WHEN 'pg_catalog.int2'::pg_catalog.regtype THEN 32767
+                                   WHEN 'pg_catalog.int4'::pg_catalog.regtype THEN 2147483647
+                                   ELSE 9223372036854775807 END
   FROM pg_catalog.pg_sequence s
   JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -119,6 +145,8 @@ SELECT s.seqrelid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
   LEFT JOIN pg_catalog.pg_class t ON t.oid = k.rel
   LEFT JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = k.rel AND a.attnum = k.attnum
+  LEFT JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+  LEFT JOIN pg_catalog.pg_partitioned_table r ON r.partrelid = k.rel
  WHERE s.seqincrement > 0 AND c.relpersistence = ANY (%(kept)s) AND {mine}
  ORDER BY 2, 3
 """
@@ -151,6 +179,8 @@ class Sequence(t.NamedTuple):
     cycles: bool
     identity: bool
     may_read: bool
+    hindered: str
+    chosen: bool
 
 
 def read(session: Session, wants: Wants, server: Server) -> Structure:
@@ -218,6 +248,8 @@ def _counter(row: Sequence, database: str, used: int | None) -> Counter | None:
         kind="identity" if row.identity else "sequence",
         cycles=row.cycles,
         column_type=row.column_type or "",
+        hindered=row.hindered,
+        chosen=row.chosen,
     )
 
 
