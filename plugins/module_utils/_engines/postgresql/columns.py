@@ -17,7 +17,7 @@ from .connection import Session
 from .versions import has
 
 STATEMENT = """
-SELECT {owner}, a.attlen, a.attalign::pg_catalog.text, a.attisdropped, {expression}, {same_image},
+SELECT {owner}, a.attlen, a.attalign::pg_catalog.text, a.attisdropped, {expression}, {same_image}, {unsure},
        {width}, {nulls}, {distinct}, {known}, {shares}, {common_sizes}, {bound_sizes}
   FROM {relations}
   JOIN pg_catalog.pg_type y ON y.oid = CASE WHEN a.attisdropped THEN 25 ELSE a.atttypid END
@@ -29,6 +29,7 @@ TABLES = {
     "owner": "a.attrelid",
     "expression": "false",
     "same_image": "false",
+    "unsure": "false",
     "relations": "pg_catalog.pg_attribute a",
     "relation": "a.attrelid",
     "number": "a.attnum",
@@ -46,6 +47,8 @@ INDEXES = {
              LEFT JOIN pg_catalog.pg_collation l ON l.oid = i.indcollation[a.attnum - 1]
             WHERE o.oid = i.indclass[a.attnum - 1] AND o.opcintype <> ALL (%(unlike)s::pg_catalog.oid[])
               AND coalesce(l.collisdeterministic, true))""",
+    "unsure": """(SELECT o.opcintype = ANY (%(unsure)s::pg_catalog.oid[])
+             FROM pg_catalog.pg_opclass o WHERE o.oid = i.indclass[a.attnum - 1]) IS TRUE""",
     "relations": "pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid",
     "relation": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN i.indexrelid ELSE i.indrelid END",
     "number": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN a.attnum ELSE i.indkey[a.attnum - 1] END",
@@ -99,9 +102,10 @@ SELECT e.stxrelid, d.stxdndistinct::pg_catalog.text
  WHERE d.stxdndistinct IS NOT NULL AND e.stxrelid = ANY (%s::pg_catalog.oid[])
 """
 INTERVAL, BPCHAR = 1186, 1042
-# The first minor version that knows it of character(n), whose equal values differ in trailing blanks; all from 19 on.
-# Source: commit 18740523a, "Rescind unsafe deduplication support"; measured on 15.20.
-BPCHAR_UNLIKE = {13: 99, 14: 25, 15: 20, 16: 16, 17: 12, 18: 6}
+# Equal values of character(n) may differ in trailing blanks. Commit 18740523a of October 2026 ("Rescind unsafe
+# deduplication support") took their shared entries back. Measured: 16.14 and 18.4 share, 15.20 does not. What comes
+# between, and other major versions, was not measured: there both may be.
+BPCHAR_SHARED, BPCHAR_APART = {16: 14, 18: 4}, {15: 20}
 SAMPLES = {"common_sizes": "common", "bound_sizes": "bounds"}
 ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 
@@ -115,6 +119,7 @@ class Known(t.NamedTuple):
     dropped: bool
     expression: bool
     same_image: bool  # of an index: equal values may share an entry
+    unsure: bool  # of an index: perhaps they may not
     width: int | None
     nulls: float | None
     distinct: float | None  # values; negative: as a share of the rows
@@ -151,30 +156,36 @@ class Known(t.NamedTuple):
 
 def of_tables(session: Session, oids: t.Sequence[int]) -> dict[int, list[Known]]:
     """By oid, in order; tables that the login may not look into are left out."""
-    return _read(session, TABLES, oids, ())
+    return _read(session, TABLES, oids)
 
 
 def of_indexes(session: Session, oids: t.Sequence[int], version: tuple[int, ...]) -> dict[int, list[Known]]:
     """By oid, in order, included columns last; those of tables that the login may not look into are left out."""
-    return _read(session, INDEXES, oids, unlike(version))
+    return _read(session, INDEXES, oids, shares_blanks(version))
 
 
-def unlike(version: tuple[int, ...]) -> list[int]:
-    """Types whose equal values may be different bytes though their operator class does not say so."""
-    blanks = version[1] >= BPCHAR_UNLIKE.get(version[0], 0)
-    return [INTERVAL, BPCHAR] if blanks else [INTERVAL]
+def shares_blanks(version: tuple[int, ...]) -> bool | None:
+    """Whether equal values of character(n) share entries. None: nobody has measured it on this version."""
+    major, minor = version[:2]
+    if major in BPCHAR_APART and minor >= BPCHAR_APART[major]:
+        return False
+    return True if minor <= BPCHAR_SHARED.get(major, -1) else None
 
 
 def _read(
-    session: Session, where: t.Mapping[str, str], oids: t.Sequence[int], types: t.Sequence[int]
+    session: Session, where: t.Mapping[str, str], oids: t.Sequence[int], blanks: bool | None = None
 ) -> dict[int, list[Known]]:
     source = STATISTIC if session.sees_statistics() else STATS
     parts = {name: text.format(**where) for name, text in source.items()}
     sizes = {name: SIZES.format(width=parts["width"], values=parts[of]) for name, of in SAMPLES.items()}
     found: dict[int, list[Known]] = {}
-    for row in session.rows(
-        STATEMENT.format(**{**where, **parts, **sizes}), {"oids": list(oids), "unlike": list(types)}
-    ):
+    # Types whose equal values may be different bytes though their operator class does not say so.
+    values = {
+        "oids": list(oids),
+        "unlike": [INTERVAL, BPCHAR] if blanks is False else [INTERVAL],
+        "unsure": [BPCHAR] if blanks is None else [],
+    }
+    for row in session.rows(STATEMENT.format(**{**where, **parts, **sizes}), values):
         known = Known(*row)
         found.setdefault(known.owner, []).append(known)
     return found

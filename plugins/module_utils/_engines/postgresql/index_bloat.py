@@ -84,11 +84,17 @@ def estimate(
         few, many = repeated.doubt(row, known, rows, values, together)
         middle = [btree.pages(tree, values, scattered=scattered) for scattered in (False, True)]
         ends = [btree.pages(tree, other, scattered=True) for other in (few, many) if other is not values]
+        ends += [_apart(tree, rows, whole)] if any(k.unsure for k in known) else []
     else:
-        size, fixed = btree.entry(whole)
-        middle, ends = [btree.pages(tree, [btree.Values(rows, 1.0, size, fixed)], scattered=False)], []
+        middle, ends = [_apart(tree, rows, whole)], []
     error = _error(row, whole, block) + (SHARED_ERROR if shares else 0.0)
     return _bloat(row, block, middle, ends, error=error)
+
+
+def _apart(tree: btree.Tree, rows: float, columns: t.Sequence[layout.Column]) -> float:
+    """Pages where every row has an entry of its own."""
+    size, fixed = btree.entry(columns)
+    return btree.pages(tree._replace(shares=False), [btree.Values(rows, 1.0, size, fixed)], scattered=False)
 
 
 def _bloat(row: Row, block: int, middle: t.Sequence[float], ends: t.Sequence[float], *, error: float) -> Bloat:
