@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,36 @@ def test_a_lock_holder_is_not_waited_for(mysql: Server, database: Make, tmp_path
         assert fingerprint(mysql, name) == before
         holder("ROLLBACK")
     assert run("db_reindex", asked).fact()["steps"][0]["status"] == "done"
+
+
+def test_nothing_is_lost_that_is_written_meanwhile(mysql: Server, database: Make, tmp_path: Path) -> None:
+    name = database(mysql)
+    filled(mysql, name, "t", keep=1, rows=30000)
+    ended, written, worst = threading.Event(), [0], [0.0]
+
+    def write() -> None:
+        with client(mysql, name) as say:
+            while not ended.is_set():
+                number, began = 10**7 + written[0], time.monotonic()
+                say(f"INSERT INTO t VALUES ({number}, {number}, 'new', '2026-01-01', {2 * 10**8 + number})")
+                say(f"UPDATE t SET a = a + 1, b = concat('z', b) WHERE id = {number}")
+                worst[0] = max(worst[0], time.monotonic() - began)
+                written[0] += 1
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    asked = options(mysql, name, tmp_path, force=True, tables=["t"], lock_timeout="200ms")
+    for _time in range(2):
+        (step,) = run("db_reindex", asked).fact()["steps"]
+        assert step["status"] == "done"
+    ended.set()
+    writer.join(30)
+    print(f"{written[0]} rows written meanwhile, the slowest in {worst[0]:.3f} s")
+    assert written[0] > 0
+    for key in ("PRIMARY", "u", "ka", "kb", "c"):
+        found = mysql.sql(f"SELECT count(*) FROM t FORCE INDEX (`{key}`) WHERE a <> -1", database=name)
+        assert found == [[str(30000 + written[0])]], key
+    assert mysql.sql("CHECK TABLE t", database=name)[-1][-1] == "OK"
 
 
 def test_a_killed_run_leaves_nothing(mysql: Server, database: Make, tmp_path: Path) -> None:
