@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,20 +50,26 @@ FLAVOUR_SETTINGS = {
 _ESCAPES = {"\\0": "\0", "\\n": "\n", "\\t": "\t", "\\\\": "\\"}
 
 
+def initialize(command: list[str | Path], data: Path) -> None:
+    """Fill a data directory. Beside it is a folder for temporary files, since /tmp is not everybody's everywhere."""
+    with tempfile.TemporaryDirectory(dir=data.parent, ignore_cleanup_errors=True) as temporary:
+        give_away(Path(temporary))
+        run([*command, f"--datadir={data}", f"--tmpdir={temporary}"], as_server=True)
+
+
 def template(installation: Installation) -> Path:
     """Give a fresh data directory whose only account, root, has no password yet."""
 
     def build(target: Path) -> None:
         give_away(target)
-        data = f"--datadir={target}"
         # A small redo log: it is copied for each server.
         if installation.product == "mariadb":
             program = installation.program("mariadb-install-db", "mysql_install_db")
             options = ("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
-            run([program, "--no-defaults", data, *options, "--innodb-log-file-size=8M"], as_server=True)
+            initialize([program, "--no-defaults", *options, "--innodb-log-file-size=8M"], target)
         else:
             options = ("--initialize-insecure", "--innodb-redo-log-capacity=8M", "--secure-file-priv=NULL")
-            run([installation.server, "--no-defaults", data, *options], as_server=True)
+            initialize([installation.server, "--no-defaults", *options], target)
             # The server's identity: each copy makes its own.
             (target / "auto.cnf").unlink(missing_ok=True)
 
