@@ -106,11 +106,14 @@ ansible_facts:
           description: Whether anything is.
           type: bool
         preflight:
-          description: Whether maintenance may start (C(ok)), and what stops it (C(stopped_by)).
+          description:
+            - Whether maintenance may start (C(ok)), what stops it (C(stopped_by)), and whether that was judged
+              (C(assessed)).
           type: dict
         vacuum:
           description:
-            - C(due), the number of steps, expected bytes, rows and seconds, and about ten of the steps (C(sample)).
+            - C(due), the number of C(steps), expected C(bytes), C(rows) and C(seconds), and about ten of the steps
+              (C(sample)); C(skipped) counts steps that cannot be taken now, C(assessed) says whether it was asked for.
           type: dict
         reindex:
           description: As for vacuum.
