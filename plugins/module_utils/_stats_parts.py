@@ -18,6 +18,7 @@ if t.TYPE_CHECKING:
 
 Facts = dict[str, t.Any]
 SHOWN = 20  # of each kind of list; recommendations and findings are capped by max_results
+OLD = 50.0  # percent of the age of a forced freeze: younger tables are no news
 STATEMENTS, CONNECTIONS = Ref("", ("statements",)), Ref("", ("connections",))  # readings of the server, kept as samples
 
 
@@ -107,7 +108,7 @@ def _blocking(health: Health) -> list[Facts]:
 
 def ages(measured: Measured) -> Facts:
     """Percent of the age at which the server freezes by force; nothing where the engine has no such thing."""
-    aged = [x for d in measured.databases for x in d.tables if x.freeze_percent is not None]
+    aged = [x for d in measured.databases for x in d.tables if (x.freeze_percent or 0.0) >= OLD]
     oldest = sorted(aged, key=lambda x: x.freeze_percent or 0.0, reverse=True)[:SHOWN]
     percents = {i.name: round(i.freeze_percent, 2) for i in measured.server.databases if i.freeze_percent is not None}
     return {

@@ -80,6 +80,12 @@ def test_indexes_of_the_catalogs_are_not_counted() -> None:
     assert found["indexes"]["bytes"] == MB
 
 
+def test_only_what_is_old_is_named_among_the_oldest() -> None:
+    tables = [table(f"t{percent}", freeze_percent=float(percent)) for percent in (0, 49, 50, 120)]
+    oldest = facts(World(*tables))["transaction_ids"]["oldest"]
+    assert [x["percent"] for x in oldest] == [120, 50]
+
+
 def kept(path: Path) -> list[int]:
     db = sqlite3.connect(path)
     try:

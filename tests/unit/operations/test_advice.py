@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -298,6 +299,30 @@ def test_a_tree_has_one_root_and_two_trees_have_two() -> None:
     assert (chain.root, {b.id for b in chain.waiting}) == (1, {2, 3, 4})
     two = (*tree, session(10), session(11, 10), session(12, 11, 1))
     assert {c.root for c in advice_sessions.chains(health.Health(backends=two))} == {1, 10}
+
+
+def test_hundreds_that_queue_are_told_apart_at_once() -> None:
+    """Whoever waits in a queue waits for everybody before him."""
+    queue = tuple(session(n, *range(1, n)) for n in range(1, 401))
+    began = time.process_time()
+    (chain,) = advice_sessions.chains(health.Health(backends=queue))
+    assert (chain.root, len(chain.waiting)) == (1, 399)
+    assert time.process_time() - began < 0.5
+
+
+def test_what_must_not_be_ended_is_not_told_to_be() -> None:
+    for keep in ("a backup (pg_dump)", "replication"):
+        first, second = found(sick(backends=(session(1, keep=keep, statement_seconds=1e4), session(2, 1))))
+        assert (first.cure, second.cure) == (None, None)
+        assert keep in first.fix
+        assert keep in second.fix
+    (unseen,) = found(sick(backends=(session(2, 1),)))
+    assert unseen.cure is None
+
+
+def test_a_prepared_transaction_of_unknown_age_is_left_to_its_manager() -> None:
+    (finding,) = found(sick(prepared=(health.Prepared("x", "shop"),)))
+    assert finding.cure is None
 
 
 @given(st.dictionaries(st.integers(0, 9), st.frozensets(st.integers(0, 9), max_size=3), max_size=10))
