@@ -18,7 +18,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import 
 from tests.fleet import Server
 
 from .module_runner import start, until
-from .my import fill, fingerprint, use
+from .my import client, fill, fingerprint, use
 
 Make = Callable[[Server], str]
 
@@ -98,11 +98,16 @@ def test_a_run_whose_guard_is_killed(mysql: Server, database: Make, tmp_path: Pa
         "assume_free_space": "100GB",
         "journal": str(tmp_path / "journal.sqlite"),
         "jobs": 1,
+        "lock_timeout": "30s",
     }
-    module = start("db_vacuum", options)
     under_way = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'ALTER TABLE%FORCE%'"
-    until(lambda: mysql.sql(under_way)[0][0] == "1", what="the first rebuild")
-    victim = kill_guard(mysql, name)
+    # The first rebuild waits for this reader to end: on a fast server both would be over before the guard is killed.
+    with client(mysql, name) as reader:
+        reader("START TRANSACTION")
+        reader("SELECT COUNT(*) FROM a, b WHERE a.id < 9 AND b.id < 9")
+        module = start("db_vacuum", options)
+        until(lambda: mysql.sql(under_way)[0][0] == "1", what="the first rebuild")
+        victim = kill_guard(mysql, name)
     seen: set[str] = set()
     watching = threading.Event()
 
