@@ -70,7 +70,7 @@ def test_three_thousand_tables_and_nine_thousand_indexes(fleet: Fleet) -> None:
         said = [s for s in server.logged() if s.application == "dbfleet" or "dbfleet" in s.application]
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert facts["summary"]["tables"] == 3001
-    assert facts["summary"]["indexes"] - 9001 in range(90, 140)  # and those of the catalogs
+    assert facts["summary"]["indexes"] == 9001  # none of the catalogs
     assert facts["sizes"]["databases"]["big"]["tables"] == 3001
     assert min(spent) < 1.5, spent  # seconds of the module's own; the queries take about as long
     statements = [s.statement for s in said]
