@@ -28,7 +28,7 @@ attributes:
     support: partial
     details:
       - Steps follow from what is measured. A second run finds nothing due unless the databases were changed
-        meanwhile, or O(force) is set.
+        meanwhile, or options ask for what is not due.
   platform:
     description: Target OS/families that can be operated against.
     support: full

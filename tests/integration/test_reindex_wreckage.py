@@ -141,7 +141,7 @@ def test_who_could_not_begin_claims_nothing_that_others_make_later(
     task = Reindex(Ref(name, ("public", "t_note")), Ref(name, ("public", "t")))
     journal = open_journal(str(tmp_path / "journal.sqlite"), "here", readonly=False)
     step = Step(task, "forced")
-    with use(postgresql, Execution(concurrent_wait=1.0)) as used, used.engine.session(name) as session, journal:
+    with journal, use(postgresql, Execution(concurrent_wait=1.0)) as used, used.engine.session(name) as session:
         journal.begin_run("db_reindex")
         journal.start(step)
         work = used.engine.carry_out(session, task, used.server, None)
