@@ -110,7 +110,10 @@ class Action:
         if self.check:
             return Control(how, started=self.began)
         kept = self.module.params["journal"]
-        place = Path(kept).expanduser().parent if kept and kept != "none" else None
+        try:
+            place = Path(kept).expanduser().parent if kept and kept != "none" else None
+        except RuntimeError:  # no such user: opening the journal says so
+            place = None
         registration = Registration(self.name, self.address, directory=place)
         return Control(how, started=self.began, registration=registration)
 

@@ -220,6 +220,10 @@ def test_a_standby_and_its_primary(fleet: Fleet, major: int) -> None:
     assert replica["upstream"] is False
     (unused,) = [r for r in above["recommendations"] if r["code"] == "unused_index"]
     assert "the replica attached counts its own" in unused["message"]
+    # Until something was replayed, and while anything waits to be, nobody knows how old it is.
+    until(
+        lambda: stats(standby, "postgres")["replication"]["replicas"][0]["lag_seconds"] == 0, what="a standby at rest"
+    )
     below = stats(standby, "postgres", unused_index_age="0s")
     assert below["server"]["role"] == "standby"
     (upstream,) = below["replication"]["replicas"]

@@ -221,7 +221,9 @@ def _sample(
 
 def _from(stored: Stored) -> str:
     part = f" PARTITION ({quoted(stored.ref.partition)})" if stored.ref.partition else ""
-    return table_of(stored.ref) + part
+    # Rows of the past take space as those of today do.
+    past = " FOR SYSTEM_TIME ALL" if stored.base.type == "SYSTEM VERSIONED" and not part else ""
+    return table_of(stored.ref) + part + past
 
 
 def _rows(link: t.Any, stored: Stored, sample: sampling.Sample, asked: Asked) -> Rows:

@@ -18,7 +18,7 @@ from .names import Place, place
 from .privileges import Grants
 
 BASE_TABLES = """
-    SELECT TABLE_NAME, ENGINE, CREATE_OPTIONS
+    SELECT TABLE_NAME, ENGINE, CREATE_OPTIONS, TABLE_TYPE
       FROM information_schema.TABLES
      WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')"""
 # Opens every table that it shows: only for engines that keep no dictionary, and for logins that may not see InnoDB's.
@@ -41,6 +41,7 @@ class Base(t.NamedTuple):
     name: str
     engine: str
     options: str
+    type: str = "BASE TABLE"
 
     @property
     def partitioned(self) -> bool:
@@ -146,7 +147,9 @@ def read(
     """The tables that are wanted. `pieces` is None where the login may not see InnoDB's dictionary."""
     database = link.database
     query, values = _only(BASE_TABLES, database, wants.only)
-    bases = [Base(str(row[0]), str(row[1] or ""), str(row[2] or "").lower()) for row in link.rows(query, values)]
+    bases = [
+        Base(str(row[0]), str(row[1] or ""), str(row[2] or "").lower(), str(row[3])) for row in link.rows(query, values)
+    ]
     known = {base.name: base.partitioned for base in bases}
     stored: defaultdict[Place, list[dictionary.Piece]] = defaultdict(list)
     for piece in (pieces or {}).get(database, ()):

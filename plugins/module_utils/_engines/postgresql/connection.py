@@ -206,6 +206,7 @@ class Pool:
         self.connector = connector
         self._idle: dict[tuple[str, Kind], list[Connection]] = {}
         self._used: set[Connection] = set()
+        self._halfway = threading.Lock()  # one session with a connection may wait for its second one: two wait for ever
         self._lock = threading.Lock()
 
     def take(self, database: str, kind: Kind, *, held: int = 0) -> Connection:
@@ -220,7 +221,17 @@ class Pool:
 
     def open(self, database: str, kind: Kind, held: int = 0) -> Connection:
         """Where few connections are left, those of ours that idle give way, and those at work are waited for."""
-        until, ended = time.monotonic() + CROWDED, False
+        if not held:
+            return self._open(database, kind, held, CROWDED)
+        alone = self._halfway.acquire(blocking=False)
+        try:
+            return self._open(database, kind, held, CROWDED if alone else 0.5)
+        finally:
+            if alone:
+                self._halfway.release()
+
+    def _open(self, database: str, kind: Kind, held: int, patience: float) -> Connection:
+        until, ended = time.monotonic() + patience, False
         while True:
             try:
                 return self.connector.open(database, kind)
