@@ -133,6 +133,10 @@ def test_every_step_has_a_reason_its_numbers_and_a_key_of_its_own(found: Measure
 @given(worlds(), OPTIONS)
 def test_a_second_run_has_nothing_to_do_unless_all_are_asked_for(found: Measured, given: dict[str, Any]) -> None:
     given = {**given, "stale_only": True}
+    # No server has views that read each other in a circle: of those a run fills one, and the next run the other.
+    (only,) = found.databases
+    straight = (v._replace(reads=tuple(r for r in v.reads if r.path < v.ref.path)) for v in only.views)
+    found = found._replace(databases=(only._replace(views=tuple(straight)),))
     first = plan(found, **given)
     again = plan(after(found, first.steps), **given)
     # What could not be done, because of what it reads, may have become possible.
