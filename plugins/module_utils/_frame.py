@@ -169,7 +169,7 @@ class Stages:
                 due = "still" if asks[0].key == step.key else f"{asks[0].task.kind} now"
                 message = f"measured again after the {step.task.kind}: {due} due, {asks[0].reason}"
                 finds = [Finding(2, "not_proven", step.task.ref, message)]
-            return Proof(not asks and not finds, _size(again, step), tuple(finds))
+            return Proof(not asks and not finds, _size(again, step), tuple(finds), _rows_left(again, step))
 
         return prove
 
@@ -189,6 +189,8 @@ class Stages:
         wants = operation.wants(policy, self.server)._replace(only=(ref,), health=False, shared=True)
         if isinstance(task, (Vacuum, Analyze)):  # neither removes wreckage nor leaves any
             wants = wants._replace(leftovers=False)
+        rule = getattr(task, "rule", "")  # the others' rows need not be counted again
+        wants = wants._replace(expired=tuple(s for s in wants.expired if s.expiry.rule == rule))
         found = self.engine.measure(session, wants, self.server)._replace(system=system)
         measured = self._measured([found], Memory())
         if operation.doubts(policy, measured).exact:
@@ -228,6 +230,18 @@ def _size(measured: Measured, step: Step) -> int | None:
             if thing.ref == task.ref:
                 return thing.bytes
     return None
+
+
+def _rows_left(measured: Measured, step: Step) -> int | None:
+    """Rows that a rule still finds due in the table that the step took them from."""
+    found = [
+        piece.rows
+        for database in measured.databases
+        for expired in database.expired
+        for piece in expired.pieces
+        if piece.ref == step.task.ref and expired.sought.expiry == getattr(step.task, "expiry", None)
+    ]
+    return sum(r for r in found if r is not None) if found and None not in found else None
 
 
 def _readable(infos: t.Sequence[DatabaseInfo], found: t.Sequence[Database | DbFault]) -> list[Database]:

@@ -13,6 +13,7 @@ from datetime import datetime
 
 if t.TYPE_CHECKING:
     from ._health import Health
+    from ._retention import Expired, Missing, Sought
     from ._structure import Collation, Index, Structure, View
     from ._tasks import Cure, Task
 
@@ -179,6 +180,8 @@ class Database(t.NamedTuple):
     collations: tuple[Collation, ...] = ()  # mismatches, when indexes were asked for
     views: tuple[View, ...] = ()
     structure: Structure | None = None
+    expired: tuple[Expired, ...] = ()
+    without: tuple[Missing, ...] = ()  # rules whose table this database does not have
 
 
 class Attempt(t.NamedTuple):
@@ -232,6 +235,7 @@ class Wants(t.NamedTuple):
     structure: bool = False  # foreign keys, primary keys, counters
     health: bool = False  # of the server: measured once, not in each database
     samples: bool = False  # the journal's sizes
+    expired: tuple[Sought, ...] = ()  # rows that are due to leave
     leftovers: bool = False
     activity: bool = False  # open transactions, connections, free space
     freeze_from: float | None = None  # look into system and unselected databases from this freeze_percent on
@@ -256,6 +260,7 @@ class Wants(t.NamedTuple):
             structure=self.structure or other.structure,
             health=self.health or other.health,
             samples=self.samples or other.samples,
+            expired=tuple(dict.fromkeys(self.expired + other.expired)),
             leftovers=self.leftovers or other.leftovers,
             activity=self.activity or other.activity,
             freeze_from=min(ages, default=None),
@@ -288,10 +293,17 @@ class Amount(t.NamedTuple):
     rows: int = 0
     seconds: float = 0.0
     written: int = 0
+    bites: int = 0  # committed one by one
+    children: int = 0  # rows that hung from others, and left with them
 
     def plus(self, more: Amount) -> Amount:
         return Amount(
-            self.bytes + more.bytes, self.rows + more.rows, self.seconds + more.seconds, self.written + more.written
+            self.bytes + more.bytes,
+            self.rows + more.rows,
+            self.seconds + more.seconds,
+            self.written + more.written,
+            self.bites + more.bites,
+            self.children + more.children,
         )
 
 
@@ -327,7 +339,8 @@ class Step(t.NamedTuple):
 
     @property
     def key(self) -> Key:
-        return (self.task.kind, self.task.ref)
+        rule = getattr(self.task, "rule", "")  # two rules may take rows of one table
+        return (f"{self.task.kind} {rule}" if rule else self.task.kind, self.task.ref)
 
 
 class Plan(t.NamedTuple):
@@ -345,12 +358,14 @@ class Outcome(t.NamedTuple):
     proven: bool | None = None  # the planner, shown the new measurement, asks for it no more
     error: str = ""
     attempts: int = 1
+    rows_left: int | None = None  # that are still due
 
 
 class Proof(t.NamedTuple):
     proven: bool
     bytes_after: int | None = None
     findings: tuple[Finding, ...] = ()
+    rows_left: int | None = None  # that are still due
 
 
 # ---- work: a generator is a step under way ---------------------------------------------------------------------------

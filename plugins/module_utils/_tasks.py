@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ._records import Ref
+from ._records import Pace, Ref
+
+if t.TYPE_CHECKING:
+    from ._retention import Archive, Child, Expiry
 
 
 class Vacuum(t.NamedTuple):
@@ -99,6 +102,82 @@ class DropLeftover(t.NamedTuple):
         return self.table or self.ref
 
 
+class Purge(t.NamedTuple):
+    """Takes rows that are due out of a table, in small bites: for good, or into an archive."""
+
+    ref: Ref  # the table, or one of its partitions
+    table: Ref  # the rule's table
+    expiry: Expiry
+    walk: tuple[str, ...]  # the columns in whose order it is walked
+    children: tuple[Child, ...] = ()  # leaf first: what hangs from a row leaves with it, in the same bite
+    archive: Archive | None = None
+    to: Ref | None = None  # the archive table
+    pace: Pace = Pace(1000, 0.2)
+    most: int = 50_000  # rows of a bite, however fast they are: what is archived in files passes through memory
+    rows: int | None = None  # that this run may take; None: all
+    due: int | None = None  # rows, when it was planned; None: unknown
+
+    @property
+    def kind(self) -> str:
+        return "archive" if self.archive else "delete"
+
+    @property
+    def lane(self) -> Ref:
+        return self.table
+
+    @property
+    def rule(self) -> str:
+        return self.expiry.rule
+
+
+class DropPartition(t.NamedTuple):
+    """A partition goes whole, without a row being read."""
+
+    ref: Ref
+    table: Ref  # the partitioned one
+    rule: str
+    concurrently: bool = False
+    empty: bool = False  # its rows were archived before: where there are any, it stays
+
+    @property
+    def kind(self) -> str:
+        return "drop_partition"
+
+    @property
+    def lane(self) -> Ref:
+        return self.table
+
+
+class Settle(t.NamedTuple):
+    """Archive files of a dead run: what its last bite took is there once, in the table or in the file."""
+
+    ref: Ref  # the table that the rows came from
+    expiry: Expiry
+    archive: Archive
+    files: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        return "settle"
+
+    @property
+    def rule(self) -> str:
+        return self.expiry.rule
+
+
+class RemoveFiles(t.NamedTuple):
+    """Archive files all of whose rows have reached the end of their time."""
+
+    ref: Ref  # the table that the rows came from
+    rule: str
+    folder: str
+    files: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        return "remove_archive"
+
+
 # Cures that nobody carries out: the engine spells them as the fix of a finding.
 
 
@@ -184,7 +263,19 @@ class ConvertEngine(t.NamedTuple):
         return "convert_engine"
 
 
-Task = t.Union[Vacuum, Analyze, Rebuild, Reindex, RefreshCollation, RefreshView, DropLeftover]
+Task = t.Union[
+    Vacuum,
+    Analyze,
+    Rebuild,
+    Reindex,
+    RefreshCollation,
+    RefreshView,
+    DropLeftover,
+    Purge,
+    DropPartition,
+    Settle,
+    RemoveFiles,
+]
 Cure = t.Union[Task, DropIndex, CreateIndex, EndSession, EndPrepared, DropSlot, Widen, AddKey, ConvertEngine]
 
 

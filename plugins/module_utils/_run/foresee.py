@@ -57,7 +57,8 @@ class _Run:
     def _try(self, place: int, step: Step, lane: t.Hashable) -> None:
         seconds = step.expected.seconds
         left = None if self.budget is None else max(0.0, self.budget - self.now)
-        if left is not None and (left <= 0 or seconds > left):
+        bites = getattr(step.task, "pace", None)  # stops between two of them without loss
+        if left is not None and (left <= 0 or (seconds > left and not bites)):
             expected, rest = say_seconds(seconds), say_seconds(left)
             why = f"it is expected to take {expected}, and {rest} of the time budget would be left"
             self._decide(place, step, "deferred", why)

@@ -185,9 +185,10 @@ class FileJournal(Journal):
         if outcome.status == "done":
             db.execute("DELETE FROM cursors WHERE object = ?", (thing,))
             self._disown(db, step, thing)
-            if step.key in self._pending:
-                note = json.dumps(self._pending[step.key])
-                db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (thing, note, now))
+        # What takes bites has ended well at each of them.
+        if step.key in self._pending and (outcome.status == "done" or getattr(step.task, "pace", None)):
+            note = json.dumps(self._pending[step.key])
+            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (thing, note, now))
         self._learn(db, outcome, thing, now)
 
     def _disown(self, db: sqlite3.Connection, step: Step, thing: int) -> None:

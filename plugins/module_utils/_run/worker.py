@@ -142,7 +142,7 @@ class Worker:
         job.done = job.done.plus(tick.amount)
         if tick.cursor is not None:
             job.cursor = tick.cursor
-            job.committed = job.committed or any(tick.amount)
+            job.committed = job.committed or any(tick.amount._replace(seconds=0.0))
         job.note = tick.note or job.note
         if not tick.owns:
             self.tell(job, tick, None)
@@ -214,6 +214,7 @@ def outcome_of(job: Job, verdict: Verdict, size: int) -> Outcome:
         proven=proof.proven if proof else None,
         error=verdict.error,
         attempts=max(1, job.attempts),
+        rows_left=proof.rows_left if proof else None,
     )
 
 

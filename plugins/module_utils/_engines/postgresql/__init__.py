@@ -169,7 +169,11 @@ class PostgreSQL:
             return leftovers.drop(session, task, server, words)
         if isinstance(task, Rebuild):
             return maintenance.full(session, task, server, words)
-        return maintenance.plain(session, task, server, words)
+        if isinstance(task, (Vacuum, Analyze)):
+            return maintenance.plain(session, task, server, words)
+        from . import retention
+
+        return retention.carry_out(session, task, server, words, cursor)
 
     def _carry_out_more(
         self,
