@@ -87,8 +87,13 @@ def client(server: Server, database: str, **more: Any) -> Iterator[Any]:
         connection.close()
 
 
-def fill(server: Server, database: str, table: str, columns: str, values: str, *more: int | str) -> None:
-    """Makes a table and its rows: its columns, the values of a row as SQL in which `i` is its number; rows, options."""
+def fill(
+    server: Server, database: str, table: str, columns: str, values: str, *more: int | str, logged: bool = False
+) -> None:
+    """Makes a table and its rows: its columns, the values of a row as SQL in which `i` is its number; rows, options.
+
+    Kept out of the binary log, which would cost as much as the table, unless a replica is to have it, too.
+    """
     rows, options = [*more, ""][:2]
     names = ", ".join(
         f"`{name}`" for name in re.findall(r"(?:^|, )`?(\w+)`? (?=[a-z])", columns) if name not in ("key", "primary")
@@ -100,6 +105,7 @@ def fill(server: Server, database: str, table: str, columns: str, values: str, *
     with client(server, database) as say:
         if server.engine == "mysql":
             say("SET SESSION cte_max_recursion_depth = 100000000")
+        say(f"SET SESSION sql_log_bin = {int(logged)}")
         say(f"CREATE TABLE `{table}` ({columns}) {options}")
         say(f"INSERT INTO `{table}` ({names}) SELECT {values} FROM {source}")
 

@@ -75,7 +75,7 @@ def test_replica(pair: tuple[MySQL, MySQL]) -> None:
     """Maintenance of a replica stays on it; a rebuild of the primary would be repeated, and greeting says by whom."""
     primary, replica = pair
     primary.sql("CREATE DATABASE shop")
-    fill(primary, "shop", "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 50000)
+    fill(primary, "shop", "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 50000, logged=True)
     replica.catch_up(primary)
     replica.script("SET GLOBAL read_only = 0;")
     head, tail = use(primary), use(replica)

@@ -54,7 +54,7 @@ def assess(server: Server, database: str, tmp_path: Path) -> dict[str, Any]:
 def test_a_mariadb_replica_is_maintained_for_itself(fleet: Fleet, tmp_path: Path) -> None:
     primary = fleet.mariadb(name="source")
     primary.sql("CREATE DATABASE shop")
-    churn(primary, "shop")
+    churn(primary, "shop", logged=True)
     replica = fleet.mariadb_replica(primary)
     replica.catch_up(primary)
     before = fingerprint(primary, "shop")
