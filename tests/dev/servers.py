@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -62,8 +63,7 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
     where = [] if any(word.startswith("tests/") for word in arguments) else [f"tests/{kind}"]
     options = [f"--junitxml={report}", "-o", f"cache_dir={DEV}/pytest-{kind}"]
     if not arguments:
-        # Much of it is waiting: for locks, for servers. Each worker has servers of its own.
-        options += ["--numprocesses=2", "--dist=worksteal"]
+        options += [f"--numprocesses={_workers() if kind == 'integration' else 2}", "--dist=worksteal"]
     try:
         log.run(sys.executable, "-m", "pytest", *options, *where, *arguments, env={"DBFLEET_TESTED": str(TESTED)})
     except StepFailed as failed:
@@ -73,6 +73,19 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
         # Also a pytest that was killed, or could not start, is a failure.
         raise StepFailed(str(failed), counts._replace(failed=max(1, counts.failed))) from failed
     return counts_of(report)
+
+
+def _workers() -> int:
+    """One more than processors: much of it is waiting, for locks and for servers; as far as there is memory.
+
+    Each worker has servers of its own, whose files lie in memory, too: three gigabytes at the end.
+    """
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError):
+        # What is free, and what the system would give back.
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        memory = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), memory)
+    return max(2, min((os.cpu_count() or 1) + 1, memory // (3 * 1024**3)))
 
 
 def molecule(log: Log) -> None:
