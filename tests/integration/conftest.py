@@ -110,6 +110,16 @@ def database() -> Iterator[Callable[[Server], str]]:
 
 
 @pytest.fixture
+def root() -> None:
+    """For what nobody else can do at all; not being root is the same as a missing server."""
+    if os.geteuid() != 0:
+        why = "only root makes small file systems and becomes other users"
+        if IN_CI:
+            pytest.fail(why)
+        pytest.skip(f"NOT TESTED, {why}")
+
+
+@pytest.fixture
 def lite(tmp_path: Path) -> Callable[[str], Path]:
     """Makes a SQLite file."""
     tested(f"sqlite {sqlite3.sqlite_version}")

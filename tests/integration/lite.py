@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import random
 import sqlite3
 import subprocess
@@ -34,7 +33,8 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import 
 from tests.integration import conftest
 
 ALL = Wants(tables=True, bloat=True, indexes=True, leftovers=True, activity=True)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED, needs root: small file systems, other users")
+# Small file systems and other users: `root` of conftest.py tells what happens without it.
+needs_root = pytest.mark.usefixtures("root")
 
 
 @functools.cache

@@ -134,7 +134,7 @@ def test_a_stop_leaves_nothing_behind(postgresql: Server, database: Database, tm
     name = database(postgresql)
     lazy(postgresql, name)
     stop = tmp_path / "stop"
-    more = {"stop_file": str(stop)} | ({"time_budget": "15s"} if how == "hard stop" else {})
+    more = {"stop_file": str(stop)} | ({"time_budget": "8s"} if how == "hard stop" else {})
     child = start("db_reindex", forced(postgresql, name, tmp_path, **more))
     until(lambda: invalid(postgresql, name), 30, "the new index")
     with transaction(postgresql, name, "SELECT 1", isolation=SNAPSHOT):  # so that it does not come to its end
