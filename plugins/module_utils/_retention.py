@@ -58,7 +58,8 @@ class Child(t.NamedTuple):
     indexed: bool = True  # an index begins with `columns`: without one each row of the parent costs a scan
     name: str = ""  # of the constraint
     circular: bool = False  # the table hangs from itself, or from its own children
-    to: Ref | None = None  # where its rows go when the rule archives them
+    archived: bool = False  # its rows are archived, too, and not only deleted: the planner says so in a Purge
+    to: Ref | None = None  # into which table, where the rule archives into tables
     walk: tuple[str, ...] = ()  # its own key
 
 
@@ -118,6 +119,7 @@ class Expired(t.NamedTuple):
     detaching: tuple[Leftover, ...] = ()  # partitions whose detaching, or dropping afterwards, was interrupted
     why_not: str = ""  # why the rule cannot be applied here: no such column, no date, …
     cure: str = ""
+    code: str = ""  # of the finding that says `why_not`: no_such_column, not_a_date, …; "": not_applicable
     ambiguous: tuple[Ref, ...] = ()  # several tables are called so
 
 
