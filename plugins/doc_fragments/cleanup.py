@@ -47,8 +47,8 @@ rules:
       type: str
     where:
       description:
-        - An SQL condition on the table's rows that has to hold, too, as V(status = 'paid'). It is handed to the server as
-          it is. With one, partitions are not dropped as a whole.
+        - An SQL condition on the table's rows that has to hold, too, as V(status = 'paid'). It is handed to the server
+          as it is. With one, partitions are not dropped as a whole.
         - It decides which rows are archived or deleted; the archive is cleaned by age alone.
       type: str
     date_unit:
@@ -88,8 +88,8 @@ rules:
       default: auto
     rows_per_run:
       description:
-        - At most so many rows leave the tables of one database in one run by this rule; the rest is held back for the next.
-          Partitions that are dropped as a whole are not counted.
+        - At most so many rows leave the tables of one database in one run by this rule; the rest is held back for the
+          next. Partitions that are dropped as a whole are not counted.
       type: int
     refuse_over_rows:
       description:
@@ -102,12 +102,12 @@ rules:
       default: 50.0
     on_children:
       description:
-        - What happens where rows of other tables hang from due ones by foreign keys, over any number of levels and whatever
-          the foreign keys themselves do on delete.
+        - What happens where rows of other tables hang from due ones by foreign keys, over any number of levels and
+          whatever the foreign keys themselves do on delete.
         - V(fail) refuses the rule, and a finding lists them with counts.
         - V(delete) deletes them first, in the same bites.
-        - V(archive) archives them where the rule archives, into the child's name with C(_archive) behind it or into files
-          of their own, and deletes them where it deletes. What is archived of children stays there.
+        - V(archive) archives them where the rule archives, into the child's name with C(_archive) behind it or into
+          files of their own, and deletes them where it deletes. What is archived of children stays there.
       type: str
       choices: [fail, delete, archive]
       default: fail
@@ -122,9 +122,9 @@ rules:
       default: true
 presets:
   description:
-    - Rules that are known by name, as V(django_sessions), or dictionaries that override a preset field by field with those
-      of O(rules). In a dictionary C(preset) names the preset, and C(name) gives the rule another name; C(name) alone does
-      both. A field that is set to null is taken away.
+    - Rules that are known by name, as V(django_sessions), or dictionaries that override a preset field by field with
+      those of O(rules). In a dictionary C(preset) names the preset, and C(name) gives the rule another name; C(name)
+      alone does both. A field that is set to null is taken away.
     - A preset's table that is not there is no news, unless O(presets) names another one.
   type: list
   elements: raw
@@ -137,7 +137,7 @@ only:
   default: []
 override:
   description:
-    - Fields that the rules named in O(only) take for this run, as V({delete_after\: 7d, rows_per_run\: 10000}). Meant for the
+    - Fields that the rules named in O(only) take for this run, as V(delete_after=7d rows_per_run=10000). Meant for the
       command line; refused without O(only).
   type: dict
   default: {}
