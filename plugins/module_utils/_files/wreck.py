@@ -1,0 +1,213 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Archive files that are there already: what dead runs left unfinished, and what has reached the end of its time."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+from contextlib import suppress
+from datetime import datetime
+
+from .._errors import Refused
+from .._records import Amount
+from .._retention import Files, Pending
+from . import durable
+from .finish import finish
+from .manifest import (
+    MANIFEST,
+    PARTIAL,
+    PENDING,
+    Entry,
+    Manifest,
+    State,
+    moment,
+    pending_text,
+    read_manifest,
+    read_pending,
+)
+from .names import is_of
+
+
+class Wreck:
+    """The files of a step that died. Nobody else can settle them while this object is there."""
+
+    def __init__(self, path: str, state: State | None, locks: t.Sequence[int] = ()) -> None:
+        self._path, self._state, self._locks = path, state, list(locks)
+        self.pending: Pending | None = None
+        if state and self._doubtful(state):
+            self.pending = Pending(state.mark, state.keys)
+
+    def keep(self) -> None:
+        """The last bite was committed: all of it is finished; or, without a doubt, what is sure. Raises Refused."""
+        self._settle(last=self.pending is not None)
+
+    def cut(self) -> None:
+        """The last bite was not committed: the rest is finished. Raises Refused."""
+        self._settle(last=False)
+
+    def _doubtful(self, state: State) -> bool:
+        """What is shorter than the note says was never flushed, and nothing is committed before put() has returned."""
+        changed = [entry for entry in state.entries if entry.sure != entry.maybe]
+        return bool(changed) and all(self._size(entry) >= entry.maybe.bytes for entry in changed)
+
+    def _size(self, entry: Entry) -> int:
+        path = os.path.join(os.path.dirname(self._path), entry.name + PARTIAL)
+        try:
+            return os.stat(path, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return -1
+
+    def _settle(self, *, last: bool) -> None:
+        try:
+            with durable.refusing(f"{self._path} could not be finished"):
+                if self._state is None:
+                    _clear(self._path)
+                    return
+                state = self._state.settled(last=last)
+                # From here on it is a matter of finishing: no later run asks, or decides otherwise.
+                if state != self._state:
+                    durable.replace(self._path, pending_text(state))
+                finish(self._path, state, verify=True)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        while self._locks:
+            with suppress(OSError):
+                os.close(self._locks.pop())
+
+
+def _clear(path: str) -> None:
+    """Removes what died before its first byte: a temporary file, or a file without any."""
+    if path.endswith(PARTIAL) and os.path.getsize(path):
+        raise Refused(
+            f"{path} has no .pending.json any more: nobody knows which of its rows are still in the table",
+            cure="Compare them, then move it away",
+        )
+    durable.unlink(path)
+    durable.sync_folder(os.path.dirname(path))
+
+
+def wrecks(folder: str, identity: str, rule: str) -> list[Wreck]:
+    """What dead runs of the rule left there; files of a run that lives are not among them. Raises Refused."""
+    found: list[Wreck] = []
+    with durable.refusing(f"the archive in {folder} cannot be read"):
+        try:
+            for path, state, files in _left(folder, identity, rule):
+                locks = _take(files)
+                if locks is not None:
+                    found.append(Wreck(path, state, locks))
+        except BaseException:
+            for wreck in found:
+                wreck.release()
+            raise
+    return found
+
+
+def _take(files: t.Sequence[str]) -> list[int] | None:
+    """Locks all of them; None: somebody has one."""
+    taken: list[int] = []
+    for path in files:
+        try:
+            fd = durable.open_again(path)
+        except FileNotFoundError:
+            continue
+        taken.append(fd)
+        if not durable.locked(fd):
+            for other in taken:
+                os.close(other)
+            return None
+    return taken
+
+
+def _names(folder: str, identity: str, rule: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if is_of(name, rule, identity))
+    except FileNotFoundError:
+        return []
+
+
+def _left(folder: str, identity: str, rule: str) -> t.Iterator[tuple[str, State | None, list[str]]]:
+    """(what is to be finished, what its note says, its data files that are there) of each step that died or lives."""
+    names = _names(folder, identity, rule)
+    known: set[str] = set()
+    for name in names:
+        if not name.endswith(PENDING):
+            continue
+        path = os.path.join(folder, name)
+        state = read_pending(path)
+        if (state.identity, state.rule) != (identity, rule):
+            continue
+        ends = [entry.name + tail for entry in state.entries for tail in (PARTIAL, "")]
+        known.update(ends)
+        yield path, state, [os.path.join(folder, end) for end in ends if os.path.lexists(os.path.join(folder, end))]
+    for name in names:
+        path = os.path.join(folder, name)
+        if name not in known and name.endswith((PARTIAL, durable.TEMPORARY)):
+            yield path, None, [path] if name.endswith(PARTIAL) else []
+
+
+def look(folder: str, identity: str, rule: str, before: datetime | None) -> Files:
+    """The folder as it is; changes nothing. Never raises: what is wrong is in `why_not`."""
+    why_not = durable.why_not(folder)
+    unsettled: list[str] = []
+    try:
+        for path, _state, files in _left(folder, identity, rule):
+            locks = _take(files)
+            if locks is not None:
+                unsettled += files or [path]
+                for fd in locks:
+                    os.close(fd)
+        outdated = _outdated(folder, identity, rule, before) if before else []
+    except (OSError, Refused) as error:
+        return Files(tuple(unsettled), why_not=why_not or str(error))
+    return Files(
+        unsettled=tuple(unsettled),
+        outdated=tuple(os.path.join(folder, manifest.file) for manifest in outdated),
+        outdated_rows=sum(manifest.rows for manifest in outdated if not manifest.parent),
+        outdated_bytes=sum(manifest.bytes for manifest in outdated),
+        why_not=why_not,
+    )
+
+
+def _outdated(folder: str, identity: str, rule: str, before: datetime) -> list[Manifest]:
+    """Finished files whose newest row is older; children with their parents, and before them."""
+    parents: list[Manifest] = []
+    children: list[Manifest] = []
+    for name in _names(folder, identity, rule):
+        manifest = read_manifest(os.path.join(folder, name)) if name.endswith(MANIFEST) else None
+        if manifest is None or manifest.file + MANIFEST != name:
+            continue
+        if (manifest.identity, manifest.rule) != (identity, rule):
+            continue
+        if manifest.parent:
+            children.append(manifest)
+        elif manifest.last == "-infinity" or (moment(manifest.last) or before) < before:
+            parents.append(manifest)
+    gone = {manifest.file for manifest in parents}
+    return [manifest for manifest in children if manifest.parent in gone] + parents
+
+
+def remove(files: t.Sequence[str]) -> Amount:
+    """Removes finished files that look() called outdated, in its order: rows (without children's) and bytes.
+
+    Data first: a manifest without data is found again, data without a manifest never would be. Raises Refused.
+    """
+    freed = rows = 0
+    for path in files:
+        with durable.refusing(f"{path} could not be removed"):
+            if not os.path.exists(path + MANIFEST):
+                if os.path.lexists(path):
+                    raise Refused(f"{path} has no manifest any more: it is not removed")
+                continue
+            manifest = read_manifest(path + MANIFEST)
+            if manifest is None:
+                raise Refused(f"{path}{MANIFEST} is damaged: the file is not removed")
+            durable.unlink(path)
+            durable.sync_folder(os.path.dirname(path))
+            durable.unlink(path + MANIFEST)
+            durable.sync_folder(os.path.dirname(path))
+            freed, rows = freed + manifest.bytes, rows + (0 if manifest.parent else manifest.rows)
+    return Amount(bytes=freed, rows=rows)
