@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild, Vacuum
 from tests.fleet import Server
 
@@ -216,22 +216,3 @@ def test_there_is_no_vacuum(mysql: Server) -> None:
     used = use(mysql)
     with pytest.raises(Refused):
         used.engine.spell(Vacuum(Ref("x", ("y",))), used.server)
-
-
-def test_three_thousand_tables(mysql: Server, database: Make) -> None:
-    name = database(mysql)
-    with client(mysql, name) as say:
-        for i in range(3000):
-            say(f"CREATE TABLE t{i} (id int primary key, v varchar(50), key (v))")
-    used = use(mysql)
-    used.measure(name)  # the server opens its tables once
-    begun = time.monotonic()
-    cpu = time.process_time()
-    found = use(mysql).measure(name)
-    took, cpu = time.monotonic() - begun, time.process_time() - cpu
-    assert len(found.tables) == 3000
-    assert cpu < 1
-    assert took < 4, f"{took:.2f} s"  # about a quarter of a second on an idle machine
-    mysql.mark_log()
-    used.table(name, "t77", Wants(tables=True))
-    assert len(mysql.statements(own=False)) < 20

@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -18,12 +15,11 @@ import pytest
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import MySQL
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.waits import blotted, definition_waits
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._health import Backend, Health
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution
 from tests.fleet import Fleet, Missing, Server
 
 from .advising import Advice, advise
 from .conftest import Pool, missing
-from .module_runner import run
 from .my import background, client, fill, small, use, wait_until
 
 Make = Callable[[Server], str]
@@ -469,46 +465,3 @@ def test_low_privilege(each: Server, database: Make) -> None:
     assert again.backends is not None
     assert again.logs
     assert again.replicas == ()
-
-
-# ---- size ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ["mysql", "mariadb"])
-def test_three_thousand_tables(pool: Pool, database: Make, key: str) -> None:
-    """A handful of queries a database, however many tables it has, and 9,000 indexes in seconds."""
-    server = pool.get(key)
-    name = database(server)
-    with client(server, name) as say:
-        say("SET SESSION sql_log_bin = 0")
-        for number in range(3000):
-            refers = ", foreign key (a) references t0 (id)" if number and number % 3 == 0 else ""
-            columns = "id int unsigned auto_increment primary key, a int unsigned, b varchar(20), key (a), key (b)"
-            say(f"CREATE TABLE t{number} ({columns}{refers})")
-    wants = Wants(tables=True, indexes=True, structure=True, health=True, activity=True)
-    took, asked = [], []
-    with use(server) as used:
-        for _attempt in range(3):
-            server.mark_log()
-            began = time.process_time() + spent(server)
-            found = used.measure(name, wants)
-            took.append(time.process_time() + spent(server) - began)
-            asked.append(len(server.statements()))
-    assert len(found.tables) == 3000
-    assert len(found.indexes) == 9000
-    assert found.structure
-    assert len(found.structure.counters) == 3000
-    assert len(found.structure.foreign_keys) == 999
-    assert max(asked) <= 40, asked
-    assert min(took) < 2, took
-    server.mark_log()
-    fact = run("db_stats_facts", {**server.login(), "databases": [name], "journal": "none"}).fact()
-    assert fact["summary"]["tables"] == 3000
-    assert fact["summary"]["indexes"] == 9000
-    assert len(server.statements()) < 90
-
-
-def spent(server: Server) -> float:
-    """Processor seconds of the server: what else runs on the machine does not count."""
-    times = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")

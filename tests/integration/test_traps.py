@@ -187,25 +187,6 @@ def rebuilding(server: Server) -> bool:
     return any("FORCE" in " ".join(row) for row in server.sql("SHOW FULL PROCESSLIST"))
 
 
-def test_three_thousand_tables(pool: Pool, database: Callable[[Server], str], tmp_path: Path) -> None:
-    """Measured in seconds at the most, in a handful of queries."""
-    for key in ("postgresql-18", "mariadb"):
-        server = pool.get(key)
-        name = database(server)
-        server.script(
-            "".join(f"CREATE TABLE t{n} (id int PRIMARY KEY, s varchar(20));\n" for n in range(3000)), database=name
-        )
-        server.mark_log()
-        began = time.monotonic()
-        ran = run("db_vacuum", options(server, name, tmp_path))
-        seconds = time.monotonic() - began
-        assert not ran.changed
-        queries = [x for x in server.logged() if x.application != "fleet"]
-        assert len(queries) < 60, [q.statement[:80] for q in queries[:80]]
-        # A bound against quadratic work, generous enough for a busy machine; the benchmarks hold the real figures.
-        assert seconds < 20
-
-
 BURN = "DO $$ BEGIN FOR i IN 1..60000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$"
 
 
