@@ -58,9 +58,9 @@ def seconds(act: Callable[[], Any]) -> float:
     return time.monotonic() - began
 
 
-def ours(server: Server, database: str, **more: str) -> dict[str, Any]:
+def ours(server: Server, database: str, **more: Any) -> dict[str, Any]:
     """db_bloat_facts of everything that is not too small, as a process of its own."""
-    options = {"databases": [database], "method": "estimate", "max_results": 100000, **more}
+    options = {"databases": [database], "method": "estimate", **more}
     facts = run("db_bloat_facts", {**server.login(), **options}).result["ansible_facts"]["db_bloat"]
     return dict(facts)
 
@@ -126,7 +126,7 @@ def error(server: Server) -> None:
     for shape in drawn:
         server.script(";\n".join((shape.make, *shape.churn)), database=DRAWN)
     server.sql("VACUUM ANALYZE", database=DRAWN)
-    objects = ours(server, DRAWN, min_size="0B")["objects"]
+    objects = ours(server, DRAWN, min_size="0B", max_results=100000)["objects"]
     mine = {o["object"].removeprefix("public."): o["bloat_percent"] or 0.0 for o in objects}
     theirs = check_postgres(server)
     if theirs is None:

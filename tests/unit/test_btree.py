@@ -14,7 +14,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postg
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.columns import Known
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.layout import Column
 
-KNOWN = Known(1, 4, "i", False, False, True, False, 4, 0.0, -1.0, True, None, None, None)
+KNOWN = Known(4, "i", False, False, True, False, 4, 0.0, -1.0, True, None, None, None)
 SIZES = st.integers(16, 400)
 
 

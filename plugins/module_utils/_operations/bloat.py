@@ -45,7 +45,6 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
 
 def wants(policy: Policy, server: Server) -> Wants:
     return Wants(
-        tables=True,
         bloat=True,
         bloat_min_bytes=policy.min_size,
         index_bloat=True,

@@ -9,6 +9,7 @@ Source: _bt_buildadd(), _bt_load() and _bt_dedup_save_htid() in nbtsort.c and nb
 
 from __future__ import annotations
 
+import functools
 import math
 import typing as t
 
@@ -52,6 +53,11 @@ class Tree(t.NamedTuple):
 
 def entry(columns: t.Sequence[Column]) -> tuple[float, bool]:
     """The bytes of an entry of one row on average, and whether all are of this size."""
+    return _entry(tuple(columns))
+
+
+@functools.lru_cache(maxsize=8192)  # indexes are often alike
+def _entry(columns: tuple[Column, ...]) -> tuple[float, bool]:
     size, place = layout.walk(columns)
     size += layout.padding(place) + HEADER + NULLS * layout.some_null(columns)
     return size, layout.of_one_size(columns)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from ..._records import Dead, Ref, Server, Table, Wants
 from .connection import Session
+from .files import files
 from .versions import has, major_of
 
 # A size function opens the table and its indexes and would wait for whoever holds them exclusively: those are left out
@@ -37,11 +38,17 @@ SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind:
        c.relpersistence::pg_catalog.text,
        c.nspname IN ('pg_catalog', 'information_schema'),
        closed.oid IS NOT NULL,
-       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_relation_size(c.oid)
+       CASE WHEN closed.oid IS NULL THEN coalesce(cf.main, pg_catalog.pg_relation_size(c.oid))
             ELSE c.relpages::pg_catalog.int8 * %(block)s END,
-       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_table_size(c.oid)
+       CASE WHEN closed.oid IS NULL
+            THEN coalesce(cf.whole + CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE tf.whole + (
+                     SELECT CASE WHEN pg_catalog.count(*) = pg_catalog.count(jf.whole) THEN pg_catalog.sum(jf.whole) END
+                       FROM pg_catalog.pg_index i
+                       JOIN pg_catalog.pg_class j ON j.oid = i.indexrelid
+                       LEFT JOIN {toast_index_files} jf ON true
+                      WHERE i.indrelid = t.oid) END, pg_catalog.pg_table_size(c.oid))::pg_catalog.int8
             ELSE (c.relpages::pg_catalog.int8 + coalesce(t.relpages, 0)) * %(block)s END,
-       CASE WHEN closed.oid IS NULL THEN pg_catalog.pg_indexes_size(c.oid)
+       CASE WHEN closed.oid IS NULL THEN coalesce(x.bytes, pg_catalog.pg_indexes_size(c.oid))
             ELSE coalesce(x.pages, 0) * %(block)s END,
        c.reltuples::pg_catalog.float8, c.relpages, {all_frozen},
        coalesce(x.number, 0),
@@ -57,23 +64,31 @@ SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind:
        {may_maintain},
        coalesce(x.keyed, false),
        pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
-       pg_catalog.current_setting('track_counts')::pg_catalog.bool
+       pg_catalog.current_setting('track_counts')::pg_catalog.bool,
+       x.sizes
   FROM chosen c
+  LEFT JOIN {files} cf ON true
   LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+  LEFT JOIN {toast_files} tf ON true
   LEFT JOIN closed ON closed.oid = c.oid
   LEFT JOIN (
     SELECT i.indrelid, pg_catalog.count(*) AS number, pg_catalog.sum(k.relpages)::pg_catalog.int8 AS pages,
+           CASE WHEN pg_catalog.count(*) = pg_catalog.count(kf.whole)
+                THEN pg_catalog.sum(kf.whole)::pg_catalog.int8 END AS bytes,
+           {index_sizes} AS sizes,
            pg_catalog.bool_or(i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indimmediate
                               AND 0 <> ALL (i.indkey)
-                              AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                              AND (i.indisprimary OR NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                                                WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-                                                 AND NOT a.attnotnull)) AS keyed
+                                                 AND NOT a.attnotnull))) AS keyed
       FROM pg_catalog.pg_index i
       JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid
+      LEFT JOIN {index_files} kf ON true
      WHERE i.indrelid IN (SELECT oid FROM chosen)
      GROUP BY i.indrelid
   ) x ON x.indrelid = c.oid
 """
+INDEX_SIZES = "pg_catalog.string_agg(k.oid || ':' || coalesce(kf.main, -1), ' ') FILTER (WHERE k.relkind = 'i')"
 EVERYTHING = "n.nspname <> 'pg_toast'"
 # By relname first: there is an index on it.
 ONLY = """c.relname = ANY (%(names)s::pg_catalog.name[])
@@ -160,6 +175,7 @@ class Row(t.NamedTuple):
     keyed: bool  # has an index that names every row: what pg_repack needs
     may_name: bool = True  # the login has USAGE on its schema
     counted: bool = True  # the server counts changes at all (track_counts)
+    index_sizes: str | None = None  # "16390:8192 16391:-1": of its indexes by oid, where files were asked
 
     @property
     def total_bytes(self) -> int:
@@ -191,17 +207,33 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
     """All tables, catalogs, materialized views and partitioned tables of the session's database."""
     major = major_of(server)
     only, values = scope(wants)
+    folder = session.folder()
     statement = TABLES.format(
         only=only,
+        files=files("c", folder),
+        toast_files=files("t", folder),
+        toast_index_files=files("j", folder),
+        index_files=files("k", folder),
+        index_sizes=INDEX_SIZES if folder else "NULL::pg_catalog.text",
         all_frozen="c.relallfrozen" if has("all frozen pages", major) else "NULL::pg_catalog.int4",
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
     )
-    found = session.rows(statement, {**values, "block": int(server.settings["block_size"])})
+    found = session.rows(statement, {**values, "folder": folder, "block": int(server.settings["block_size"])})
     rows = [Row(*row) for row in found if None not in row[7:10]]  # a size is NULL where a table was dropped meanwhile
     if not any(row.relkind == "p" for row in rows):
         return rows
     below = partitions(session, wants, server)
     return [_summed(row, *below.get(row.oid, (0, 0))) if row.relkind == "p" else row for row in rows]
+
+
+def index_sizes(rows: t.Iterable[Row]) -> dict[int, dict[int, int]]:
+    """By oid of the table those of its indexes, in bytes by oid; -1: not by one file. Nothing where none were asked."""
+    found = {}
+    for row in rows:
+        if row.index_sizes:
+            pairs = (each.split(":") for each in row.index_sizes.split(" "))
+            found[row.oid] = {int(oid): int(size) for oid, size in pairs}
+    return found
 
 
 def partitions(session: Session, wants: Wants, server: Server) -> dict[int, tuple[int, int]]:

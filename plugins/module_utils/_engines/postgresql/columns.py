@@ -16,16 +16,22 @@ from . import layout
 from .connection import Session
 from .versions import has
 
+# One text a column, one row a relation: columns that are alike are read, and thought about, once.
 STATEMENT = """
-SELECT {owner}, a.attlen, a.attalign::pg_catalog.text, a.attisdropped, {expression}, {same_image}, {unsure},
-       {width}, {nulls}, {distinct}, {known}, {shares}, {common_sizes}, {bound_sizes}
+{classes}
+SELECT {owner}, pg_catalog.string_agg(pg_catalog.concat(
+           a.attlen, '|', a.attalign, '|', a.attisdropped, '|', {expression}, '|', {same_image}, '|', {unsure}, '|',
+           {width}, '|', {nulls}, '|', {distinct}, '|', {known}, '|', {shares}, '|', {common_sizes}, '|', {bound_sizes}
+           ), ' ' ORDER BY a.attnum)
   FROM {relations}
   JOIN pg_catalog.pg_type y ON y.oid = CASE WHEN a.attisdropped THEN 25 ELSE a.atttypid END
   {source}
  WHERE a.attnum > 0 AND {owner} = ANY (%(oids)s::pg_catalog.oid[]) AND {readable}
- ORDER BY {owner}, a.attnum
+ GROUP BY {owner}
 """
+# How often values repeat is told of indexes; of tables where it weighs the sizes of values.
 TABLES = {
+    "classes": "",
     "owner": "a.attrelid",
     "expression": "false",
     "same_image": "false",
@@ -34,25 +40,31 @@ TABLES = {
     "relation": "a.attrelid",
     "number": "a.attnum",
     "table": "a.attrelid",
+    "repeats": "y.typlen = -1",
 }
 # Equal values may share an entry where they are the same bytes. Source: _bt_allequalimage() in nbtutils.c, which knows
 # of some types, too, that they are not.
 INDEXES = {
+    "classes": """WITH classes AS MATERIALIZED (
+    SELECT o.oid, o.opcintype = ANY (%(unsure)s::pg_catalog.oid[]) AS unsure,
+           o.opcintype <> ALL (%(unlike)s::pg_catalog.oid[]) AND EXISTS (
+               SELECT FROM pg_catalog.pg_amproc p
+                WHERE p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype
+                  AND p.amprocrighttype = o.opcintype AND p.amprocnum = 4) AS same
+      FROM pg_catalog.pg_opclass o
+)""",
     "owner": "i.indexrelid",
     "expression": "i.indkey[a.attnum - 1] = 0",
-    "same_image": """EXISTS (
-           SELECT FROM pg_catalog.pg_opclass o
-             JOIN pg_catalog.pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype
-                  AND p.amprocrighttype = o.opcintype AND p.amprocnum = 4
-             LEFT JOIN pg_catalog.pg_collation l ON l.oid = i.indcollation[a.attnum - 1]
-            WHERE o.oid = i.indclass[a.attnum - 1] AND o.opcintype <> ALL (%(unlike)s::pg_catalog.oid[])
-              AND coalesce(l.collisdeterministic, true))""",
-    "unsure": """(SELECT o.opcintype = ANY (%(unsure)s::pg_catalog.oid[])
-             FROM pg_catalog.pg_opclass o WHERE o.oid = i.indclass[a.attnum - 1]) IS TRUE""",
-    "relations": "pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid",
+    "same_image": "(o.same AND coalesce(l.collisdeterministic, true)) IS TRUE",
+    "unsure": "o.unsure IS TRUE",
+    "relations": """pg_catalog.pg_index i
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid
+  LEFT JOIN classes o ON o.oid = i.indclass[a.attnum - 1]
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = i.indcollation[a.attnum - 1]""",
     "relation": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN i.indexrelid ELSE i.indrelid END",
     "number": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN a.attnum ELSE i.indkey[a.attnum - 1] END",
     "table": "i.indrelid",
+    "repeats": "true",
 }
 # The values that the statistics hold are measured too: a mean width says nothing about padding. The function scan packs
 # them as rows are packed. Wide ones are left out, since there the padding is a small share and reading them is not.
@@ -68,10 +80,10 @@ SIZES = """CASE WHEN NOT (y.typlen = -1 AND {width} <= 300) THEN NULL
 STATISTIC = {
     "width": "s.stawidth",
     "nulls": "s.stanullfrac",
-    "distinct": "s.stadistinct",
+    "distinct": "CASE WHEN {repeats} THEN s.stadistinct END",
     "known": "s.starelid IS NOT NULL",
     "common": "CASE WHEN s.stakind1 = 1 THEN s.stavalues1 END",
-    "shares": "CASE WHEN s.stakind1 = 1 THEN s.stanumbers1 END",
+    "shares": "CASE WHEN s.stakind1 = 1 AND {repeats} THEN s.stanumbers1 END",
     "bounds": "CASE WHEN s.stakind1 = 2 THEN s.stavalues1 WHEN s.stakind2 = 2 THEN s.stavalues2 END",
     "source": """LEFT JOIN pg_catalog.pg_statistic s
     ON s.starelid = {relation} AND s.staattnum = {number} AND NOT s.stainherit""",
@@ -81,10 +93,10 @@ STATISTIC = {
 STATS = {
     "width": "s.avg_width",
     "nulls": "s.null_frac",
-    "distinct": "s.n_distinct",
+    "distinct": "CASE WHEN {repeats} THEN s.n_distinct END",
     "known": "s.attname IS NOT NULL",
     "common": "s.most_common_vals",
-    "shares": "s.most_common_freqs",
+    "shares": "CASE WHEN {repeats} THEN s.most_common_freqs END",
     "bounds": "s.histogram_bounds",
     "source": """JOIN pg_catalog.pg_class c ON c.oid = {relation}
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -113,7 +125,6 @@ ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 class Known(t.NamedTuple):
     """One column and its statistics. None of them is known of a column that was never analyzed."""
 
-    owner: int  # oid of the table or index
     length: int
     align: str
     dropped: bool
@@ -127,10 +138,10 @@ class Known(t.NamedTuple):
     shares: list[float] | None  # of the rows, by the most common values
     common_sizes: list[int] | None
     bound_sizes: list[int] | None
+    column: layout.Column | None = None  # as it lies on a page. None: nothing is known of it
 
-    @property
-    def column(self) -> layout.Column | None:
-        """As it lies on a page. None: nothing is known of it."""
+    def laid(self) -> layout.Column | None:
+        """What becomes `column`."""
         if self.dropped:  # null in every row that is written anew
             return layout.Column(1, 1, 0.0, 1.0)
         if not self.known or self.width is None or self.length == -2:
@@ -178,17 +189,45 @@ def _read(
     source = STATISTIC if session.sees_statistics() else STATS
     parts = {name: text.format(**where) for name, text in source.items()}
     sizes = {name: SIZES.format(width=parts["width"], values=parts[of]) for name, of in SAMPLES.items()}
-    found: dict[int, list[Known]] = {}
     # Types whose equal values may be different bytes though their operator class does not say so.
     values = {
         "oids": list(oids),
         "unlike": [INTERVAL, BPCHAR] if blanks is False else [INTERVAL],
         "unsure": [BPCHAR] if blanks is None else [],
     }
-    for row in session.rows(STATEMENT.format(**{**where, **parts, **sizes}), values):
-        known = Known(*row)
-        found.setdefault(known.owner, []).append(known)
-    return found
+    read = _Reader()
+    rows = session.rows(STATEMENT.format(**{**where, **parts, **sizes}), values)
+    return {owner: [read[each] for each in texts.split(" ")] for owner, texts in rows}
+
+
+class _Reader(dict[str, Known]):
+    """Columns by the text that STATEMENT makes of them: one record for all that are alike."""
+
+    def __missing__(self, text: str) -> Known:
+        length, align, dropped, expression, same, unsure, *rest = text.split("|")
+        width, nulls, distinct, known, shares, common, bounds = rest
+        found = Known(
+            int(length),
+            align,
+            dropped == "t",
+            expression == "t",
+            same == "t",
+            unsure == "t",
+            int(width) if width else None,
+            float(nulls) if nulls else None,
+            float(distinct) if distinct else None,
+            known == "t",
+            [float(share) for share in _several(shares)] if shares else None,
+            [int(size) for size in _several(common)] if common else None,
+            [int(size) for size in _several(bounds)] if bounds else None,
+        )
+        self[text] = found = found._replace(column=found.laid())
+        return found
+
+
+def _several(text: str) -> list[str]:
+    """The elements of an array of numbers: `{1,2}`."""
+    return text[1:-1].split(",") if len(text) > 2 else []
 
 
 def combinations(session: Session, major: int, oids: t.Sequence[int]) -> dict[int, dict[frozenset[int], float]]:

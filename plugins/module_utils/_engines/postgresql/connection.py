@@ -15,6 +15,7 @@ import typing as t
 from ..._errors import CannotConnect, DbFault, Gone, Stopped, Vanished
 from .driver import DriverError, Link, Rows, Values
 from .faults import Crowded, connect_fault, fault
+from .files import FOLDER
 from .names import option_value
 from .options import Login
 from .versions import has
@@ -23,7 +24,7 @@ APPLICATION = "dbfleet"
 MOST = 2**31 - 1  # milliseconds that a setting of the server can hold
 CROWDED = 5.0  # seconds that a session waits for another one of ours, where the server takes no more of them
 SILENT = r"timeout expired|timed out|Connection refused|No such file"
-READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT')"
+READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT'), " + FOLDER
 
 
 class Kind(t.NamedTuple):
@@ -90,7 +91,7 @@ class Connector:
         self.open_ones: set[Connection] = set()
         self.stopped = False
         self.opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
-        self.readable: dict[str, bool] = {}  # by database: whether the login may read pg_statistic
+        self.readable: dict[str, tuple[bool, str | None]] = {}  # by database: see Session.sees_statistics, .folder
         self.lately: dict[str, tuple[float, t.Any]] = {}  # by database: what proofs of the last moment have seen
         # Indexes by database and oid: built, and replaced, by steps of this run that failed and may have left them.
         self.made: set[tuple[str, int]] = set()
@@ -308,9 +309,17 @@ class Session:
 
     def sees_statistics(self) -> bool:
         """Whether the login may read pg_statistic here, and not only pg_stats."""
+        return self._readable()[0]
+
+    def folder(self) -> str | None:
+        """Where the files of the database are, if the login may ask for their sizes; seen from the server's own."""
+        return self._readable()[1]
+
+    def _readable(self) -> tuple[bool, str | None]:
         known = self._pool.connector.readable
         if self.database not in known:
-            known[self.database] = bool(self.rows(READABLE)[0][0])
+            ((statistics, folder),) = self.rows(READABLE)
+            known[self.database] = bool(statistics), folder
         return known[self.database]
 
     @property

@@ -35,7 +35,7 @@ WITH held AS MATERIALIZED (
            pg_catalog.array_agg(pg_catalog.concat_ws(' ',
                CASE WHEN p.attnum <> 0 THEN NULL
                     WHEN p.closed THEN 'expression ' || pg_catalog.md5(p.indexprs::pg_catalog.text)
-                    ELSE pg_catalog.pg_get_indexdef(p.indexrelid, p.place, true) END,
+                    ELSE pg_catalog.pg_get_indexdef(p.indexrelid, p.place::pg_catalog.int4, true) END,
                CASE WHEN o.opcnamespace <> 'pg_catalog'::pg_catalog.regnamespace
                     THEN o.opcnamespace::pg_catalog.regnamespace::pg_catalog.text || '.' || o.opcname
                     ELSE o.opcname::pg_catalog.text END,
@@ -46,9 +46,9 @@ WITH held AS MATERIALIZED (
                CASE WHEN p.option & 1 = 1 THEN 'DESC' END,
                CASE WHEN p.option & 2 = 2 THEN 'NULLS FIRST' END) ORDER BY p.place) AS texts
       FROM (
-        SELECT c.*, g.place, c.indkey[g.place - 1] AS attnum, c.indclass[g.place - 1] AS class,
+        SELECT c.*, g.place, g.attnum, c.indclass[g.place - 1] AS class,
                c.indcollation[g.place - 1] AS collation, c.indoption[g.place - 1] AS option
-          FROM chosen c, pg_catalog.generate_series(1, c.indnatts) AS g (place)
+          FROM chosen c, pg_catalog.unnest(c.indkey::pg_catalog.int2[]) WITH ORDINALITY AS g (attnum, place)
       ) p
       LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.indrelid AND a.attnum = p.attnum AND p.attnum <> 0
       LEFT JOIN pg_catalog.pg_attribute x ON x.attrelid = p.indexrelid AND x.attnum = p.place
@@ -64,7 +64,7 @@ SELECT i.indexrelid, i.indrelid,
        cn.nspname IN ('pg_catalog', 'information_schema'), i.closed,
        CASE WHEN k.relkind = 'I' THEN 0
             WHEN i.closed THEN k.relpages::pg_catalog.int8 * %(block)s
-            ELSE pg_catalog.pg_relation_size(k.oid) END,
+            ELSE {size} END,
        k.reltuples::pg_catalog.float8, k.relpages, k.reloptions,
        c.reltuples::pg_catalog.float8, pg_catalog.pg_stat_get_live_tuples(c.oid),
        pg_catalog.pg_stat_get_dead_tuples(c.oid), pg_catalog.pg_stat_get_mod_since_analyze(c.oid),
@@ -105,6 +105,9 @@ EVERYTHING = "true"
 LARGE = """i.indrelid = ANY (ARRAY(
     SELECT b.indrelid FROM pg_catalog.pg_index b JOIN pg_catalog.pg_class s ON s.oid = b.indexrelid AND s.relkind = 'i'
      WHERE b.indexrelid IN (SELECT oid FROM held) OR pg_catalog.pg_relation_size(b.indexrelid) >= %(least)s))"""
+# Where all of their sizes are known already.
+KNOWN = "i.indrelid = ANY (%(tables)s::pg_catalog.oid[])"
+UNKNOWN = "CASE WHEN k.oid = ANY (%(unknown)s::pg_catalog.oid[]) THEN pg_catalog.pg_relation_size(k.oid) END"
 ONLY = "(i.indexrelid = ANY (ARRAY({named})) OR i.indrelid = ANY (ARRAY({named})))"
 # By relname first: there is an index on it. The names are those of indexes or of tables.
 NAMED = """
@@ -115,6 +118,7 @@ NAMED = """
                                    pg_catalog.unnest(%(names)s::pg_catalog.text[])) AS o (schema, name))"""
 LAST_SCAN = {True: "pg_catalog.pg_stat_get_lastscan(k.oid)", False: "NULL::pg_catalog.timestamptz"}
 AGAIN = 3  # an index may be locked between the look at the locks and the look at its size
+Sizes = t.Mapping[int, t.Mapping[int, int]]  # see catalog.index_sizes()
 ONLINE, EXCLUSIVE = "online rebuild", "exclusive rebuild"
 
 
@@ -170,9 +174,12 @@ class Row(t.NamedTuple):
         return settings_of(self.options).get(name)
 
 
-def read(session: Session, wants: Wants, server: Server, found: Database) -> Database:
-    """The database with its indexes and mismatched collations; with the bloat of indexes where that is wanted."""
-    rows = _patiently(session, wants, server)
+def read(session: Session, wants: Wants, server: Server, found: Database, sizes: Sizes) -> Database:
+    """The database with its indexes and mismatched collations; with the bloat of indexes where that is wanted.
+
+    `sizes` of indexes are by table, where they are known already.
+    """
+    rows = _patiently(session, wants, server, sizes)
     made = {row.oid: index(row, session.database, server) for row in rows}
     if wants.indexes and rows:
         from . import needs
@@ -194,10 +201,10 @@ def read(session: Session, wants: Wants, server: Server, found: Database) -> Dat
     return found._replace(indexes=tuple(made.values()))
 
 
-def _patiently(session: Session, wants: Wants, server: Server) -> list[Row]:
+def _patiently(session: Session, wants: Wants, server: Server, sizes: Sizes) -> list[Row]:
     for left in reversed(range(AGAIN)):
         try:
-            return rows_of(session, wants, server)
+            return rows_of(session, wants, server, sizes)
         except Busy:
             if not left:
                 raise
@@ -205,26 +212,41 @@ def _patiently(session: Session, wants: Wants, server: Server) -> list[Row]:
     return []
 
 
-def rows_of(session: Session, wants: Wants, server: Server) -> list[Row]:
+def rows_of(session: Session, wants: Wants, server: Server, sizes: Sizes) -> list[Row]:
     """All indexes of the session's database but those of TOAST tables, or those that `wants.only` names."""
     major = major_of(server)
     paths = [ref.path for ref in wants.only if len(ref.path) == 2]
+    known = {} if wants.only else {oid: size for its in sizes.values() for oid, size in its.items()}
     statement = INDEXES.format(
-        only=ONLY.format(named=NAMED) if wants.only else EVERYTHING if wants.indexes else LARGE,
+        only=_which(wants, bool(known)),
+        size=UNKNOWN if known else "pg_catalog.pg_relation_size(k.oid)",
         last_scan="pg_catalog.pg_stat_get_lastscan(k.oid)"
         if has("last scan", major)
         else "NULL::pg_catalog.timestamptz",
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
         nulls_equal="i.indnullsnotdistinct" if has("nulls not distinct", major) else "false",
     )
+    least = wants.index_bloat_min_bytes
     values = {
         "block": int(server.settings["block_size"]),
-        "least": wants.index_bloat_min_bytes,
+        "least": least,
         "schemas": [path[0] for path in paths],
         "names": [path[1] for path in paths],
+        "tables": [oid for oid, its in sizes.items() if any(size >= least or size < 0 for size in its.values())],
+        "unknown": [oid for oid, size in known.items() if size < 0],
     }
-    # A size is NULL where an index was dropped meanwhile.
-    return [Row(*row) for row in session.rows(statement, values) if row[11] is not None]
+    # A size is NULL where an index was dropped meanwhile, or made since the others were known.
+    found = ((row, known.get(row[0], -1)) for row in session.rows(statement, values))
+    sized = ((*row[:11], size if row[11] is None else row[11], *row[12:]) for row, size in found)
+    return [Row(*row) for row in sized if row[11] >= 0]
+
+
+def _which(wants: Wants, known: bool) -> str:
+    if wants.only:
+        return ONLY.format(named=NAMED)
+    if wants.indexes:
+        return EVERYTHING
+    return KNOWN if known else LARGE
 
 
 def index(row: Row, database: str, server: Server) -> Index:

@@ -10,6 +10,7 @@ Source: the manual, 73.6 "Database Page Layout"; heap_compute_data_size() and Re
 
 from __future__ import annotations
 
+import functools
 import math
 import typing as t
 
@@ -134,6 +135,11 @@ def some_null(columns: t.Iterable[Column]) -> float:
 
 def shape(columns: t.Sequence[Column]) -> Shape:
     """The size of an average row, its columns walked in order, each padded to its alignment."""
+    return _shape(tuple(columns))
+
+
+@functools.lru_cache(maxsize=8192)  # tables are often alike
+def _shape(columns: tuple[Column, ...]) -> Shape:
     size, place = walk(columns)
     return Shape(_header(columns) + size + padding(place) + ITEM, of_one_size(columns))
 

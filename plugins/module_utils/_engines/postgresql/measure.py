@@ -9,7 +9,7 @@ import time
 import typing as t
 
 from ..._errors import Busy
-from ..._records import Database, Finding, Ref, Server, Wants
+from ..._records import Database, Finding, Ref, Server, Table, Wants
 from . import activity, bloat, catalog, leftovers, means, space, statistics
 from .catalog import Row
 from .connection import Session
@@ -29,12 +29,13 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
         found = found._replace(activity=activity.activity(session, server), spaces=spaces)
     if wants.leftovers and (wants.tables or not wants.indexes):  # of tables; those of indexes come with them
         found = found._replace(leftovers=leftovers.read(session, wants))
+    rows = _patiently(session, wants, server) if wants.tables or wants.bloat or wants.exact else None
     if wants.indexes or wants.index_bloat:
         from . import halfbuilt, indexes
 
         if wants.leftovers:
             found = found._replace(leftovers=(*found.leftovers, *halfbuilt.leftovers(session, wants)))
-        found = indexes.read(session, wants, server, found)
+        found = indexes.read(session, wants, server, found, catalog.index_sizes(rows or ()))
     if wants.views:
         from . import views
 
@@ -43,13 +44,15 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
         from . import structure
 
         found = found._replace(structure=structure.read(session, wants, server))
-    if wants.tables or wants.bloat or wants.exact:
-        found = _objects(session, wants, server, rebuilding, found)
+    if rows is not None:
+        tables, findings = _objects(session, wants, server, rebuilding, rows)
+        found = found._replace(tables=tables, findings=(*found.findings, *findings))
     return found
 
 
-def _objects(session: Session, wants: Wants, server: Server, rebuilding: Means, found: Database) -> Database:
-    rows = _patiently(session, wants, server)
+def _objects(
+    session: Session, wants: Wants, server: Server, rebuilding: Means, rows: list[Row]
+) -> tuple[tuple[Table, ...], list[Finding]]:
     findings = list(_temporary(rows, session.database, server))
     rows = [row for row in rows if row.persistence != "t"]
     refs = {row.oid: Ref(session.database, (row.schema, row.name)) for row in rows}
@@ -69,7 +72,7 @@ def _objects(session: Session, wants: Wants, server: Server, rebuilding: Means, 
         )
     findings += activity.findings(running, refs)
     findings += (*_may_not(rows, session.database, server), *_uncounted(rows, session.database))
-    return found._replace(tables=tuple(tables.values()), findings=(*found.findings, *findings))
+    return tuple(tables.values()), findings
 
 
 def _patiently(session: Session, wants: Wants, server: Server) -> list[Row]:
