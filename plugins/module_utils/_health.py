@@ -12,8 +12,10 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
+from ._tuples import NamedTuple
 
-class Connections(t.NamedTuple):
+
+class Connections(NamedTuple):
     used: int
     most: int  # those that this login's kind of user may take
     active: int | None = None
@@ -21,7 +23,7 @@ class Connections(t.NamedTuple):
     idle_in_transaction: int | None = None
 
 
-class Backend(t.NamedTuple):
+class Backend(NamedTuple):
     """One session of somebody else's that has a transaction or statement open, waits, or is waited for."""
 
     id: int  # pid, or connection id
@@ -39,7 +41,7 @@ class Backend(t.NamedTuple):
     keep: str = ""  # why nobody is told to end it: "autovacuum", "a backup", "replication" …
 
 
-class Prepared(t.NamedTuple):
+class Prepared(NamedTuple):
     """A prepared (two-phase) transaction that waits for its end."""
 
     name: str
@@ -48,7 +50,7 @@ class Prepared(t.NamedTuple):
     seconds: float | None = None
 
 
-class Statement(t.NamedTuple):
+class Statement(NamedTuple):
     """A kind of statement, as pg_stat_statements or performance_schema sum it up."""
 
     text: str
@@ -59,7 +61,7 @@ class Statement(t.NamedTuple):
     rows: int = 0
 
 
-class Replica(t.NamedTuple):
+class Replica(NamedTuple):
     """A standby or replica as seen from here, or what this server follows."""
 
     name: str
@@ -70,7 +72,7 @@ class Replica(t.NamedTuple):
     error: str = ""
 
 
-class Slot(t.NamedTuple):
+class Slot(NamedTuple):
     name: str
     kind: str  # physical, logical
     active: bool
@@ -80,7 +82,7 @@ class Slot(t.NamedTuple):
     inactive_seconds: float | None = None
 
 
-class Archiver(t.NamedTuple):
+class Archiver(NamedTuple):
     """Archiving of write-ahead logs."""
 
     mode: str  # off, on, always
@@ -92,7 +94,7 @@ class Archiver(t.NamedTuple):
     waiting: int | None = None  # files that are ready and not archived
 
 
-class Logs(t.NamedTuple):
+class Logs(NamedTuple):
     """Write-ahead or binary logs on disk."""
 
     enabled: bool
@@ -104,7 +106,7 @@ class Logs(t.NamedTuple):
     why: str = ""
 
 
-class Health(t.NamedTuple):
+class Health(NamedTuple):
     connections: Connections | None = None
     backends: tuple[Backend, ...] | None = None
     prepared: tuple[Prepared, ...] | None = None

@@ -11,6 +11,8 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
+from ._tuples import NamedTuple
+
 if t.TYPE_CHECKING:
     from ._health import Health
     from ._retention import Expired, Missing, Sought
@@ -20,7 +22,7 @@ if t.TYPE_CHECKING:
 # ---- what a step is about --------------------------------------------------------------------------------------------
 
 
-class Ref(t.NamedTuple):
+class Ref(NamedTuple):
     """An object of a server. Structured for ever: never parsed back out of text such as `public.orders`."""
 
     database: str  # "" is the server itself; for SQLite the path of the file
@@ -38,7 +40,7 @@ Key = tuple[str, Ref]  # (kind of step, object): identifies a step across check 
 # ---- measured --------------------------------------------------------------------------------------------------------
 
 
-class Dead(t.NamedTuple):
+class Dead(NamedTuple):
     """Rows that are deleted but still take space."""
 
     rows: int
@@ -46,7 +48,7 @@ class Dead(t.NamedTuple):
     removable: int | None = None  # when something pins the horizon: how many of them a vacuum could remove now
 
 
-class Bloat(t.NamedTuple):
+class Bloat(NamedTuple):
     """Space that a rebuild would give back: `percent` of the object, the truth expected between `low` and `high`."""
 
     bytes: int
@@ -57,7 +59,7 @@ class Bloat(t.NamedTuple):
     outside: int = 0  # of `bytes`: in values stored out of line
 
 
-class Table(t.NamedTuple):
+class Table(NamedTuple):
     """One table, materialized view, catalog, partitioned parent, index or database file.
 
     None in a field: this engine has no such thing, or the login may not see it (then a finding says so).
@@ -101,7 +103,7 @@ CAPABILITIES = (
 )
 
 
-class Activity(t.NamedTuple):
+class Activity(NamedTuple):
     """Who is at work on the server, as far as the login may see."""
 
     oldest_seconds: float | None = None  # of the longest open transaction that is not ours
@@ -110,7 +112,7 @@ class Activity(t.NamedTuple):
     max_connections: int | None = None
 
 
-class Space(t.NamedTuple):
+class Space(NamedTuple):
     """A file system of the server: `free` and `total` bytes, None when they cannot be read from where we run."""
 
     name: str  # data, wal, tmp, tablespace NAME, the file
@@ -118,7 +120,7 @@ class Space(t.NamedTuple):
     total: int | None = None
 
 
-class Leftover(t.NamedTuple):
+class Leftover(NamedTuple):
     """Wreckage of work that died: measured like everything else and cured by a step of its own."""
 
     ref: Ref  # the object that carries it
@@ -131,7 +133,7 @@ class Leftover(t.NamedTuple):
     marks: tuple[str, ...] = ()  # what `owned` says of it where a run of ours was making it
 
 
-class Finding(t.NamedTuple):
+class Finding(NamedTuple):
     """What no step can cure. Priority 1 is urgent, 2 needs a decision, 3 is worth knowing."""
 
     priority: int
@@ -142,7 +144,7 @@ class Finding(t.NamedTuple):
     fix: str = ""  # where no task fits: a statement or an action in words
 
 
-class DatabaseInfo(t.NamedTuple):
+class DatabaseInfo(NamedTuple):
     """A database as the server lists it, before anybody connected to it."""
 
     name: str
@@ -152,7 +154,7 @@ class DatabaseInfo(t.NamedTuple):
     freeze_percent: float | None = None
 
 
-class Server(t.NamedTuple):
+class Server(NamedTuple):
     engine: str  # what the server says it is: postgresql, mysql, mariadb, sqlite
     version: str
     number: tuple[int, ...]  # (18, 4), (10, 11, 19), (9, 7, 4)
@@ -165,7 +167,7 @@ class Server(t.NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-class Database(t.NamedTuple):
+class Database(NamedTuple):
     """One measured database."""
 
     name: str
@@ -184,7 +186,7 @@ class Database(t.NamedTuple):
     without: tuple[Missing, ...] = ()  # rules whose table this database does not have
 
 
-class Attempt(t.NamedTuple):
+class Attempt(NamedTuple):
     """From the journal: how a step of this kind on this object went last time."""
 
     at: datetime
@@ -195,14 +197,14 @@ class Attempt(t.NamedTuple):
     ok: bool
 
 
-class Note(t.NamedTuple):
+class Note(NamedTuple):
     """From the journal: what a step left for the next one of its kind on this object."""
 
     at: datetime
     text: str  # of the engine's own making; only ever compared
 
 
-class Sample(t.NamedTuple):
+class Sample(NamedTuple):
     """From the journal: how large an object was."""
 
     at: datetime
@@ -210,7 +212,7 @@ class Sample(t.NamedTuple):
     rows: int | None
 
 
-class Measured(t.NamedTuple):
+class Measured(NamedTuple):
     server: Server
     databases: tuple[Database, ...]
     past: t.Mapping[Key, Attempt] = {}  # the journal's memory: may be empty, never needed for correctness
@@ -222,7 +224,7 @@ class Measured(t.NamedTuple):
     blocked: t.Mapping[Key, str] = {}  # steps that a limit would stop now, and why: other needs get steps of their own
 
 
-class Wants(t.NamedTuple):
+class Wants(NamedTuple):
     """What a planner needs measured. Wants of several operations are merged: one measurement serves all."""
 
     tables: bool = False  # sizes, rows, dead rows, statistics, ages
@@ -270,7 +272,7 @@ class Wants(t.NamedTuple):
         )
 
 
-class Execution(t.NamedTuple):
+class Execution(NamedTuple):
     """The options of how to carry out, in seconds and bytes; the same for every module."""
 
     jobs: int = 2
@@ -286,7 +288,7 @@ class Execution(t.NamedTuple):
     assume_free_space: int | None = None  # where the server's free space cannot be read
 
 
-class Amount(t.NamedTuple):
+class Amount(NamedTuple):
     """What was, or is expected to be, done: bytes freed, rows, bytes written, seconds."""
 
     bytes: int = 0
@@ -307,7 +309,7 @@ class Amount(t.NamedTuple):
         )
 
 
-class Pace(t.NamedTuple):
+class Pace(NamedTuple):
     """How large the next bite may be, and how long it should take."""
 
     rows: int
@@ -317,7 +319,7 @@ class Pace(t.NamedTuple):
 # ---- planned and carried out -----------------------------------------------------------------------------------------
 
 
-class Limit(t.NamedTuple):
+class Limit(NamedTuple):
     """Holds before a step starts and at each tick: preflight and throttle are the same thing. Unknown is too much."""
 
     gauge: str  # replica_lag, oldest_snapshot (seconds), disk_missing, wal_missing, tmp_missing (bytes): more is worse
@@ -325,7 +327,7 @@ class Limit(t.NamedTuple):
     otherwise: str  # wait | skip
 
 
-class Step(t.NamedTuple):
+class Step(NamedTuple):
     task: Task
     reason: str
     measured: t.Mapping[str, t.Any] = {}
@@ -343,12 +345,12 @@ class Step(t.NamedTuple):
         return (f"{self.task.kind} {rule}" if rule else self.task.kind, self.task.ref)
 
 
-class Plan(t.NamedTuple):
+class Plan(NamedTuple):
     steps: tuple[Step, ...] = ()
     findings: tuple[Finding, ...] = ()
 
 
-class Outcome(t.NamedTuple):
+class Outcome(NamedTuple):
     step: Step
     status: str  # planned done skipped deferred failed
     actual: Amount = Amount()
@@ -361,7 +363,7 @@ class Outcome(t.NamedTuple):
     rows_left: int | None = None  # that are still due
 
 
-class Proof(t.NamedTuple):
+class Proof(NamedTuple):
     proven: bool
     bytes_after: int | None = None
     findings: tuple[Finding, ...] = ()
@@ -371,7 +373,7 @@ class Proof(t.NamedTuple):
 # ---- work: a generator is a step under way ---------------------------------------------------------------------------
 
 
-class Tick(t.NamedTuple):
+class Tick(NamedTuple):
     """What was done since the last tick. With a cursor all is committed: the runner may stop here, to go on later."""
 
     amount: Amount = Amount()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
+from ._tuples import NamedTuple
+
 if t.TYPE_CHECKING:
     from ._records import Bloat, Ref
 
@@ -17,7 +19,7 @@ if t.TYPE_CHECKING:
 #   "refresh"                               of a view
 
 
-class Index(t.NamedTuple):
+class Index(NamedTuple):
     """One index. None in a field: the server does not know, or the login may not see it."""
 
     ref: Ref  # (schema, index) PostgreSQL, (table, index) MySQL and MariaDB, (index,) SQLite
@@ -48,7 +50,7 @@ class Index(t.NamedTuple):
     lacks: t.Mapping[str, str] = {}
 
 
-class Collation(t.NamedTuple):
+class Collation(NamedTuple):
     """A collation whose library has changed. Its version is refreshed once all that depends on it is rebuilt."""
 
     ref: Ref  # () the database's default, (schema, name) a collation of its own
@@ -58,7 +60,7 @@ class Collation(t.NamedTuple):
     others: tuple[str, ...] = ()  # dependents that no reindexing cures: range partition bounds, CHECK constraints …
 
 
-class View(t.NamedTuple):
+class View(NamedTuple):
     """A materialized view."""
 
     ref: Ref
@@ -73,7 +75,7 @@ class View(t.NamedTuple):
     fix: str = ""  # the statement that gives the login what it lacks
 
 
-class ForeignKey(t.NamedTuple):
+class ForeignKey(NamedTuple):
     """A foreign key, seen from the table that holds it."""
 
     table: Ref
@@ -87,7 +89,7 @@ class ForeignKey(t.NamedTuple):
     indexed: bool = True  # an index of the table begins with these columns, in any order
 
 
-class Counter(t.NamedTuple):
+class Counter(NamedTuple):
     """A sequence, identity or AUTO_INCREMENT column that can run out."""
 
     ref: Ref  # the sequence, or the table
@@ -106,7 +108,7 @@ class Counter(t.NamedTuple):
         return 100.0 * self.used / self.most if self.most > 0 else 100.0
 
 
-class Structure(t.NamedTuple):
+class Structure(NamedTuple):
     """What the schema of one database says beside its tables and indexes."""
 
     foreign_keys: tuple[ForeignKey, ...] = ()

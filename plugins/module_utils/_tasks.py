@@ -12,12 +12,13 @@ from __future__ import annotations
 import typing as t
 
 from ._records import Pace, Ref
+from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
     from ._retention import Archive, Child, Expiry
 
 
-class Vacuum(t.NamedTuple):
+class Vacuum(NamedTuple):
     ref: Ref
     freeze: bool = False
     analyze: bool = False
@@ -29,7 +30,7 @@ class Vacuum(t.NamedTuple):
         return "freeze" if self.freeze else "vacuum"
 
 
-class Analyze(t.NamedTuple):
+class Analyze(NamedTuple):
     ref: Ref
     partitioned: bool = False  # the parent only; its partitions have steps of their own
 
@@ -38,7 +39,7 @@ class Analyze(t.NamedTuple):
         return "analyze"
 
 
-class Rebuild(t.NamedTuple):
+class Rebuild(NamedTuple):
     """Gives space back to the file system: online, or exclusively while writers wait."""
 
     ref: Ref
@@ -49,7 +50,7 @@ class Rebuild(t.NamedTuple):
         return "reclaim"
 
 
-class Reindex(t.NamedTuple):
+class Reindex(NamedTuple):
     """Builds an index anew: online, or exclusively while writers wait.
 
     Where indexes are rebuilt with their table only (`single rebuild` is lacking), `ref` is the table.
@@ -68,7 +69,7 @@ class Reindex(t.NamedTuple):
         return self.table
 
 
-class RefreshCollation(t.NamedTuple):
+class RefreshCollation(NamedTuple):
     """Says that everything which depends on the collation has been rebuilt since its library changed."""
 
     ref: Ref  # () the database's default
@@ -78,7 +79,7 @@ class RefreshCollation(t.NamedTuple):
         return "refresh_collation"
 
 
-class RefreshView(t.NamedTuple):
+class RefreshView(NamedTuple):
     ref: Ref
     concurrently: bool = False  # readers go on meanwhile
 
@@ -87,7 +88,7 @@ class RefreshView(t.NamedTuple):
         return "refresh"
 
 
-class DropLeftover(t.NamedTuple):
+class DropLeftover(NamedTuple):
     ref: Ref
     what: str  # kind of wreckage: "pg_repack", "reindex", …
     names: tuple[str, ...]
@@ -102,7 +103,7 @@ class DropLeftover(t.NamedTuple):
         return self.table or self.ref
 
 
-class Purge(t.NamedTuple):
+class Purge(NamedTuple):
     """Takes rows that are due out of a table, in small bites: for good, or into an archive."""
 
     ref: Ref  # the table, or one of its partitions
@@ -130,7 +131,7 @@ class Purge(t.NamedTuple):
         return self.expiry.rule
 
 
-class DropPartition(t.NamedTuple):
+class DropPartition(NamedTuple):
     """A partition goes whole, without a row being read."""
 
     ref: Ref
@@ -148,7 +149,7 @@ class DropPartition(t.NamedTuple):
         return self.table
 
 
-class Settle(t.NamedTuple):
+class Settle(NamedTuple):
     """Archive files of a dead run: what its last bite took is there once, in the table or in the file."""
 
     ref: Ref  # the table that the rows came from
@@ -165,7 +166,7 @@ class Settle(t.NamedTuple):
         return self.expiry.rule
 
 
-class RemoveFiles(t.NamedTuple):
+class RemoveFiles(NamedTuple):
     """Archive files all of whose rows have reached the end of their time."""
 
     ref: Ref  # the table that the rows came from
@@ -181,7 +182,7 @@ class RemoveFiles(t.NamedTuple):
 # Cures that nobody carries out: the engine spells them as the fix of a finding.
 
 
-class DropIndex(t.NamedTuple):
+class DropIndex(NamedTuple):
     ref: Ref
     table: Ref
     partitioned: bool = False  # with the indexes of all partitions
@@ -191,7 +192,7 @@ class DropIndex(t.NamedTuple):
         return "drop_index"
 
 
-class CreateIndex(t.NamedTuple):
+class CreateIndex(NamedTuple):
     ref: Ref  # the table
     columns: tuple[str, ...]
     partitioned: bool = False
@@ -201,7 +202,7 @@ class CreateIndex(t.NamedTuple):
         return "create_index"
 
 
-class EndSession(t.NamedTuple):
+class EndSession(NamedTuple):
     ref: Ref
     id: int
 
@@ -210,7 +211,7 @@ class EndSession(t.NamedTuple):
         return "end_session"
 
 
-class EndPrepared(t.NamedTuple):
+class EndPrepared(NamedTuple):
     """Rolls back a prepared transaction that nobody came back for."""
 
     ref: Ref  # its database
@@ -221,7 +222,7 @@ class EndPrepared(t.NamedTuple):
         return "end_prepared"
 
 
-class DropSlot(t.NamedTuple):
+class DropSlot(NamedTuple):
     ref: Ref
     name: str
 
@@ -230,7 +231,7 @@ class DropSlot(t.NamedTuple):
         return "drop_slot"
 
 
-class Widen(t.NamedTuple):
+class Widen(NamedTuple):
     """A counter that runs out gets a larger type; with its column, where one is known."""
 
     ref: Ref  # the table, or a sequence without one
@@ -242,7 +243,7 @@ class Widen(t.NamedTuple):
         return "widen"
 
 
-class AddKey(t.NamedTuple):
+class AddKey(NamedTuple):
     """A primary key for a table without one: a new column that counts."""
 
     ref: Ref
@@ -253,7 +254,7 @@ class AddKey(t.NamedTuple):
         return "add_key"
 
 
-class ConvertEngine(t.NamedTuple):
+class ConvertEngine(NamedTuple):
     """A table moves into the transactional storage engine."""
 
     ref: Ref

@@ -11,7 +11,9 @@ from datetime import timezone
 from .._errors import BadInput
 from .._records import Activity, Database, Finding, Measured, Plan, Ref, Server, Wants
 from .._units import duration, percentage, say_bytes, say_seconds
-from .._window import Window, window
+
+if t.TYPE_CHECKING:
+    from .._window import Window
 
 OPTIONS: dict[str, t.Any] = {
     "window": {"type": "str"},
@@ -39,12 +41,19 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
     if params.get("window_timezone") and not params.get("window"):
         raise BadInput("window_timezone is given without a window", cure="Give window as 22:00-06:00")
     return Policy(
-        window(params["window"], params.get("window_timezone")) if params.get("window") else None,
+        _opening(params["window"], params.get("window_timezone")) if params.get("window") else None,
         duration(params["max_transaction_age"], "max_transaction_age"),
         percentage(params["min_free_percent"], "min_free_percent"),
         percentage(params["max_connections_percent"], "max_connections_percent"),
         params["role"],
     )
+
+
+def _opening(text: str, timezone: str | None) -> Window:
+    """Imported only where there is one: most servers have none."""
+    from .._window import window
+
+    return window(text, timezone)
 
 
 def wants(policy: Policy, server: Server) -> Wants:
