@@ -200,6 +200,8 @@ def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: 
     for name in OPERATIONS:
         fact[name] = _operation_due(name in plans, plans.get(name, Plan()), engine, server)
     fact["due"] = any(fact[name]["due"] for name in OPERATIONS)
+    waits = any(f.code in ("outside_window", "not_primary") for f in findings)
+    fact["idle"] = waits or (not stops and not fact["due"])
     return fact
 
 

@@ -105,6 +105,11 @@ ansible_facts:
         due:
           description: Whether anything is.
           type: bool
+        idle:
+          description:
+            - Whether there is nothing to do and nothing to complain about now. Nothing is due, or it is outside of the
+              window, or the server does not have the wanted role.
+          type: bool
         preflight:
           description:
             - Whether maintenance may start (C(ok)), what stops it (C(stopped_by)), and whether that was judged

@@ -88,6 +88,24 @@ def test_the_preflight_comes_with_the_same_measurement() -> None:
     assert found.fact["vacuum"]["due"] is True
 
 
+@pytest.mark.parametrize(
+    ("rows", "preflight", "idle"),
+    [
+        (None, {}, True),
+        (DEAD, {}, False),
+        (DEAD, {"window": "01:00-02:00"}, True),
+        (DEAD, {"role": "primary"}, True),
+        (None, {"max_connections_percent": 90.0}, False),  # nothing due, and somebody has to hear of it
+        (DEAD, {"max_connections_percent": 90.0}, False),
+        (DEAD, {"role": "primary", "max_connections_percent": 90.0}, True),
+    ],
+)
+def test_idle_is_where_a_playbook_leaves_the_host(rows: Dead | None, preflight: dict[str, Any], idle: bool) -> None:
+    world = World(table(dead=rows), server=server(role="standby"), database={"activity": Activity(0.0, "", 94, 100)})
+    found = assess(world, vacuum={}, preflight=preflight)
+    assert found.fact["idle"] is idle
+
+
 def test_an_urgent_finding_of_another_kind_does_not_stop_maintenance() -> None:
     world = World(table(dead=DEAD))
     lost = DatabaseInfo("old", why_not="the login has no CONNECT", freeze_percent=120.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.dbfleet.maintenance.plugins.filter.report import report
+from ansible_collections.dbfleet.maintenance.plugins.filter.troubled import troubled
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._night import LISTED, trouble
 
 FINDING = {
@@ -151,3 +152,9 @@ def test_a_full_report_says_what_the_server_is_and_leaves_out_what_it_does_not_t
         "db1:   server      postgresql 18.4, primary",
         "db1:   data        4.0 GB in 2 databases; 1 table; 12 indexes",
     ]
+
+
+def test_the_troubled_are_those_of_the_hosts_that_have_trouble() -> None:
+    wrong = {"maintenance_error": "no"}
+    hosts = {"db1": wrong, "db2": {"maintenance_assessed": _assessed()}, "db3": wrong, "db4": wrong}
+    assert troubled(hosts, ["db4", "db2", "gone", "db1"], ["vacuum"]) == ["db4", "db1"]

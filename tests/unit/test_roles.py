@@ -65,6 +65,14 @@ def _values(texts: dict[str, Any], **variables: Any) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not OMITTED}
 
 
+def _made(found: Any, **variables: Any) -> dict[str, Any]:
+    """As _values, also of one template that makes the whole dictionary."""
+    if not isinstance(found, str):
+        return _values(found, **variables)
+    (made,) = _values({"dictionary": found}, **variables).values()
+    return {name: value for name, value in made.items() if value is not OMITTED}
+
+
 @each_role
 def test_argument_specs_are_the_options(role: Role) -> None:
     specified = role.read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
@@ -80,15 +88,21 @@ def test_defaults_are_the_options_defaults(role: Role) -> None:
     assert _values(role.read("defaults/main.yml")) == wanted
 
 
+def _dictionaries(role: Role) -> dict[str, dict[str, Any]]:
+    """What the role hands to its module, and the options that are in it."""
+    found = {f"{role.name}_policy": role.operation, f"{role.name}_execution": role.execution}
+    return {name: options for name, options in found.items() if options}
+
+
 @each_role
 def test_the_module_gets_every_option_and_leaves_out_what_has_no_default(role: Role) -> None:
     defaults = _values(role.read("defaults/main.yml"))
-    handed = {name: value for name, value in role.read("vars/main.yml").items() if isinstance(value, dict)}
-    assert handed[f"{role.name}_policy"].keys() == role.operation.keys()
-    assert handed.get(f"{role.name}_execution", {}).keys() == role.execution.keys()
-    for texts in handed.values():
-        wanted = {name: defaults[role.variable(name)] for name in texts if role.variable(name) in defaults}
-        assert _values(texts, **defaults) == wanted
+    handed = {name: found for name, found in role.read("vars/main.yml").items() if name in _dictionaries(role)}
+    assert handed.keys() == _dictionaries(role).keys()
+    for name, options in _dictionaries(role).items():
+        assert _made(handed[name], **{role.variable(option): 1 for option in options}).keys() == options.keys()
+        wanted = {option: defaults[role.variable(option)] for option in options if role.variable(option) in defaults}
+        assert _made(handed[name], **defaults) == wanted
 
 
 @each_role
@@ -103,10 +117,17 @@ def test_what_serves_all_operations_is_given_once(role: Role) -> None:
 def test_the_roles_own_variables_win(role: Role) -> None:
     own = {name: object() for name in role.options}
     given = {f"maintenance_{option}": object() for option in {**role.operation, **role.execution}}
-    for texts in role.read("vars/main.yml").values():
-        assert _values(texts, **{**given, **own}) == {option: own[role.variable(option)] for option in texts}
+    handed = role.read("vars/main.yml")
+    for name, options in _dictionaries(role).items():
+        made = _made(handed[name], **{**given, **own})
+        assert made == {option: own[role.variable(option)] for option in options}
 
 
 def test_the_connection_is_what_every_module_takes() -> None:
     first, *_others = yaml.safe_load((ROOT / "playbooks/maintenance.yml").read_text(encoding="utf-8"))
-    assert first["vars"]["dbfleet_connection"].keys() == {**CONNECTION, **SELECTION, **READING}.keys()
+    options = {**CONNECTION, **SELECTION, **READING}.keys()
+    variables = {name: f"maintenance_{name}" if name in READING else f"db_{name}" for name in options}
+    given = {variable: object() for variable in variables.values()}
+    made = _made(first["vars"]["dbfleet_connection"], **given)
+    assert made == {name: given[variable] for name, variable in variables.items()}
+    assert _made(first["vars"]["dbfleet_connection"], db_engine="sqlite") == {"engine": "sqlite"}
