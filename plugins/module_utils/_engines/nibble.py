@@ -111,16 +111,16 @@ def nibble(bites: Bites, task: Purge, shelf: Shelf | None, cursor: str | None) -
                 bites=1 if taken.rows else 0,
                 seconds=time.monotonic() - began,
             )
-            pace = yield Tick(amount, cursor, note=note(task.due, removed))
+            pace = yield Tick(amount, cursor, note=note(task.due, removed, task.rows))
     finally:
         bites.rollback()
         if shelf:
             shelf.close()
 
 
-def note(due: int | None, removed: int) -> str:
-    """What the next run of the rule may know of this one: how fast the backlog shrinks."""
-    return json.dumps({"due": due, "removed": removed})
+def note(due: int | None, removed: int, allowed: int | None = None) -> str:
+    """What the proof and the next run of the rule may know of this one: how fast the backlog shrinks."""
+    return json.dumps({"due": due, "removed": removed, "allowed": allowed})
 
 
 def _bite(bites: Bites, shelf: Shelf | None, cursor: str | None, end: str) -> tuple[Taken, int]:

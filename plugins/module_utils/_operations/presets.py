@@ -4,7 +4,7 @@
 """Rules of cleanup that are known by name: tables and columns of common frameworks, each with its source. No logic of
 what is due.
 
-Ages are longer than the frameworks' own defaults where they have any, what has to be kept longer by law or for audits is
+Ages are longer than the frameworks' own defaults where they have any, what audits or laws may ask for is
 archived rather than deleted, and rows that still mean something to the application are left alone by `where`.
 """
 
