@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 import typing as t
 from contextlib import contextmanager, suppress
 from urllib.parse import quote
@@ -139,19 +140,23 @@ def unlink(path: str) -> None:
 def locked(fd: int) -> bool:
     """Locks the file for as long as this descriptor is open; False: another process has it.
 
-    The kernel lets go of it when the process dies. Where a file system has no locks, nobody is kept out.
+    The kernel lets go of it when the process dies. Where a file system has no locks, nobody is kept out. Whoever only
+    looks whether a file is locked has it for an instant: so it is tried a few times.
     """
     try:
         import fcntl
     except ImportError:
         return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+    for patience in (0.01, 0.05, 0.0):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(patience)
+        except OSError:
+            return True
+        else:
+            return True
+    return False
 
 
 def safe_name(text: str, longest: int) -> str:

@@ -29,6 +29,7 @@ def finish(pending: str, state: State, *, verify: bool) -> None:
         if verify and durable.digest(path) != entry.sure.sha256:
             raise _damaged(path, entry, pending)
         durable.replace(path + MANIFEST, manifest_text(state, entry))
+    durable.unlink(pending + durable.TEMPORARY)
     durable.unlink(pending)
     durable.sync_folder(folder)
 

@@ -33,8 +33,8 @@ from .names import is_of
 class Wreck:
     """The files of a step that died. Nobody else can settle them while this object is there."""
 
-    def __init__(self, path: str, state: State | None, locks: t.Sequence[int] = ()) -> None:
-        self._path, self._state, self._locks = path, state, list(locks)
+    def __init__(self, paths: t.Sequence[str], state: State | None, locks: t.Sequence[int] = ()) -> None:
+        self._paths, self._state, self._locks = paths, state, list(locks)
         self.pending: Pending | None = None
         if state and self._doubtful(state):
             self.pending = Pending(state.mark, state.keys)
@@ -53,7 +53,7 @@ class Wreck:
         return bool(changed) and all(self._size(entry) >= entry.maybe.bytes for entry in changed)
 
     def _size(self, entry: Entry) -> int:
-        path = os.path.join(os.path.dirname(self._path), entry.name + PARTIAL)
+        path = os.path.join(os.path.dirname(self._paths[0]), entry.name + PARTIAL)
         try:
             return os.stat(path, follow_symlinks=False).st_size
         except FileNotFoundError:
@@ -61,15 +61,15 @@ class Wreck:
 
     def _settle(self, *, last: bool) -> None:
         try:
-            with durable.refusing(f"{self._path} could not be finished"):
+            with durable.refusing(f"{self._paths[0]} could not be finished"):
                 if self._state is None:
-                    _clear(self._path)
+                    _clear(self._paths)
                     return
                 state = self._state.settled(last=last)
                 # From here on it is a matter of finishing: no later run asks, or decides otherwise.
                 if state != self._state:
-                    durable.replace(self._path, pending_text(state))
-                finish(self._path, state, verify=True)
+                    durable.replace(self._paths[0], pending_text(state))
+                finish(self._paths[0], state, verify=True)
         finally:
             self.release()
 
@@ -79,15 +79,16 @@ class Wreck:
                 os.close(self._locks.pop())
 
 
-def _clear(path: str) -> None:
-    """Removes what died before its first byte: a temporary file, or a file without any."""
-    if path.endswith(PARTIAL) and os.path.getsize(path):
-        raise Refused(
-            f"{path} has no .pending.json any more: nobody knows which of its rows are still in the table",
-            cure="Compare them, then move it away",
-        )
-    durable.unlink(path)
-    durable.sync_folder(os.path.dirname(path))
+def _clear(paths: t.Sequence[str]) -> None:
+    """Removes what died before its first byte: temporary files, and files without any."""
+    for path in paths:
+        if path.endswith(PARTIAL) and os.path.getsize(path):
+            raise Refused(
+                f"{path} has no .pending.json any more: nobody knows which of its rows are still in the table",
+                cure="Compare them, then move it away",
+            )
+        durable.unlink(path)
+    durable.sync_folder(os.path.dirname(paths[0]))
 
 
 def wrecks(folder: str, identity: str, rule: str) -> list[Wreck]:
@@ -95,10 +96,10 @@ def wrecks(folder: str, identity: str, rule: str) -> list[Wreck]:
     found: list[Wreck] = []
     with durable.refusing(f"the archive in {folder} cannot be read"):
         try:
-            for path, state, files in _left(folder, identity, rule):
+            for paths, state, files in _left(folder, identity, rule):
                 locks = _take(files)
                 if locks is not None:
-                    found.append(Wreck(path, state, locks))
+                    found.append(Wreck(paths, state, locks))
         except BaseException:
             for wreck in found:
                 wreck.release()
@@ -107,19 +108,19 @@ def wrecks(folder: str, identity: str, rule: str) -> list[Wreck]:
 
 
 def _take(files: t.Sequence[str]) -> list[int] | None:
-    """Locks all of them; None: somebody has one."""
+    """Locks all of them; None: somebody has one. Raises OSError."""
     taken: list[int] = []
-    for path in files:
-        try:
-            fd = durable.open_again(path)
-        except FileNotFoundError:
-            continue
-        taken.append(fd)
-        if not durable.locked(fd):
-            for other in taken:
-                os.close(other)
-            return None
-    return taken
+    free = False
+    try:
+        for path in files:
+            with suppress(FileNotFoundError):
+                taken.append(durable.open_again(path))
+        free = all(durable.locked(fd) for fd in taken)
+    finally:
+        if not free:
+            for fd in taken:
+                os.close(fd)
+    return taken if free else None
 
 
 def _names(folder: str, identity: str, rule: str) -> list[str]:
@@ -129,24 +130,28 @@ def _names(folder: str, identity: str, rule: str) -> list[str]:
         return []
 
 
-def _left(folder: str, identity: str, rule: str) -> t.Iterator[tuple[str, State | None, list[str]]]:
-    """(what is to be finished, what its note says, its data files that are there) of each step that died or lives."""
+def _left(folder: str, identity: str, rule: str) -> t.Iterator[tuple[list[str], State | None, list[str]]]:
+    """(its note, or strays; what the note says; data files that are there) of each step that died or lives."""
     names = _names(folder, identity, rule)
     known: set[str] = set()
     for name in names:
         if not name.endswith(PENDING):
             continue
         path = os.path.join(folder, name)
-        state = read_pending(path)
+        try:
+            state = read_pending(path)
+        except FileNotFoundError:  # a run that lives has just ended
+            continue
         if (state.identity, state.rule) != (identity, rule):
             continue
         ends = [entry.name + tail for entry in state.entries for tail in (PARTIAL, "")]
-        known.update(ends)
-        yield path, state, [os.path.join(folder, end) for end in ends if os.path.lexists(os.path.join(folder, end))]
-    for name in names:
-        path = os.path.join(folder, name)
-        if name not in known and name.endswith((PARTIAL, durable.TEMPORARY)):
-            yield path, None, [path] if name.endswith(PARTIAL) else []
+        known.update(ends, [end + MANIFEST + durable.TEMPORARY for end in ends], [name + durable.TEMPORARY])
+        yield [path], state, [os.path.join(folder, end) for end in ends if os.path.lexists(os.path.join(folder, end))]
+    # What died, or is, before its first note. Files of two such runs are not told apart: while one lives, both stay.
+    strays = [name for name in names if name not in known and name.endswith((PARTIAL, durable.TEMPORARY))]
+    if strays:
+        paths = [os.path.join(folder, name) for name in strays]
+        yield paths, None, [path for path in paths if path.endswith(PARTIAL)]
 
 
 def look(folder: str, identity: str, rule: str, before: datetime | None) -> Files:
@@ -154,10 +159,10 @@ def look(folder: str, identity: str, rule: str, before: datetime | None) -> File
     why_not = durable.why_not(folder)
     unsettled: list[str] = []
     try:
-        for path, _state, files in _left(folder, identity, rule):
+        for paths, _state, files in _left(folder, identity, rule):
             locks = _take(files)
             if locks is not None:
-                unsettled += files or [path]
+                unsettled += files or paths
                 for fd in locks:
                     os.close(fd)
         outdated = _outdated(folder, identity, rule, before) if before else []
