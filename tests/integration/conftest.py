@@ -19,6 +19,8 @@ from .module_runner import reap
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 POSTGRESQL = (15, 16, 18)
+# MariaDB with performance_schema, metadata locks among what it watches.
+WATCHING = {"performance_schema": "ON", "performance_schema_instrument": "wait/lock/metadata/sql/mdl=ON"}
 
 
 def missing(why: object) -> NoReturn:
@@ -44,7 +46,7 @@ class Pool:
         self._servers: dict[str, Server] = {}
 
     def get(self, key: str) -> Server:
-        """`postgresql-16`, `mariadb`, `mysql`."""
+        """`postgresql-16`, `mariadb`, `mariadb-watching`, `mysql`."""
         if key not in self._servers:
             try:
                 self._servers[key] = self._start(key)
@@ -54,10 +56,10 @@ class Pool:
         return self._servers[key]
 
     def _start(self, key: str) -> Server:
-        product, _dash, major = key.partition("-")
+        product, _dash, kind = key.partition("-")
         if product == "postgresql":
-            return self.fleet.postgresql(int(major), settings={"max_prepared_transactions": "10"})
-        return self.fleet.mysql() if product == "mysql" else self.fleet.mariadb()
+            return self.fleet.postgresql(int(kind), settings={"max_prepared_transactions": "10"})
+        return self.fleet.mysql() if product == "mysql" else self.fleet.mariadb(settings=WATCHING if kind else None)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +91,18 @@ def postgresql(request: pytest.FixtureRequest, pool: Pool) -> Server:
 @pytest.fixture(params=["mariadb", "mysql"])
 def mysql(request: pytest.FixtureRequest, pool: Pool) -> Server:
     """MariaDB and MySQL in turn."""
+    return pool.get(str(request.param))
+
+
+@pytest.fixture(params=["mysql", "mariadb", "mariadb-watching"])
+def each(request: pytest.FixtureRequest, pool: Pool) -> Server:
+    """MariaDB as it comes, MariaDB with performance_schema, and MySQL."""
+    return pool.get(str(request.param))
+
+
+@pytest.fixture(params=["mysql", "mariadb-watching"])
+def seeing(request: pytest.FixtureRequest, pool: Pool) -> Server:
+    """Servers that tell who holds metadata locks."""
     return pool.get(str(request.param))
 
 
