@@ -26,12 +26,12 @@ from ._records import (
     Step,
     Wants,
 )
+from ._remains import rows_left, size_of
 from ._selection import Patterns, names_of
-from ._tasks import Analyze, DropLeftover, Task, Vacuum
+from ._tasks import Analyze, Task, Vacuum
 
 if t.TYPE_CHECKING:
     from ._health import Health
-    from ._structure import Index, View
 
 Asked = t.Mapping[str, tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
 
@@ -52,12 +52,14 @@ class Stages:
     def __init__(self, engine: Engine, server: Server, asked: Asked, databases: Patterns, execution: Execution) -> None:
         self.engine, self.server, self.asked, self.execution = engine, server, asked, execution
         self.wants = Wants()
+        self.verified: dict[Key, Attempt] = {}  # backups: a proof is refused what the plan was refused
         for operation, policy in asked.values():
             self.wants = self.wants.merge(operation.wants(policy, server))
         self.chosen, self.findings = choose(server, databases, self.wants)
 
     def measure(self, memory: Memory) -> Measured:
         """Wants, doubts, exact: what the planners need, measured once for all of them."""
+        self.verified = {key: past for key, past in memory.past.items() if key[0] == "verify"}
         found = self._look(self.chosen, self.wants)
         databases = _readable(self.chosen, found)
         read = [d for d, f in zip(databases, found) if not isinstance(f, DbFault)]
@@ -169,7 +171,7 @@ class Stages:
                 due = "still" if asks[0].key == step.key else f"{asks[0].task.kind} now"
                 message = f"measured again after the {step.task.kind}: {due} due, {asks[0].reason}"
                 finds = [Finding(2, "not_proven", step.task.ref, message)]
-            return Proof(not asks and not finds, _size(again, step), tuple(finds), _rows_left(again, step))
+            return Proof(not asks and not finds, size_of(again, step), tuple(finds), rows_left(again, step))
 
         return prove
 
@@ -192,10 +194,11 @@ class Stages:
         rule = getattr(task, "rule", "")  # the others' rows need not be counted again
         wants = wants._replace(expired=tuple(s for s in wants.expired if s.expiry.rule == rule))
         found = self.engine.measure(session, wants, self.server)._replace(system=system)
-        measured = self._measured([found], Memory())
+        memory = Memory(past=self.verified)
+        measured = self._measured([found], memory)
         if operation.doubts(policy, measured).exact:
             closer = self.engine.measure(session, wants._replace(exact=(ref,)), self.server)
-            measured = self._measured([_overlay(found, closer)], Memory())
+            measured = self._measured([_overlay(found, closer)], memory)
         return measured
 
 
@@ -214,34 +217,6 @@ def _overlay(database: Database, closer: Database | DbFault | None) -> Database:
         indexes=tuple(indexes.get(index.ref, index) for index in database.indexes),
         findings=tuple(dict.fromkeys((*database.findings, *closer.findings))),
     )
-
-
-def _size(measured: Measured, step: Step) -> int | None:
-    """Bytes of what the step was about: of the object, or of the wreckage that is still there."""
-    task = step.task
-    if isinstance(task, DropLeftover):
-        return sum(x.bytes for d in measured.databases for x in d.leftovers if (x.ref, x.what) == (task.ref, task.what))
-    for database in measured.databases:
-        for table in database.tables:
-            if table.ref == task.ref:
-                return table.total_bytes
-        things: tuple[Index | View, ...] = (*database.indexes, *database.views)
-        for thing in things:
-            if thing.ref == task.ref:
-                return thing.bytes
-    return None
-
-
-def _rows_left(measured: Measured, step: Step) -> int | None:
-    """Rows that a rule still finds due in the table that the step took them from."""
-    found = [
-        piece.rows
-        for database in measured.databases
-        for expired in database.expired
-        for piece in expired.pieces
-        if piece.ref == step.task.ref and expired.sought.expiry == getattr(step.task, "expiry", None)
-    ]
-    return sum(r for r in found if r is not None) if found and None not in found else None
 
 
 def _readable(infos: t.Sequence[DatabaseInfo], found: t.Sequence[Database | DbFault]) -> list[Database]:

@@ -17,7 +17,9 @@ NAMES = {
     "tmp_missing": "temporary space missing for it:",
     "oldest_snapshot": "the oldest snapshot's age is",
     "replica_lag": "the lag of the replicas is",
+    "wal_backlog": "write-ahead or binary logs that are kept:",
 }
+IN_BYTES = ("_missing", "_backlog")
 
 
 def breach(engine: Engine, session: Session, step: Step, *, otherwise: str = "") -> str:
@@ -35,7 +37,7 @@ def reading(engine: Engine, session: Session, step: Step, limit: Limit) -> str:
     value = engine.gauge(session, limit.gauge, step)
     if value is not None and value <= limit.worst:
         return ""
-    unit: t.Callable[[float], str] = say_bytes if limit.gauge.endswith("_missing") else say_seconds
+    unit: t.Callable[[float], str] = say_bytes if limit.gauge.endswith(IN_BYTES) else say_seconds
     name = NAMES.get(limit.gauge, limit.gauge.replace("_", " "))
     if value is None:
         return f"{name} unknown, and unknown is too much (limit {unit(limit.worst)})"

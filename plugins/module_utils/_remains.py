@@ -1,0 +1,54 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a second measurement says of a step: bytes and rows that are still there. Whether it is proven: _frame.py."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ._records import Measured, Step
+from ._tasks import DropLeftover, DropPartition, Purge
+
+if t.TYPE_CHECKING:
+    from ._retention import Expired, Part, Piece
+    from ._structure import Index, View
+
+
+def size_of(measured: Measured, step: Step) -> int | None:
+    """Bytes of what the step was about: of the object, of rows still due, of the wreckage that is still there."""
+    task = step.task
+    if isinstance(task, (Purge, DropPartition)):
+        found = [p for d in measured.databases for e in d.expired for p in _stored(e, task)]
+        return sum(p.bytes for p in found)
+    if isinstance(task, DropLeftover):
+        return sum(x.bytes for d in measured.databases for x in d.leftovers if (x.ref, x.what) == (task.ref, task.what))
+    for database in measured.databases:
+        for table in database.tables:
+            if table.ref == task.ref:
+                return table.total_bytes
+        things: tuple[Index | View, ...] = (*database.indexes, *database.views)
+        for thing in things:
+            if thing.ref == task.ref:
+                return thing.bytes
+    return None
+
+
+def _stored(expired: Expired, task: Purge | DropPartition) -> t.Iterator[Piece | Part]:
+    """What a rule still finds due where the step took rows from."""
+    if expired.sought.expiry.rule == task.rule:
+        things: tuple[Piece | Part, ...] = (*expired.pieces, *expired.parts)
+        mine = isinstance(task, DropPartition) or expired.sought.expiry == task.expiry
+        yield from (thing for thing in things if mine and thing.ref == task.ref)
+
+
+def rows_left(measured: Measured, step: Step) -> int | None:
+    """Rows that a rule still finds due in the table that the step took them from; None: unknown, or no such step."""
+    task = step.task
+    if not isinstance(task, Purge):
+        return None
+    found = [e for d in measured.databases for e in d.expired if e.sought.expiry == task.expiry and e.ref == task.table]
+    # A table in which nothing is due any more need not be among the pieces.
+    counts = [piece.rows for e in found for piece in e.pieces if piece.ref == task.ref] or [0 for e in found]
+    unknown = None in counts or not found or all(e.rows is None and not e.pieces for e in found)
+    return None if unknown else sum(c for c in counts if c is not None)
