@@ -192,7 +192,7 @@ def read(session: Session, wants: Wants, server: Server, found: Database, sizes:
         changed, stale = collations.read(session, server)
         found = found._replace(collations=changed)
         made.update({o: made[o]._replace(stale=x.why, state=x.state) for o, x in stale.items() if o in made})
-    if wants.index_bloat:
+    if wants.index_bloat and (wants.exact or any(r.bytes >= wants.index_bloat_min_bytes for r in rows)):
         from . import index_bloat
 
         estimated = index_bloat.estimates(session, wants, server, rows)

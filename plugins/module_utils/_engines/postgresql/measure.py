@@ -9,8 +9,8 @@ import time
 import typing as t
 
 from ..._errors import Busy
-from ..._records import Database, Finding, Ref, Server, Table, Wants
-from . import activity, bloat, catalog, leftovers, means, space, statistics
+from ..._records import Bloat, Database, Finding, Ref, Server, Table, Wants
+from . import activity, catalog, leftovers, means, space, statistics
 from .catalog import Row
 from .connection import Session
 from .means import Means
@@ -22,8 +22,11 @@ AGAIN = 3  # a table may be locked between the look at the locks and the look at
 def database(session: Session, wants: Wants, server: Server, rebuilding: Means) -> Database:
     """What `wants` asks for; `rebuilding` are the means of doing that online, looked for where bloat is wanted."""
     found = Database(session.database)
-    if wants.exact and wants.only == wants.exact and not bloat.extension(session, "pgstattuple_approx"):
-        return found  # a second look without the means for one: the first one stands
+    if wants.exact and wants.only == wants.exact:
+        from . import bloat
+
+        if not bloat.extension(session, "pgstattuple_approx"):
+            return found  # a second look without the means for one: the first one stands
     if wants.activity:
         spaces = space.spaces(session, server.settings)
         found = found._replace(activity=activity.activity(session, server), spaces=spaces)
@@ -60,19 +63,32 @@ def _objects(
     horizon, running = activity.company(session, server, fresh=not wants.shared)
     busy = activity.busy_tables(running)
     missing = statistics.missing(session, wants, server, rows) if wants.tables else {}
-    estimates = bloat.estimates(session, wants, server, rows) if wants.bloat else {}
-    closer = bloat.exact(session, wants, server, {refs[row.oid]: row for row in rows}, estimates)
-    whole = {oid: parts.whole for oid, parts in estimates.items()}
+    bloats = _bloats(session, wants, server, rows, refs)
     for row in rows:
         table = horizon.apply(tables[row.oid], row)
         tables[row.oid] = table._replace(
             missing_statistics=missing.get(row.oid, ""),
-            bloat=closer.get(table.ref) or whole.get(row.oid),
+            bloat=bloats.get(row.oid),
             lacks=_lacks(row, busy.get(row.oid, ""), means.why_not(row, rebuilding, server)),
         )
     findings += activity.findings(running, refs)
     findings += (*_may_not(rows, session.database, server), *_uncounted(rows, session.database))
     return tuple(tables.values()), findings
+
+
+def _bloats(
+    session: Session, wants: Wants, server: Server, rows: list[Row], refs: t.Mapping[int, Ref]
+) -> dict[int, Bloat]:
+    """By oid. Where nothing is large enough to be looked at, what looks is not even imported."""
+    large = wants.bloat and any(row.total_bytes >= wants.bloat_min_bytes for row in rows)
+    if not large and not wants.exact:
+        return {}
+    from . import bloat
+
+    estimates = bloat.estimates(session, wants, server, rows) if wants.bloat else {}
+    closer = bloat.exact(session, wants, server, {refs[row.oid]: row for row in rows}, estimates)
+    found = {oid: parts.whole for oid, parts in estimates.items()}
+    return {**found, **{row.oid: closer[refs[row.oid]] for row in rows if refs[row.oid] in closer}}
 
 
 def _patiently(session: Session, wants: Wants, server: Server) -> list[Row]:
