@@ -33,6 +33,7 @@ class Kind(t.NamedTuple):
     read_only: bool = True
     lock_timeout: float = 1.0  # seconds
     cost_delay: float | None = None  # a step has set it
+    natural: bool = False  # for the user's own SQL and triggers: names and times mean what they mean to the login
 
 
 class Connection:
@@ -60,6 +61,16 @@ class Connection:
         self.link.notices()
         self.rows(statement)
         return self.link.notices()
+
+    def affected(self, statement: str) -> int:
+        """Executes one statement; how many rows it changed."""
+        self.asked = time.monotonic()
+        try:
+            return self.link.affected(statement)
+        except DriverError as error:
+            raise self._fault(error) from None
+        finally:
+            self.asked = 0.0
 
     def _fault(self, error: DriverError) -> DbFault:
         found = fault(error, database=self.database, stopping=self.stopping)
@@ -184,6 +195,10 @@ class Connector:
             "timezone": "UTC",
             "jit": "off",  # compiling a query of catalogs takes longer than running it
         }
+        if kind.natural:
+            del settings["search_path"], settings["timezone"]
+            # By index in bites, whatever the statistics say of rows that are gone since.
+            settings.update(enable_seqscan="off", enable_bitmapscan="off", extra_float_digits="1")
         if self.major and has("idle session timeout", self.major):
             settings["idle_session_timeout"] = "0"
         if self.major and has("transaction timeout", self.major):
@@ -288,9 +303,9 @@ class Session:
         """Reads. The connection could not write if it wanted to: its transactions are read-only."""
         return self._reader.rows(statement, values)
 
-    def worker(self, *, lock_timeout: float, cost_delay: float | None = None) -> Connection:
+    def worker(self, *, lock_timeout: float, cost_delay: float | None = None, natural: bool = False) -> Connection:
         """The connection that carries out."""
-        return self._take(Kind(False, lock_timeout, cost_delay))
+        return self._take(Kind(False, lock_timeout, cost_delay, natural))
 
     @property
     def pids(self) -> list[int]:

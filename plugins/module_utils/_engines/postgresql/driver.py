@@ -75,6 +75,15 @@ class Link:
                 f"a name or message is not valid in the database's encoding ({error})", "", False
             ) from None
 
+    def affected(self, statement: str) -> int:
+        """How many rows one statement has changed."""
+        try:
+            with self._raw.cursor() as cursor:
+                cursor.execute(statement)
+                return int(cursor.rowcount)
+        except self._driver.Error as error:
+            raise self._error(error, lost=bool(self._raw.closed)) from None
+
     def notices(self) -> list[str]:
         """What the server said beside the results since the last call."""
         said = self._said if self._modern else list(self._raw.notices)

@@ -1,0 +1,217 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bites of PostgreSQL: where one ends, and taking it. Their order is nibble.py's, what hangs from rows hanging.py's."""
+
+from __future__ import annotations
+
+import re
+import time
+import typing as t
+
+from ..._errors import Busy, DbFault, Refused, Vanished
+from ..._retention import Pending, Taken
+from ..._tasks import Purge, Settle
+from . import walks
+from .connection import Connection, Session
+from .due import both, due, in_time
+from .names import quoted
+from .removal import Removal
+from .subject import Column, Subject, called, delete_refused, from_only, subjects
+from .walks import Rung, Values, Walk
+
+XID = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
+STATUS = "SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)"
+BLOCKS = """
+SELECT pg_catalog.pg_relation_size(%s::pg_catalog.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int4
+"""
+# A commit that is not on disk yet may be lost with the server: the rows would be in the file and in the table.
+DURABLE = """
+SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
+ WHERE pg_catalog.current_setting('synchronous_commit') = 'off'
+"""
+FEW = 20.0  # rows of a page where nobody has counted them
+DYING = 30.0  # seconds in which a session that died should be gone from the server
+
+
+class Ground(t.NamedTuple):
+    """The table that a task takes rows from, as it is now."""
+
+    subject: Subject
+    column: Column
+    walk: Walk
+
+
+def ground(session: Session, task: Purge | Settle, user: str) -> Ground:
+    """Raises Vanished, Refused: it may have changed since it was measured."""
+    about = {"database": task.ref.database, "obj": str(task.ref)}
+    oids = [oid for oid, ref in called(session, task.ref.path[-1]) if ref.path == task.ref.path]
+    subject = subjects(session, oids).get(oids[0]) if oids else None
+    if subject is None:
+        raise Vanished("it is not there any more", **about)
+    why, cure = delete_refused(subject, user)
+    if why:
+        raise Refused(why, cure=cure, **about)
+    column = subject.column(task.expiry.column)
+    if column is None:
+        raise Refused(f"it has no column {task.expiry.column}", **about)
+    return Ground(subject, column, walks.choose(subject, column))
+
+
+class Bites:
+    """The verbs of a bite; nibble.py says in which order. One transaction at a time, on the session's worker."""
+
+    def __init__(self, session: Session, task: Purge, found: Ground) -> None:
+        self.session, self.task = session, task
+        self.subject, self.column, self.walk = found
+        self.alias = task.table.path[-1]
+        self.table = from_only(task.ref, self.alias)
+        self.mine = walks.fingerprint(task.expiry, str(task.ref), self.walk)
+        self.connection: Connection = session.worker(lock_timeout=session.lock_timeout, natural=True)
+        self.connection.rows(DURABLE)
+        self.removal = Removal(
+            self.subject,
+            task.table,
+            self.table,
+            self.alias,
+            to=task.to,
+            in_memory=bool(task.archive and task.archive.folder),
+            dated=(self.column, task.expiry),
+        )
+        self.row_bytes = int(self.subject.bytes / max(1.0, self.subject.rows or 1.0))
+        self.open = False
+
+    # ---- where it ends ----
+
+    def end(self, cursor: str | None, rows: int, until: str | None) -> str | None:
+        """The cursor at which a bite of `rows` rows ends, looked at in the walk's order; None: nothing is left."""
+        low, high = self._at(cursor), self._at(until)
+        if self.walk.by_place:
+            found = self._end_by_place(low, rows, high)
+        elif self.walk.date is None:
+            found = self._end_by_key(low, rows, high)
+        else:
+            found = self._end_by_date(self.walk.date, low, rows, high)
+        return walks.written(self.mine, found) if found else None
+
+    def _at(self, cursor: str | None) -> Values:
+        return walks.read(self.mine, cursor, self.walk)
+
+    def _end_by_key(self, low: Values, rows: int, high: Values) -> Values:
+        conditions = walks.between(self.walk, low, high, self.alias)
+        return self._nth(self.walk.key, conditions, rows) or self._last(self.walk.key, conditions)
+
+    def _end_by_date(self, date: Rung, low: Values, rows: int, high: Values) -> Values:
+        """A bite ends with a moment, all of whose rows it takes; or lies within one that has too many of them."""
+        if len(low) > 1:
+            moment = low[:1]
+            top = high if moment == high[:1] else moment
+            conditions = walks.between(self.walk, low, top, self.alias)
+            within = self._nth(self.walk.key, conditions, rows)
+            if within:
+                return moment + within
+            if self._nth(self.walk.key, conditions, 1):
+                return top
+            low = moment
+        conditions = walks.between(self.walk, low, high, self.alias)
+        conditions += in_time(self.column, self.task.expiry, self.alias)
+        two = self._some((date,), conditions, rows - 1, 2)
+        if len(two) < 2:
+            last = two[0] if two else self._last((date,), conditions)
+            return high if last and last == high[:1] else last
+        if two[0] != two[1]:
+            return two[0]
+        before = [*conditions, walks.compare((date,), "<", two[0], self.alias)]
+        same = [walks.compare((date,), "=", two[0], self.alias)]
+        return self._last((date,), before) or two[0] + self._nth(self.walk.key, same, rows)
+
+    def _end_by_place(self, low: Values, rows: int, high: Values) -> Values:
+        """Some pages further on; within them where they hold more rows than that."""
+        ((blocks,),) = self.connection.rows(BLOCKS, (self.subject.oid,))
+        begin = _place(low[0]) if low else (0, 0)
+        density = (self.subject.rows or FEW) / max(1, blocks)
+        ahead = begin[0] + 1 + int(rows / max(1.0, density))
+        limit = min((min(ahead, blocks), 0), _place(high[0]) if high else (blocks, 0))
+        if begin >= limit:
+            return ()
+        top = ("({},{})".format(*limit),)
+        conditions = walks.between(self.walk, low, top, self.alias)
+        return self._nth(self.walk.key, conditions, rows) or top
+
+    def _nth(self, rungs: t.Sequence[Rung], conditions: t.Sequence[str], n: int) -> Values:
+        found = self._some(rungs, conditions, n - 1, 1)
+        return found[0] if found else ()
+
+    def _some(self, rungs: t.Sequence[Rung], conditions: t.Sequence[str], skip: int, most: int) -> list[Values]:
+        order = ", ".join(rung.order(self.alias) for rung in rungs)
+        return self._asked(rungs, conditions, f"{order} OFFSET {skip:d} LIMIT {most:d}")
+
+    def _last(self, rungs: t.Sequence[Rung], conditions: t.Sequence[str]) -> Values:
+        order = ", ".join(rung.backwards(self.alias) for rung in rungs)
+        found = self._asked(rungs, conditions, f"{order} LIMIT 1")
+        return found[0] if found else ()
+
+    def _asked(self, rungs: t.Sequence[Rung], conditions: t.Sequence[str], order: str) -> list[Values]:
+        what = ", ".join(f"{quoted(self.alias)}.{quoted(rung.name)}::pg_catalog.text" for rung in rungs)
+        words = f"SELECT {what} FROM {self.table} WHERE {both(conditions)} ORDER BY {order}"
+        return [tuple(row) for row in self.connection.rows(words)]
+
+    # ---- taking it ----
+
+    def take(self, cursor: str | None, end: str) -> Taken:
+        """Removes the rows that are due in (cursor, end]. Not committed."""
+        conditions = walks.between(self.walk, self._at(cursor), self._at(end), self.alias)
+        conditions += due(self.column, self.task.expiry, self.alias)
+        self.connection.rows("BEGIN")
+        self.open = True
+        rows, frame = self.removal.run(self.connection, both(conditions))
+        return Taken(rows=rows, bytes=rows * self.row_bytes, frames=(frame,) if frame else ())
+
+    def mark(self) -> str:
+        """The transaction's own number, which the server can be asked about later."""
+        ((xid,),) = self.connection.rows(XID)
+        return str(xid)
+
+    def commit(self) -> None:
+        """Raises Gone where nobody knows whether it was committed."""
+        self.connection.rows("COMMIT")
+        self.open = False
+
+    def rollback(self) -> None:
+        if self.open:
+            self.open = False
+            try:
+                self.connection.rows("ROLLBACK")
+            except DbFault:
+                self.connection.spoilt = True
+
+    def committed(self, pending: Pending) -> bool:
+        return committed(self.session, pending)
+
+
+def committed(session: Session, pending: Pending) -> bool:
+    """Whether a dead run's transaction was committed; where the server has forgotten it, its rows stay in the file.
+
+    Raises Busy while its session is still dying.
+    """
+    if not re.fullmatch(r"[0-9]+", pending.mark):
+        return True
+    until, pause = time.monotonic() + DYING, 0.05
+    while True:
+        ((status,),) = session.rows(STATUS, (pending.mark,))
+        if status != "in progress":
+            return bool(status != "aborted")
+        if time.monotonic() > until or session.stopped.is_set():
+            raise Busy(
+                f"transaction {pending.mark} of a run that died is still open",
+                database=session.database,
+                cure="End its session: pg_terminate_backend",
+            )
+        time.sleep(pause)
+        pause = min(1.0, 2 * pause)
+
+
+def _place(text: str) -> tuple[int, int]:
+    """`(page,row)`."""
+    page, row = text.strip("()").split(",")
+    return int(page), int(row)
