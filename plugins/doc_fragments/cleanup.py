@@ -126,6 +126,87 @@ presets:
       those of O(rules). In a dictionary C(preset) names the preset, and C(name) gives the rule another name; C(name)
       alone does both. A field that is set to null is taken away.
     - A preset's table that is not there is no news, unless O(presets) names another one.
+    - V(django_sessions) takes C(django_session) by C(expire_date), deleted after 30d (expired sessions).
+      U(https://docs.djangoproject.com/en/stable/topics/http/sessions/#clearing-the-session-store).
+    - V(rails_sessions) takes C(sessions) by C(updated_at), deleted after 30d (sessions that nobody used).
+      U(https://github.com/rails/activerecord-session_store).
+    - V(laravel_sessions) takes C(sessions) by C(last_activity), deleted after 30d (sessions that nobody used).
+      U(https://laravel.com/docs/session#database).
+    - V(symfony_sessions) takes C(sessions) by C(sess_lifetime), deleted after 30d (expired sessions; the column
+      is the moment of expiry since Symfony 4.4).
+      U(https://symfony.com/doc/current/session.html#store-sessions-in-a-database).
+    - V(spring_sessions) takes C(spring_session) by C(expiry_time), deleted after 30d (expired sessions and their
+      attributes; on MySQL the table is SPRING_SESSION).
+      U(https://docs.spring.io/spring-session/reference/configuration/jdbc.html).
+    - V(express_sessions) takes C(session) by C(expire), deleted after 30d (expired sessions of
+      connect-pg-simple). U(https://github.com/voxpelli/node-connect-pg-simple).
+    - V(express_mysql_sessions) takes C(sessions) by C(expires), deleted after 30d (expired sessions of
+      express-mysql-session). U(https://github.com/chill117/express-mysql-session).
+    - V(flask_sessions) takes C(sessions) by C(expiry), deleted after 30d (expired sessions of Flask-Session).
+      U(https://flask-session.readthedocs.io/).
+    - V(audit_log) takes C(audit_log) by C(created_at), archived after 90d (an audit log, whose table and column
+      are to be overridden).
+    - V(django_admin_log) takes C(django_admin_log) by C(action_time), archived after 90d (what was done in the
+      admin). U(https://docs.djangoproject.com/en/stable/ref/contrib/admin/#logentry-objects).
+    - V(django_auditlog) takes C(auditlog_logentry) by C(timestamp), archived after 90d (entries of
+      django-auditlog). U(https://django-auditlog.readthedocs.io/).
+    - V(django_easy_audit) takes C(easyaudit_crudevent) by C(datetime), archived after 90d (changes recorded by
+      django-easy-audit). U(https://github.com/soynatan/django-easy-audit).
+    - V(django_easy_audit_logins) takes C(easyaudit_loginevent) by C(datetime), archived after 90d (logins
+      recorded by django-easy-audit). U(https://github.com/soynatan/django-easy-audit).
+    - V(django_easy_audit_requests) takes C(easyaudit_requestevent) by C(datetime), deleted after 90d (requests
+      recorded by django-easy-audit). U(https://github.com/soynatan/django-easy-audit).
+    - V(django_axes_logs) takes C(axes_accesslog) by C(attempt_time), deleted after 90d (logins recorded by
+      django-axes, whose own default is 30 days). U(https://django-axes.readthedocs.io/en/latest/3_usage.html).
+    - V(keycloak_events) takes C(event_entity) by C(event_time), archived after 90d (login events; on MySQL the
+      table is EVENT_ENTITY). U(https://www.keycloak.org/docs/latest/server_admin/#auditing-user-events).
+    - V(task_log) takes C(task_log) by C(created_at), deleted after 30d (a log of tasks, whose table and column
+      are to be overridden).
+    - V(failed_tasks) takes C(failed_tasks) by C(failed_at), deleted after 30d (tasks that failed; table and
+      column are to be overridden).
+    - V(celery_results) takes C(celery_taskmeta) by C(date_done), deleted after 30d (results in Celery's own
+      SQLAlchemy backend, whose default is one day).
+      U(https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-expires).
+    - V(celery_group_results) takes C(celery_tasksetmeta) by C(date_done), deleted after 30d (results of groups in
+      Celery's own SQLAlchemy backend).
+      U(https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-expires).
+    - V(django_celery_results) takes C(django_celery_results_taskresult) by C(date_done), deleted after 30d
+      (results of django-celery-results). U(https://django-celery-results.readthedocs.io/).
+    - V(django_celery_group_results) takes C(django_celery_results_groupresult) by C(date_done), deleted after 30d
+      (results of groups of django-celery-results). U(https://django-celery-results.readthedocs.io/).
+    - V(django_q) takes C(django_q_task) by C(stopped), deleted after 30d (tasks of Django Q that have ended, well
+      or not). U(https://django-q2.readthedocs.io/en/master/tasks.html).
+    - V(laravel_failed_jobs) takes C(failed_jobs) by C(failed_at), deleted after 30d (failed jobs;
+      queue:prune-failed takes those of yesterday). U(https://laravel.com/docs/queues#pruning-failed-jobs).
+    - V(laravel_job_batches) takes C(job_batches) by C(finished_at), deleted after 30d (batches that are
+      finished). U(https://laravel.com/docs/queues#pruning-batches).
+    - V(laravel_telescope) takes C(telescope_entries) by C(created_at), deleted after 7d (entries and their tags;
+      telescope:prune takes those of yesterday). U(https://laravel.com/docs/telescope#data-pruning).
+    - V(rails_delayed_job) takes C(delayed_jobs) by C(failed_at), deleted after 30d (jobs that failed for good;
+      others have no date in this column). U(https://github.com/collectiveidea/delayed_job).
+    - V(rails_good_job) takes C(good_jobs) by C(finished_at), deleted after 30d (jobs that are finished; GoodJob
+      itself keeps them for 14 days). U(https://github.com/bensheldon/good_job#monitor-and-preserve-worked-jobs).
+    - V(rails_good_job_executions) takes C(good_job_executions) by C(finished_at), deleted after 30d (executions
+      that are finished). U(https://github.com/bensheldon/good_job#monitor-and-preserve-worked-jobs).
+    - V(rails_solid_queue) takes C(solid_queue_jobs) by C(finished_at), deleted after 30d (jobs that are finished;
+      Solid Queue itself keeps them for a day).
+      U(https://github.com/rails/solid_queue#other-configuration-settings).
+    - V(oban_jobs) takes C(oban_jobs) by C(completed_at) where V(state = 'completed'), deleted after 30d (jobs
+      that are completed). U(https://hexdocs.pm/oban/Oban.Plugins.Pruner.html).
+    - V(oban_discarded_jobs) takes C(oban_jobs) by C(discarded_at) where V(state = 'discarded'), deleted after 30d
+      (jobs that failed for good). U(https://hexdocs.pm/oban/Oban.Plugins.Pruner.html).
+    - V(symfony_failed_messages) takes C(messenger_messages) by C(created_at) where V(queue_name = 'failed'),
+      deleted after 90d (messages of the failure transport in the Doctrine transport's table).
+      U(https://symfony.com/doc/current/messenger.html#saving-retrying-failed-messages).
+    - V(wordpress_action_scheduler) takes C(wp_actionscheduler_actions) by C(last_attempt_gmt) where V(status IN
+      ('complete', 'canceled')), deleted after 60d (actions of WooCommerce and others that are done; Action
+      Scheduler itself keeps them for 30 days). U(https://actionscheduler.org/faq/).
+    - V(wordpress_action_scheduler_logs) takes C(wp_actionscheduler_logs) by C(log_date_gmt), deleted after 60d
+      (the log of such actions). U(https://actionscheduler.org/faq/).
+    - V(orders_archive) takes C(orders) by C(created_at), archived after 365d (orders of more than a year ago;
+      table, column and on_children are to be overridden where they differ).
+    - V(soft_deleted) takes a table that has to be given by C(deleted_at), archived after 365d and deleted after
+      730d (rows that were marked as deleted).
   type: list
   elements: raw
   default: []

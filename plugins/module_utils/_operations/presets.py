@@ -79,7 +79,7 @@ PRESETS: dict[str, Preset] = {
     # ---- audit logs --------------------------------------------------------------------------------------------------
     "audit_log": Preset(
         _archived("audit_log", "created_at", "90d"),
-        "an audit log; override table and column",
+        "an audit log, whose table and column are to be overridden",
         "no framework",
     ),
     "django_admin_log": Preset(
@@ -120,12 +120,12 @@ PRESETS: dict[str, Preset] = {
     # ---- tasks and jobs ----------------------------------------------------------------------------------------------
     "task_log": Preset(
         _deleted("task_log", "created_at", "30d"),
-        "a log of tasks; override table and column",
+        "a log of tasks, whose table and column are to be overridden",
         "no framework",
     ),
     "failed_tasks": Preset(
         _deleted("failed_tasks", "failed_at", "30d"),
-        "tasks that failed; override table and column",
+        "tasks that failed; table and column are to be overridden",
         "no framework",
     ),
     "celery_results": Preset(
@@ -216,12 +216,12 @@ PRESETS: dict[str, Preset] = {
     # ---- business ----------------------------------------------------------------------------------------------------
     "orders_archive": Preset(
         _archived("orders", "created_at", "365d"),
-        "orders of more than a year ago; override table and column, and on_children where rows hang from them",
+        "orders of more than a year ago; table, column and on_children are to be overridden where they differ",
         "no framework",
     ),
     "soft_deleted": Preset(
         {"date_column": "deleted_at", "archive_after": "365d", "delete_after": "730d"},
-        "rows that were marked as deleted: archived after one year, gone after two; table has to be given",
+        "rows that were marked as deleted; table has to be given",
         "no framework",
     ),
 }
