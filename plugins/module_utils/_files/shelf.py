@@ -18,7 +18,7 @@ import typing as t
 from contextlib import suppress
 from datetime import datetime, timezone
 
-from .._errors import Refused
+from .._errors import DbFault, Refused
 from .._records import Ref
 from .._retention import Archive, Column, Frame
 from . import durable
@@ -54,7 +54,7 @@ class Shelf:
         self._pending = os.path.join(folder, f"{owner(rule, identity, self._stamp)}.{secrets.token_hex(4)}{PENDING}")
         self._data: dict[tuple[Ref, tuple[Column, ...]], _Data] = {}
         self._doubt = False  # a bite is under way
-        self._broken: Exception | None = None
+        self._broken: DbFault | None = None
         self._ready = False
 
     # ---- the four verbs of nibble.Shelf ------------------------------------------------------------------------------
@@ -65,7 +65,8 @@ class Shelf:
         After it has raised, discard() takes out what it did, and nothing more can be put here.
         """
         if self._broken or self._doubt:
-            raise Refused(f"the archive in {self._folder} takes no more rows: {self._broken or 'a bite is unsettled'}")
+            why = self._broken or DbFault("nobody knows whether its last bite was committed")
+            raise Refused(f"the archive in {self._folder} takes no more rows: {why.cause}", cure=why.cure)
         frames = [frame for frame in frames if frame.rows]
         if not frames:
             return 0
@@ -74,7 +75,7 @@ class Shelf:
             with durable.refusing(f"the archive in {self._folder} cannot be written"):
                 return self._write(frames, mark)
         except BaseException as error:
-            self._broken = error if isinstance(error, Exception) else Refused("it was interrupted")
+            self._broken = error if isinstance(error, DbFault) else DbFault(str(error) or "it was interrupted")
             raise
 
     def settle(self) -> None:
@@ -86,12 +87,13 @@ class Shelf:
     def discard(self) -> None:
         """What was put was certainly not committed. Where it cannot be taken out, the next run does it."""
         try:
-            for data in self._data.values():
-                os.ftruncate(data.fd, data.entry.sure.bytes)
-                os.lseek(data.fd, data.entry.sure.bytes, os.SEEK_SET)
-                data.next, data.entry = data.hash, data.entry._replace(maybe=data.entry.sure)
+            with durable.refusing(f"rows cannot be taken out of the archive in {self._folder} again"):
+                for data in self._data.values():
+                    os.ftruncate(data.fd, data.entry.sure.bytes)
+                    os.lseek(data.fd, data.entry.sure.bytes, os.SEEK_SET)
+                    data.next, data.entry = data.hash, data.entry._replace(maybe=data.entry.sure)
             self._doubt = False
-        except OSError as error:
+        except Refused as error:
             self._broken = self._broken or error
 
     def close(self) -> None:

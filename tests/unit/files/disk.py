@@ -10,6 +10,7 @@ fsync of the folder. Disks may keep more than that, so there are several ways to
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ class Disk:
         self.folder, self.stop, self.kill = folder, stop, kill
         self.deaf: Callable[[str], bool] = lambda path: False
         self.calls: list[str] = []
+        self.fault = 0  # an errno: instead of stopping, the disk says so from call `stop` on, where `faulty` can fail
+        self.faulty: tuple[str, ...] = ()
+        self.failed = 0
         self._real = {name: getattr(os, name) for name in CALLS}
         self._names = {path.name: path.stat().st_ino for path in folder.iterdir()}
         self._bytes = {path.stat().st_ino: path.read_bytes() for path in folder.iterdir()}
@@ -53,7 +57,7 @@ class Disk:
     def pause(self) -> None:
         """A moment between two calls."""
         self.calls.append("pause")
-        if self.stop is not None and len(self.calls) >= self.stop:
+        if not self.fault and self.stop is not None and len(self.calls) >= self.stop:
             self._die()
 
     def _wrapped(self, name: str) -> Callable[..., Any]:
@@ -63,7 +67,9 @@ class Disk:
             if name == "open" and not args[1] & os.O_CREAT:
                 return real(*args, **keywords)
             self.calls.append(name)
-            if self.stop is not None and len(self.calls) >= self.stop:
+            if self.fault:
+                self._fail(name)
+            elif self.stop is not None and len(self.calls) >= self.stop:
                 if name == "write" and len(self.calls) == self.stop:
                     real(args[0], bytes(args[1])[: len(args[1]) // 2])
                 self._die()
@@ -72,6 +78,12 @@ class Disk:
             return real(*args, **keywords)
 
         return call
+
+    def _fail(self, name: str) -> None:
+        once = self.fault == errno.EIO and self.failed  # after an fsync that failed the next one tells a lie
+        if self.stop is not None and len(self.calls) >= self.stop and name in self.faulty and not once:
+            self.failed += 1
+            raise OSError(self.fault, os.strerror(self.fault))
 
     def _die(self) -> None:
         if self.kill:

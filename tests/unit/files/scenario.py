@@ -70,7 +70,11 @@ def step(folder: Path, world: World) -> None:
     files = shelf(folder)
     try:
         for number in (1, 2, 3, 4):
-            files.put(bite(number), str(number))
+            try:
+                files.put(bite(number), str(number))
+            except BaseException:
+                files.discard()
+                raise
             if number == 3:
                 files.discard()
                 continue
