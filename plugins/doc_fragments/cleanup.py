@@ -205,8 +205,8 @@ presets:
       (the log of such actions). U(https://actionscheduler.org/faq/).
     - V(orders_archive) takes C(orders) by C(created_at), archived after 365d (orders of more than a year ago;
       table, column and on_children are to be overridden where they differ).
-    - V(soft_deleted) takes a table that has to be given by C(deleted_at), archived after 365d and deleted after
-      730d (rows that were marked as deleted).
+    - V(soft_deleted) takes a table, which has to be given, by C(deleted_at), archived after 365d and deleted
+      after 730d (rows that were marked as deleted).
   type: list
   elements: raw
   default: []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import typing as t
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from .._errors import BadInput
 from .._retention import Archive, Expiry, Sought
@@ -298,7 +298,8 @@ def _expiry(rule: Rule, now: datetime, age: float) -> Expiry:
         table=rule.table,
         database=rule.database,
         column=rule.column,
-        before=now - timedelta(seconds=age),
+        # In a zone with summer time Python would count back on the clock on the wall.
+        before=now.astimezone(timezone.utc) - timedelta(seconds=age),
         where=rule.where,
         unit=rule.unit,
         zone=rule.zone,
