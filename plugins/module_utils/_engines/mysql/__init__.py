@@ -18,9 +18,13 @@ from ..._tasks import (
     CreateIndex,
     Cure,
     DropIndex,
+    DropPartition,
     DropSlot,
     EndPrepared,
     EndSession,
+    Purge,
+    RemoveFiles,
+    Settle,
     Task,
     Widen,
 )
@@ -33,9 +37,11 @@ from .privileges import Grants, read_grants
 # The dictionary of the whole server serves the first look at every database; a proof reads it anew.
 if t.TYPE_CHECKING:
     from ..._health import Health
+    from .stores import Store
     from .structure import Catalog
 
 FRESH_SECONDS = 30.0
+RETENTION = (Purge, DropPartition, Settle, RemoveFiles)
 
 
 class MySQL:
@@ -54,6 +60,7 @@ class MySQL:
         self._known: tuple[float, dictionary.Dictionary | None] = (0.0, None)
         self._grants: Grants | None = None
         self._guard: guard.Guard | None = None
+        self._stores: dict[Ref, Store] = {}  # tables of retention: what the words of their steps repeat
         self._catalogs: dict[str, Catalog] = {}  # by database: what the words of some cures repeat
 
     def greet(self) -> Server:
@@ -109,6 +116,12 @@ class MySQL:
             whole = found.indexes if not wants.only else ()
             schema, self._catalogs[name] = structure.read(session, server, whole)
             found = found._replace(structure=schema)
+        if wants.expired:
+            from . import retention
+
+            expired, without, seen = retention.read(session, wants, server, self._grants or read_grants(session))
+            self._stores.update(seen)
+            found = found._replace(expired=expired, without=without)
         if not (wants.tables or wants.bloat or wants.index_bloat or wants.leftovers or wants.exact):
             return found
         return self._tables(session, wants, server, found)
@@ -162,6 +175,8 @@ class MySQL:
             return activity.oldest_snapshot(session, ref)
         if name == "replica_lag":
             return replicas.lag(self.login, self.execution)
+        if name == "wal_backlog":
+            return activity.log_bytes(session)
         if name == "wal_missing":
             return 0.0  # the binary log holds a rebuild's statement, not its rows
         if name in ("disk_missing", "tmp_missing"):
@@ -177,12 +192,20 @@ class MySQL:
             from . import cures
 
             return cures.spell(task, server, self._catalogs.get(task.ref.database))
+        if isinstance(task, RETENTION):
+            from . import retire
+
+            return retire.spell(task, server, self._stores)
         return maintenance.act_of(task)[0](task, server)
 
     def carry_out(self, session: Link, task: Task, server: Server, cursor: str | None) -> Work:
         """And what runs, by the same words. Raises Busy, Gone, Refused, Stopped."""
         if self._guard:
             self._guard.assure()
+        if isinstance(task, RETENTION):
+            from . import retire
+
+            return retire.carry_out(session, task, server, cursor)
         return maintenance.act_of(task)[1](session, task, server, cursor)
 
     @contextlib.contextmanager

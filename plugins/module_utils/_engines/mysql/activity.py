@@ -110,6 +110,16 @@ def _who(link: t.Any, process: int) -> str:
     return f"connection {process}"
 
 
+def log_bytes(link: t.Any) -> float | None:
+    """Bytes of all binary logs that are kept; 0 where there is none, None where the login may not see them."""
+    try:
+        if not link.rows("SELECT @@GLOBAL.log_bin")[0][0]:
+            return 0.0
+        return float(sum(int(row[1]) for row in link.rows("SHOW BINARY LOGS")))
+    except DbFault:
+        return None
+
+
 def connected_replicas(link: t.Any) -> list[str]:
     """Hosts of the replicas that read this server's binary log now."""
     try:

@@ -95,6 +95,29 @@ class Link:
             names = [str(column[0]) for column in cursor.description or ()]
             return [dict(zip(names, row)) for row in cursor.fetchall()]
 
+    def texts(self, query: str, *, obj: str = "") -> list[tuple[t.Any, ...]]:
+        """All rows, each value as the server writes it: text, or bytes where it is no text. Nothing is rounded."""
+        kept, self._raw.decoders = self._raw.decoders, {}
+        try:
+            return self.rows(query, obj=obj)
+        finally:
+            self._raw.decoders = kept
+
+    def change(self, statement: str, *, obj: str = "") -> int:
+        """Executes a statement as it is; how many rows it removed, added or altered."""
+        with self._cursor(obj) as cursor:
+            return int(cursor.execute(statement))
+
+    def rollback(self) -> None:
+        """Ends a transaction, even of a session that was cancelled or lost; never raises."""
+        with contextlib.suppress(Exception):
+            self._raw.rollback()
+
+    def release_tables(self) -> None:
+        """Gives back what LOCK TABLES took; never raises."""
+        with contextlib.suppress(Exception):
+            self._raw.query("UNLOCK TABLES")
+
     def run(self, statement: str, *, obj: str = "") -> list[tuple[t.Any, ...]]:
         """A statement that changes something, in exactly the words that check mode shows."""
         return self.rows(statement, obj=obj)

@@ -145,7 +145,7 @@ def _named(
     plain: dict[str, str] = {}
     if link.flavour.has("file names"):
         parts = [p for row in tables for p in (names.pieces(str(row[1]))[0], *names.pieces(str(row[1]))[1])]
-        plain = _decoded(link, names.odd(parts))
+        plain = decoded(link, names.odd(parts))
     for row in tables:
         file = files.get(int(row[2]))
         if not plain and file and str(row[3]) == "Single" and not link.flavour.has("file names"):
@@ -156,7 +156,7 @@ def _named(
         yield database, name, row
 
 
-def _decoded(link: t.Any, parts: t.Sequence[str]) -> dict[str, str]:
+def decoded(link: t.Any, parts: t.Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for start in range(0, len(parts), 500):
         some = parts[start : start + 500]

@@ -1,0 +1,297 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Old rows of one database: found and counted for each rule. Only reads; taking them is purge.py and its neighbours."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ..._errors import BadInput, DbFault, Gone, Refused, Stopped
+from ..._records import Ref, Server, Wants
+from ..._retention import Child, Expired, Files, Missing, Part, Piece, Sought
+from . import archives, offspring, old_rows, partitions, stores
+from .connection import Link
+from .faults import TIMEOUT, number_of
+from .names import quoted
+from .privileges import Grants
+from .purge import frozen
+from .stores import Field, Store
+
+TRIGGERS = """
+    SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
+     WHERE EVENT_OBJECT_SCHEMA = %s AND EVENT_OBJECT_TABLE = %s AND EVENT_MANIPULATION = 'DELETE'
+     ORDER BY TRIGGER_NAME"""
+FEW = 200_000  # rows that are counted in no time
+SHARE = 20  # where more than one in so many is due, an estimate of the whole is too rough to judge by
+MOST = 3  # where more than one in so many is due, reading all of them in the order of the key is faster
+T = t.TypeVar("T")
+IDENTITY = {
+    "mysql": "SELECT @@server_uuid",
+    "mariadb": "SELECT CONCAT_WS(' ', @@hostname, @@port, @@datadir)",
+}
+
+
+class Refusal(Exception):
+    """Why a rule cannot be applied to a table."""
+
+    def __init__(self, code: str, why: str, cure: str = "") -> None:
+        super().__init__(why)
+        self.code, self.why, self.cure = code, why, cure
+
+
+def identity(link: Link, table: Ref) -> str:
+    """Names server, database and table in archive files that several servers may share a folder for."""
+    return f"{link.rows(IDENTITY[link.flavour.name])[0][0]} {table.database} {table.path[0]}"
+
+
+def read(
+    link: Link, wants: Wants, server: Server, grants: Grants
+) -> tuple[tuple[Expired, ...], tuple[Missing, ...], dict[Ref, Store]]:
+    """What each rule finds in the session's database, and the tables as they were seen."""
+    sought = [s for s in wants.expired if s.expiry.database in ("", link.database)]
+    names = {name for s in sought for name in _names(s, link.database)}
+    known = stores.read(link, link.database, names)
+    look = _Look(link, wants, server, grants)
+    found, without = [], []
+    for one in sought:
+        store = next((known[name] for name in _names(one, link.database) if name in known), None)
+        if store is None:
+            without.append(Missing(one, link.database))
+        else:
+            found.append(look.expired(one, store))
+    return tuple(found), tuple(without), {store.ref: store for store in known.values()}
+
+
+def _names(sought: Sought, database: str) -> list[str]:
+    """A dot may belong to the name, or divide it from that of its database."""
+    whole = sought.expiry.table
+    first, dot, rest = whole.partition(".")
+    return [whole, rest] if dot and first == database and rest else [whole]
+
+
+class _Look:
+    """One look at one database; what several rules need of the server is read once."""
+
+    def __init__(self, link: Link, wants: Wants, server: Server, grants: Grants) -> None:
+        self.link, self.server, self.grants = link, server, grants
+        self.only = frozenset(wants.only)
+        self._edges: list[offspring.Edge] | None = None
+
+    def expired(self, sought: Sought, store: Store) -> Expired:
+        found = Expired(sought, store.ref)
+        if self.only and not any(ref._replace(partition="") == store.ref for ref in self.only):
+            return found._replace(rows=0, of_rows=store.rows)
+        try:
+            return self._found(found, store)
+        except Refusal as no:
+            return found._replace(why_not=no.why, code=no.code, cure=no.cure)
+        except BadInput as no:
+            return found._replace(why_not=no.cause, code="bad_rule", cure=no.cure)
+
+    def _found(self, found: Expired, store: Store) -> Expired:
+        sought = found.sought
+        field = self._usable(sought, store)
+        sought_date = sought._replace(expiry=sought.expiry._replace(column=field.name))
+        due = Due(self.link, sought_date, store, field, self.server.now.timestamp())
+        due.check()
+        parts = self._parts(due) if sought.partitions else []
+        pieces, rows = self._pieces(due, parts)
+        whole = self._whole(due, rows)
+        pieces = [self._walked(due, piece, whole) for piece in pieces]
+        found = found._replace(
+            rows=rows, of_rows=whole, pieces=tuple(pieces), parts=tuple(part for part, _own in parts)
+        )
+        return self._surroundings(found, due)
+
+    def _surroundings(self, found: Expired, due: Due) -> Expired:
+        """What leaves with the rows, fires for them, and takes them."""
+        archive, store = found.sought.archive, due.store
+        if archive and archive.folder:
+            found = found._replace(files=self._files(found.sought, store))
+        if self.only:
+            return found
+        if archive and archive.table:
+            to = archives.place(self.link, store.ref.database, archive.table)
+            found = found._replace(depot=archives.look(self.link, store, to, self.grants))
+        children = self._children(due, bool(archive and archive.table)) if found.rows != 0 else ()
+        if (children or archive) and not store.transactional and found.rows != 0:
+            what = "rows that hang from others" if children else "an archive"
+            why = f"its storage engine {store.engine} knows no transactions, which {what} would need"
+            raise Refusal("no_transactions", why, f"ALTER TABLE {store.sql} ENGINE = InnoDB")
+        triggers = self.link.rows(TRIGGERS, (store.ref.database, store.ref.path[0]))
+        return found._replace(children=children, triggers=tuple(str(row[0]) for row in triggers))
+
+    def _usable(self, sought: Sought, store: Store) -> Field:
+        """The date column. Raises Refusal."""
+        if store.type not in ("BASE TABLE", "SYSTEM VERSIONED"):
+            raise Refusal("no_table", f"it is no table ({store.type.lower()})", "Name the table that holds the rows")
+        expiry = sought.expiry
+        field = store.field(expiry.column)
+        if field is None:
+            raise Refusal("no_such_column", f"it has no column {expiry.column}", "Mend date_column of the rule")
+        trouble = stores.date_trouble(field, expiry.unit)
+        if trouble:
+            raise Refusal("not_a_date", f"{field.name}: {trouble}", "Mend date_column or date_unit of the rule")
+        table = (store.ref.database, store.ref.path[0])
+        lacking = self.grants.missing(["SELECT", "DELETE"], *table)
+        if lacking:
+            fix = self.grants.statement(lacking, *table)
+            raise Refusal(
+                "missing_privilege", f"the login may not {' or '.join(x.lower() for x in lacking)} there", fix
+            )
+        return field
+
+    def _parts(self, due: Due) -> list[tuple[Part, bool]]:
+        """Partitions that can be dropped."""
+        store, table = due.store, (due.store.ref.database, due.store.ref.path[0])
+        ranges = partitions.read(self.link, store, due.field)
+        if not ranges or self.grants.missing(["DROP"], *table) or store.versioned:
+            return []
+        found = []
+        for one, lowest in partitions.due(ranges, due.field, due.sought.expiry):
+            part = partitions.part_of(store, one)
+            if self.only and part.ref not in self.only:
+                continue
+            if lowest and self._undated(due, one.name):
+                continue
+            found.append((part._replace(rows=due.count(part.ref.partition)), lowest))
+        return found
+
+    def _undated(self, due: Due, name: str) -> bool:
+        found = due.timed(lambda: partitions.undated(self.link, due.store, due.field, name))
+        return found is None or bool(found)
+
+    def _pieces(self, due: Due, parts: t.Sequence[tuple[Part, bool]]) -> tuple[list[Piece], int | None]:
+        """The table, and beside it the partitions that are to be archived before they are dropped."""
+        of_parts = [part.rows for part, _own in parts]
+        store = due.store
+        archived = [Piece(part.ref, part.rows) for part, _own in parts] if due.sought.archive else []
+        if self.only and store.ref not in self.only:
+            wanted = [ref for ref in self.only if ref._replace(partition="") == store.ref]
+            left = [Piece(ref, due.count(ref.partition)) for ref in wanted if due.has(ref.partition)]
+            return left, sum(p.rows or 0 for p in left)
+        rows = due.count("")
+        if rows is None or None in of_parts:
+            return [Piece(store.ref, None), *archived], None
+        rest = max(0, rows - sum(p or 0 for p in of_parts))
+        return [Piece(store.ref, rest), *archived], rows
+
+    def _whole(self, due: Due, rows: int | None) -> int | None:
+        """How many rows the table has; counted where the estimate, often wrong by half, could mislead."""
+        estimate = due.store.rows
+        if self.only or rows is None:
+            return estimate
+        if rows == 0 or (estimate > FEW and rows * SHARE < estimate):
+            return max(estimate, rows)
+        return due.all()
+
+    def _walked(self, due: Due, piece: Piece, whole: int | None) -> Piece:
+        """In which order the rows are taken."""
+        store, key = due.store, due.store.key
+        by_date = store.by_date(due.field.name)
+        size = (piece.rows or 0) * store.row_bytes
+        piece = piece._replace(bytes=size, row_bytes=store.row_bytes, indexed=by_date is not None)
+        if key is None:
+            why = "it has no key of columns that sort exactly, and these servers have no other name for a row"
+            return piece._replace(why_not=why, indexed=False)
+        most = by_date is not None and piece.rows is not None and whole is not None and piece.rows * MOST > whole
+        way = key if by_date is None or most else by_date
+        return piece._replace(walk=way.columns)
+
+    # ---- what hangs from the rows, and where they go -----------------------------------------------------------------
+
+    def _children(self, due: Due, to_table: bool) -> tuple[Child, ...]:
+        if self._edges is None:
+            self._edges = offspring.edges(self.link)
+        children = offspring.tree(due.store.ref, self._edges)
+        known: dict[Ref, Store] = {}
+        for database in {c.table.database for c in children}:
+            names = [c.table.path[0] for c in children if c.table.database == database]
+            known.update((s.ref, s) for s in stores.read(self.link, database, names).values())
+        found = []
+        for child in children:
+            store = known.get(child.table)
+            table = (child.table.database, child.table.path[0])
+            lacking = self.grants.missing(["SELECT", "DELETE"], *table)
+            if store is None or lacking:
+                fix = self.grants.statement(lacking or ["SELECT", "DELETE"], *table)
+                why = f"rows of {'.'.join(table)} may hang from it ({child.name}), and the login may not see them"
+                raise Refusal("missing_privilege", why, fix)
+            query = offspring.count_sql(child, children, due.store.ref, due.where, due.store.sql)
+            rows = due.number(query)
+            width = len(child.columns)
+            indexed = any({c for c, _size in x.columns[:width]} == set(child.columns) for x in store.indexes)
+            archive = child.table._replace(path=(f"{child.table.path[0]}_archive",)) if to_table else None
+            walk = store.key.columns if store.key else ()
+            found.append(child._replace(rows=rows, indexed=indexed, to=archive, walk=walk))
+        return tuple(found)
+
+    def _files(self, sought: Sought, store: Store) -> Files:
+        from ..._files import shelf
+
+        folder = sought.archive.folder if sought.archive else ""
+        return shelf.look(folder, identity(self.link, store.ref), sought.expiry.rule, sought.files_before)
+
+
+class Due:
+    """What is due of one table, as SQL, and how much it is."""
+
+    def __init__(self, link: Link, sought: Sought, store: Store, field: Field, now: float) -> None:
+        self.link, self.sought, self.store, self.field = link, sought, store, field
+        where = sought.expiry.where
+        self.now = now if where and not old_rows.steady(where) else None
+        self.dates = old_rows.dates(field.data_type, sought.expiry)
+        self.where = f"{self.dates} AND {old_rows.wrapped(where)}" if where else self.dates
+
+    def check(self) -> None:
+        """Whether the user's condition stands alone, with and without parentheses around it. Raises Refusal."""
+        where = self.sought.expiry.where
+        if not where:
+            return
+        self.link.rows("START TRANSACTION READ ONLY")
+        try:
+            for words in (old_rows.wrapped(where), f"{where}\n"):
+                self.link.run(f"SELECT 1 FROM {self.store.sql} WHERE FALSE AND {words} LIMIT 0")
+        except (Gone, Stopped):
+            raise
+        except DbFault as fault:
+            raise Refusal(
+                "bad_where", f"its condition is not understood: {fault.cause}", "Mend where of the rule"
+            ) from fault
+        finally:
+            self.link.rollback()
+
+    def _source(self, partition: str) -> str:
+        part = f" PARTITION ({quoted(partition)})" if partition else ""
+        way = self.store.by_date(self.field.name)
+        return f"{self.store.sql}{part}" + (f" FORCE INDEX ({quoted(way.via)})" if way else "")
+
+    def count(self, partition: str) -> int | None:
+        """Rows that are due; None where it took too long."""
+        return self.number(f"SELECT COUNT(*) FROM {self._source(partition)} WHERE {self.where}")
+
+    def number(self, query: str) -> int | None:
+        """The answer to a question for one number."""
+        return self.timed(lambda: int(self.link.rows(query, obj=str(self.store.ref))[0][0]))
+
+    def has(self, partition: str) -> bool:
+        names = partitions.read(self.link, self.store, self.field) if partition else []
+        return not partition or any(x.name == partition for x in names)
+
+    def all(self) -> int | None:
+        return self.number(f"SELECT COUNT(*) FROM {self.store.sql}")
+
+    def timed(self, ask: t.Callable[[], T]) -> T | None:
+        """None where the answer took longer than counting may."""
+        limit = self.sought.timeout
+        with frozen(self.link, self.now):
+            if limit is None:
+                return ask()
+            try:
+                with self.link.at_most(limit):
+                    return ask()
+            except Refused as fault:
+                if number_of(fault.__cause__ or fault) in TIMEOUT:
+                    return None
+                raise
