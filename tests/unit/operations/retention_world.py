@@ -14,7 +14,6 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations im
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.retention_rules import Policy
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Database, Measured, Note, Ref, Step
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import (
-    Archive,
     Child,
     Depot,
     Expired,
