@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 
 from .._records import Ref
 from .durable import TEMPORARY, safe_name
@@ -25,7 +24,7 @@ def file_name(table: Ref, rule: str, identity: str, stamp: str) -> str:
     each = LONGEST_TABLE // max(len(table.path), 1)
     names = ".".join(safe_name(name, each) for name in table.path) or safe_name(os.path.basename(table.database), each)
     partition = f"+{safe_name(table.partition, 30)}" if table.partition else ""
-    return f"{names}{partition}.{owner(rule, identity, stamp)}.{secrets.token_hex(4)}"
+    return f"{names}{partition}.{owner(rule, identity, stamp)}.{os.urandom(4).hex()}"
 
 
 def owner(rule: str, identity: str, stamp: str) -> str:

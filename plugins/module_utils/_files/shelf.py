@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import typing as t
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -51,7 +50,7 @@ class Shelf:
         self._codec: Codec = codec(archive.compression)
         self._state = State(identity, rule, archive.format, self._codec.name, dict(about), ())
         self._stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        self._pending = os.path.join(folder, f"{owner(rule, identity, self._stamp)}.{secrets.token_hex(4)}{PENDING}")
+        self._pending = os.path.join(folder, f"{owner(rule, identity, self._stamp)}.{os.urandom(4).hex()}{PENDING}")
         self._data: dict[tuple[Ref, tuple[Column, ...]], _Data] = {}
         self._doubt = False  # a bite is under way
         self._broken: DbFault | None = None
@@ -134,10 +133,10 @@ class Shelf:
         return sum(len(packed) for data, packed in parts)
 
     def _prepare(self) -> None:
-        durable.make_folder(self._folder)
         why_not = durable.why_not(self._folder)
         if why_not:
             raise Refused(why_not, cure="Name another folder")
+        durable.make_folder(self._folder)
         self._ready = True
 
     def _open(self, frame: Frame, parent: str) -> _Data:

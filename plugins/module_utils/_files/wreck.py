@@ -10,7 +10,7 @@ import typing as t
 from contextlib import suppress
 from datetime import datetime
 
-from .._errors import Refused
+from .._errors import Busy, Refused
 from .._records import Amount
 from .._retention import Files, Pending
 from . import durable
@@ -31,10 +31,10 @@ from .names import is_of
 
 
 class Wreck:
-    """The files of a step that died. Nobody else can settle them while this object is there."""
+    """The files of a step that died."""
 
-    def __init__(self, paths: t.Sequence[str], state: State | None, locks: t.Sequence[int] = ()) -> None:
-        self._paths, self._state, self._locks = paths, state, list(locks)
+    def __init__(self, paths: t.Sequence[str], state: State | None, files: t.Sequence[str]) -> None:
+        self._paths, self._state, self._files = paths, state, files  # the note, or strays; its data files
         self.pending: Pending | None = None
         if state and self._doubtful(state):
             self.pending = Pending(state.mark, state.keys)
@@ -60,8 +60,11 @@ class Wreck:
             return -1
 
     def _settle(self, *, last: bool) -> None:
-        try:
-            with durable.refusing(f"{self._paths[0]} could not be finished"):
+        with durable.refusing(f"{self._paths[0]} could not be finished"):
+            locks = _take(self._files)
+            if locks is None:
+                raise Busy(f"{self._paths[0]} is being finished by another run")
+            try:
                 if self._state is None:
                     _clear(self._paths)
                     return
@@ -70,13 +73,9 @@ class Wreck:
                 if state != self._state:
                     durable.replace(self._paths[0], pending_text(state))
                 finish(self._paths[0], state, verify=True)
-        finally:
-            self.release()
-
-    def release(self) -> None:
-        while self._locks:
-            with suppress(OSError):
-                os.close(self._locks.pop())
+            finally:
+                for fd in locks:
+                    os.close(fd)
 
 
 def _clear(paths: t.Sequence[str]) -> None:
@@ -93,18 +92,16 @@ def _clear(paths: t.Sequence[str]) -> None:
 
 def wrecks(folder: str, identity: str, rule: str) -> list[Wreck]:
     """What dead runs of the rule left there; files of a run that lives are not among them. Raises Refused."""
-    found: list[Wreck] = []
     with durable.refusing(f"the archive in {folder} cannot be read"):
-        try:
-            for paths, state, files in _left(folder, identity, rule):
-                locks = _take(files)
-                if locks is not None:
-                    found.append(Wreck(paths, state, locks))
-        except BaseException:
-            for wreck in found:
-                wreck.release()
-            raise
-    return found
+        return [Wreck(*left) for left in _left(folder, identity, rule) if not _lives(left[2])]
+
+
+def _lives(files: t.Sequence[str]) -> bool:
+    """Whether somebody has them. They are not kept: whoever asked may never come to use what was found."""
+    locks = _take(files)
+    for fd in locks or ():
+        os.close(fd)
+    return locks is None
 
 
 def _take(files: t.Sequence[str]) -> list[int] | None:
@@ -160,11 +157,7 @@ def look(folder: str, identity: str, rule: str, before: datetime | None) -> File
     unsettled: list[str] = []
     try:
         for paths, _state, files in _left(folder, identity, rule):
-            locks = _take(files)
-            if locks is not None:
-                unsettled += files or paths
-                for fd in locks:
-                    os.close(fd)
+            unsettled += [] if _lives(files) else files or paths
         outdated = _outdated(folder, identity, rule, before) if before else []
     except (OSError, Refused) as error:
         return Files(tuple(unsettled), why_not=why_not or str(error))

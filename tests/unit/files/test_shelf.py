@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, MissingMeans, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, Busy, MissingMeans, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import compression, durable
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.manifest import MANIFEST, PARTIAL, PENDING
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.names import file_name, is_of
@@ -179,13 +179,18 @@ def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 4 + 3
 
 
-def test_a_wreck_is_held_by_one_only(tmp_path: Path) -> None:
+def test_a_wreck_is_settled_by_one_only(tmp_path: Path) -> None:
     files = shelf(tmp_path)
     files.put(bite(1), "1")
     abandon(files)
-    (wreck,) = wrecks(str(tmp_path), IDENTITY, RULE)
-    assert wrecks(str(tmp_path), IDENTITY, RULE) == []
+    (wreck,), (other,) = (wrecks(str(tmp_path), IDENTITY, RULE) for _turn in range(2))
+    fd = durable.open_again(str(next(tmp_path.glob("*" + PARTIAL))))
+    assert durable.locked(fd)
+    with pytest.raises(Busy):
+        wreck.keep()
+    os.close(fd)
     wreck.keep()
+    other.keep()
     assert len(names(tmp_path)) == 4
 
 
