@@ -9,12 +9,20 @@ import json
 import time
 import typing as t
 
+from .._errors import Busy, Refused
 from .._records import Amount, Tick, Work
 from .._retention import Frame, Pending, Taken
 from .._tasks import Purge
 
 
-class Bites(t.Protocol):
+class Doubts(t.Protocol):
+    """What an engine knows of bites of dead runs."""
+
+    def committed(self, pending: Pending) -> bool:
+        """Whether a bite of a dead run was committed. Waits for its transaction where that is still open."""
+
+
+class Bites(Doubts, t.Protocol):
     """What an engine can do with the rows of one table. One transaction at a time."""
 
     def end(self, cursor: str | None, rows: int, until: str | None) -> str | None:
@@ -34,13 +42,10 @@ class Bites(t.Protocol):
         """What tells later whether this transaction was committed; "" where the engine has no such thing."""
 
     def commit(self) -> None:
-        """Raises Gone where nobody knows whether it was committed."""
+        """Raises Gone where nobody knows whether it was committed; Busy and Refused where it certainly was not."""
 
     def rollback(self) -> None:
         """Harmless where nothing is open; never raises."""
-
-    def committed(self, pending: Pending) -> bool:
-        """Whether a bite of a dead run was committed. Waits for its transaction where that is still open."""
 
 
 class Shelf(t.Protocol):
@@ -71,7 +76,7 @@ class Wreck(t.Protocol):
         """The last bite was not: the rest is finished."""
 
 
-def settle(bites: Bites, wrecks: t.Iterable[Wreck]) -> int:
+def settle(bites: Doubts, wrecks: t.Iterable[Wreck]) -> int:
     """Finishes files of dead runs, so that each row is in exactly one place. Returns how many files there were."""
     count = 0
     for wreck in wrecks:
@@ -133,7 +138,14 @@ def _bite(bites: Bites, shelf: Shelf | None, cursor: str | None, end: str) -> tu
             bites.rollback()
             shelf.discard()
             raise
-    bites.commit()
+    try:
+        bites.commit()
+    except (Busy, Refused):
+        # Taken again at once, the rows would else be in two files.
+        bites.rollback()
+        if shelf and taken.frames:
+            shelf.discard()
+        raise
     if shelf and taken.frames:
         shelf.settle()
     return taken, written

@@ -21,6 +21,9 @@ from ..._tasks import (
     DropSlot,
     EndPrepared,
     EndSession,
+    Purge,
+    RemoveFiles,
+    Settle,
     Task,
     Widen,
 )
@@ -33,6 +36,7 @@ from .measure import measure
 
 if t.TYPE_CHECKING:
     from ..._health import Health
+    from .retiring import Known
     from .structure import Catalog
 
 _LACKS = {
@@ -58,6 +62,7 @@ class SQLite:
         self._sessions: set[Session] = set()
         self._stopped = False
         self._kept = Kept()
+        self._found: Known | None = None
         self._catalogs: dict[str, Catalog] = {}  # by file: what the words of some cures repeat
 
     def greet(self) -> Server:
@@ -106,12 +111,24 @@ class SQLite:
 
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
         found = measure(session, wants, server)
+        if wants.expired:
+            from . import retention
+
+            found = retention.measured(session, wants, found, self._known(), may_write=self._kept.on)
         if not wants.structure:
             return found
         from . import structure
 
         found, self._catalogs[session.database] = structure.measured(session, found)
         return found
+
+    def _known(self) -> Known:
+        """What rules found, for the words of their steps."""
+        if self._found is None:
+            from .retiring import Known
+
+            self._found = Known()
+        return self._found
 
     def health(self, session: Session, server: Server) -> Health:
         """Reads what concerns all of the engine, once. Only reads."""
@@ -127,9 +144,17 @@ class SQLite:
             from . import cures
 
             return cures.spell(task, server, self._catalogs.get(task.ref.database))
+        if isinstance(task, (Purge, Settle, RemoveFiles)):
+            from . import retiring
+
+            return retiring.spell(task, self._known())
         return maintenance.spell(task, server)
 
     def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:
+        if isinstance(task, (Purge, Settle, RemoveFiles)):
+            from . import retiring
+
+            return retiring.carry_out(session, task, server, cursor)
         return maintenance.carry_out(session, task, server, cursor)
 
     @contextmanager

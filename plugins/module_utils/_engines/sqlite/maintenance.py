@@ -150,8 +150,10 @@ def _number(db: sqlite3.Connection, name: str) -> int:
 
 def gauge(session: Session, name: str, step: Step) -> float | None:
     """Bytes missing, needed minus free. Snapshots of others hold nothing up but locks; there are no replicas."""
-    if name in ("wal_missing", "oldest_snapshot"):
+    if name in ("wal_missing", "oldest_snapshot", "replica_lag"):
         return 0.0  # the log lies beside the file: part of disk_missing
+    if name == "wal_backlog":
+        return float(files.size_of(f"{session.database}-wal"))  # grows while a reader keeps it from being checkpointed
     if name not in ("disk_missing", "tmp_missing"):
         return None
     try:
