@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import retention
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.retention_rules import Policy
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Database, Measured, Note, Ref, Step
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
+    Database,
+    Finding,
+    Measured,
+    Note,
+    Plan,
+    Ref,
+    Step,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import (
     Child,
     Depot,
@@ -182,3 +190,28 @@ def seen(asked: Policy, *, tables: Any = (), more: Any = None, **fields: Any) ->
     found = tuple(expired(sought, **fields) for sought in retention.wants(asked, server()).expired)
     database = Database("shop", expired=found, tables=tuple(tables))
     return Measured(server(), (database,))._replace(**(more or {}))
+
+
+# ---- one plan -------------------------------------------------------------------------------------------------------
+
+RULE = {"delete_after": "90d"}
+ARCHIVE = {"archive_after": "90d"}
+BOTH = {"archive_after": "90d", "delete_after": "900d"}
+
+
+def made(rule: dict[str, Any] = RULE, options: dict[str, Any] | None = None, **found: Any) -> Plan:
+    asked = policy(rule, **(options or {}))
+    return retention.plan(asked, seen(asked, **found))
+
+
+def codes(plan: Plan) -> set[str]:
+    return {finding.code for finding in plan.findings}
+
+
+def finding(plan: Plan, code: str) -> Finding:
+    (found,) = {f for f in plan.findings if f.code == code}
+    return found
+
+
+def purges(plan: Plan) -> list[Purge]:
+    return [step.task for step in plan.steps if isinstance(step.task, Purge)]
