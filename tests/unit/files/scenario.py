@@ -14,9 +14,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.manifest import MANIFEST
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.reading import read
@@ -36,11 +36,16 @@ def day(number: int) -> str:
 
 def bite(number: int) -> list[Frame]:
     """Two rows and, now and then, something that hangs from them."""
-    rows: list[list[Any]] = [[10 * number, f"order {number}"], [10 * number + 1, None]]
-    frames = [Frame(ORDERS, COLUMNS, rows, (str(number),), day(number), day(number + 1))]
-    if number != 2:
-        frames.insert(0, Frame(ITEMS, COLUMNS, [[100 * number, "item"]]))
-    return frames
+    return frames(number, 2, 0 if number == 2 else 1)
+
+
+def frames(number: int, orders: int, items: int) -> list[Frame]:
+    """So many rows of each table, their numbers told by the bite's."""
+    found = []
+    if items:
+        found.append(Frame(ITEMS, COLUMNS, [[100 * number + place, "item"] for place in range(items)]))
+    rows = [[100 * number + place, None if place else f"order {number}"] for place in range(orders)]
+    return [*found, Frame(ORDERS, COLUMNS, rows, (str(number),), day(number), day(number + 1))]
 
 
 def shelf(folder: Path, compression: str = "gzip", form: str = "jsonl") -> Shelf:
@@ -65,20 +70,30 @@ class World:
             file.write(f"{number}\n")
 
 
-def step(folder: Path, world: World) -> None:
-    """Bites as nibble takes them; the third is rolled back after it was put."""
+class Bite(NamedTuple):
+    """What is put, and whether it is committed."""
+
+    frames: list[Frame]
+    commits: bool = True
+
+
+PLAN = {1: Bite(bite(1)), 2: Bite(bite(2)), 3: Bite(bite(3), commits=False), 4: Bite(bite(4))}
+
+
+def step(folder: Path, world: World, plan: Mapping[int, Bite] = PLAN) -> None:
+    """Bites as nibble takes them."""
     files = shelf(folder)
     try:
-        for number in (1, 2, 3, 4):
+        for number, part in plan.items():
             try:
-                files.put(bite(number), str(number))
+                files.put(part.frames, str(number))
             except BaseException:
                 files.discard()
                 raise
-            if number == 3:
+            world.pause()
+            if not part.commits:
                 files.discard()
                 continue
-            world.pause()
             world.commit(number)
             world.pause()
             files.settle()
@@ -107,16 +122,16 @@ def archived(folder: Path) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def expected(world: World) -> list[tuple[str, str]]:
+def expected(world: World, plan: Mapping[int, Bite]) -> list[tuple[str, str]]:
     return sorted(
         (frame.table.path[-1], str(row[0]))
         for number in world.committed
-        for frame in bite(number)
+        for frame in plan[number].frames
         for row in frame.rows
     )
 
 
-def complaints(folder: Path, world: World) -> list[str]:
+def complaints(folder: Path, world: World, plan: Mapping[int, Bite] = PLAN) -> list[str]:
     """What is not as it should be once everything is settled."""
     found = []
     names = sorted(path.name for path in folder.iterdir())
@@ -125,8 +140,8 @@ def complaints(folder: Path, world: World) -> list[str]:
         found.append(f"strays: {names}")
     if look(str(folder), IDENTITY, RULE, None).unsettled:
         found.append("unsettled files")
-    if archived(folder) != expected(world):
-        found.append(f"{archived(folder)} instead of {expected(world)}")
+    if archived(folder) != expected(world, plan):
+        found.append(f"{archived(folder)} instead of {expected(world, plan)}")
     return found
 
 

@@ -10,11 +10,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import DbFault
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import finish, manifest, shelf
@@ -92,6 +96,34 @@ def test_a_note_that_is_sure_too_early_is_noticed(tmp_path: Path, monkeypatch: p
     real = manifest.pending_text
     monkeypatch.setattr(shelf, "pending_text", lambda state: real(state.settled(last=True)))
     assert any(wrong for stop, wrong in accidents(tmp_path, "killed"))
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=5),
+    stop=st.integers(1, 80),
+    again=st.integers(1, 30),
+    cut=st.sampled_from(CUTS),
+)
+def test_any_step_dies_anywhere(shapes: list[tuple[int, int, bool]], stop: int, again: int, cut: str) -> None:
+    """Bites without rows, with children only, rolled back in any order; and the next run dies, too."""
+    plan = {
+        number: scenario.Bite(scenario.frames(number, orders, items), commits)
+        for number, (orders, items, commits) in enumerate(shapes, start=1)
+    }
+    with tempfile.TemporaryDirectory() as base:
+        folder, world = Path(base) / "archive", scenario.World(Path(base) / "log")
+        folder.mkdir()
+        disk = Disk(folder, stop)
+        world.pause = disk.pause
+        with disk.watched(), suppress(PowerCut):
+            scenario.step(folder, world, plan)
+        disk.after(cut)
+        disk = Disk(folder, again)
+        with disk.watched(), suppress(PowerCut):
+            scenario.recover(folder, world)
+        disk.after(cut)
+        scenario.recover(folder, world)
+        assert scenario.complaints(folder, world, plan) == []
 
 
 def test_killed_at_every_call(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_what_is_unsettled_stays_for_the_next_run(tmp_path: Path) -> None:
     assert wreck.pending and wreck.pending.mark == "second" and wreck.pending.keys == ("2",)
     wreck.cut()
     (orders,) = tmp_path.glob("public.orders.*.gz")
-    assert [row[0] for row in read(str(orders))] == ["10", "11"]
+    assert [row[0] for row in read(str(orders))] == ["100", "101"]
     assert len(names(tmp_path)) == 4 and not list(tmp_path.glob("*" + PENDING))
 
 
