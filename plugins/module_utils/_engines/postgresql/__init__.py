@@ -10,7 +10,21 @@ import typing as t
 
 from ..._errors import Gone, Refused
 from ..._records import Database, Execution, Server, Step, Wants, Work
-from ..._tasks import Analyze, Cure, DropLeftover, Rebuild, RefreshCollation, RefreshView, Reindex, Task, Vacuum
+from ..._tasks import (
+    Analyze,
+    Cure,
+    DropLeftover,
+    DropPartition,
+    Purge,
+    Rebuild,
+    RefreshCollation,
+    RefreshView,
+    Reindex,
+    RemoveFiles,
+    Settle,
+    Task,
+    Vacuum,
+)
 from . import activity, driver, greeting, means, measure, options, space
 from .connection import Connection, Connector, Kind, Pool, Session, reachable
 from .versions import has, major_of
@@ -19,6 +33,14 @@ if t.TYPE_CHECKING:
     from ..._health import Health
     from .guard import Guard
     from .replicas import Replicas
+    from .retention import Memory
+
+
+def _of_retention(task: Cure) -> bool:
+    """Asked before retention.py and all that it needs is imported."""
+    return isinstance(task, (Purge, DropPartition, Settle, RemoveFiles)) or (
+        isinstance(task, DropLeftover) and task.what == "detach"
+    )
 
 
 class PostgreSQL:
@@ -37,6 +59,7 @@ class PostgreSQL:
         self._settings: t.Mapping[str, t.Any] = {}
         self._means: dict[str, means.Means] = {}  # by database
         self._guard: Guard | None = None
+        self._seen: Memory = {}  # tables that rows leave, as they were measured: the words of their steps
         self._statements: dict[str, tuple[str, bool]] = {}  # by database that has pg_stat_statements: where it stands
 
     @property
@@ -87,7 +110,13 @@ class PostgreSQL:
             found = sessions.extension(session)
             if found:
                 self._statements[session.database] = found
-        return measure.database(session, wants, server, rebuilding)
+        measured = measure.database(session, wants, server, rebuilding)
+        if wants.expired:
+            from . import retention
+
+            rows, without = retention.read(session, wants, server, self._seen)
+            measured = measured._replace(expired=rows, without=without)
+        return measured
 
     def _means_of(self, session: Session, server: Server) -> means.Means:
         if session.database not in self._means:
@@ -109,6 +138,10 @@ class PostgreSQL:
             return activity.oldest_snapshot(session, self._settings)
         if name == "replica_lag":
             return self._lag(session)
+        if name == "wal_backlog":
+            from . import backlog
+
+            return backlog.read(session, self._settings)
         if name in ("disk_missing", "wal_missing", "tmp_missing"):
             return space.missing(session, name, step, self._settings, self.execution.assume_free_space)
         return None
@@ -135,6 +168,10 @@ class PostgreSQL:
         return self._spell_more(task, server)
 
     def _spell_more(self, task: Cure, server: Server) -> t.Sequence[str]:
+        if _of_retention(task):
+            from . import retention
+
+            return retention.spell(task, server, self._seen)
         from . import cures, reindex, views
 
         if isinstance(task, (Reindex, RefreshCollation, DropLeftover)):
@@ -158,6 +195,10 @@ class PostgreSQL:
                 raise Refused(server.lacks[capability], database=session.database, obj=str(task.ref))
         if self._guard:
             self._guard.assure()
+        if _of_retention(task):
+            from . import retention
+
+            return retention.carry_out(session, task, server, cursor, self.execution.concurrent_wait)
         if isinstance(task, Rebuild) and task.online:
             return self._rebuild_online(session, task, server)
         words = self.spell(task, server)
@@ -171,9 +212,7 @@ class PostgreSQL:
             return maintenance.full(session, task, server, words)
         if isinstance(task, (Vacuum, Analyze)):
             return maintenance.plain(session, task, server, words)
-        from . import retention
-
-        return retention.carry_out(session, task, server, words, cursor)
+        raise Refused(f"{task.kind} is not known here", database=session.database, obj=str(task.ref))
 
     def _carry_out_more(
         self,

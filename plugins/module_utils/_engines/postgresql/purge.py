@@ -10,12 +10,13 @@ import time
 import typing as t
 
 from ..._errors import Busy, DbFault, Refused, Vanished
-from ..._retention import Pending, Taken
+from ..._retention import Frame, Pending, Taken
 from ..._tasks import Purge, Settle
-from . import walks
+from . import archives, foreign_keys, hanging, walks
 from .connection import Connection, Session
 from .due import both, due, in_time
-from .names import quoted
+from .hanging import Hanging, Held, gone
+from .names import literal, quoted
 from .removal import Removal
 from .subject import Column, Subject, called, delete_refused, from_only, subjects
 from .walks import Rung, Values, Walk
@@ -61,7 +62,7 @@ def ground(session: Session, task: Purge | Settle, user: str) -> Ground:
 class Bites:
     """The verbs of a bite; nibble.py says in which order. One transaction at a time, on the session's worker."""
 
-    def __init__(self, session: Session, task: Purge, found: Ground) -> None:
+    def __init__(self, session: Session, task: Purge, found: Ground, user: str) -> None:
         self.session, self.task = session, task
         self.subject, self.column, self.walk = found
         self.alias = task.table.path[-1]
@@ -79,7 +80,22 @@ class Bites:
             dated=(self.column, task.expiry),
         )
         self.row_bytes = int(self.subject.bytes / max(1.0, self.subject.rows or 1.0))
+        root = _root(session, task, self.subject)
+        self.hanging = Hanging(session, root, foreign_keys.edges(session, root), told=task.children, user=user)
+        self.user = user
         self.open = False
+
+    def prepare(self) -> None:
+        """Makes archive tables, or gives them the columns that they lack. Raises Refused, Busy."""
+        worker = self.session.worker(lock_timeout=self.session.lock_timeout)
+        wanted = [(self.task.to, self.subject, self.column.name)] if self.task.to else []
+        wanted += [(ref, subject, "") for ref, subject in hanging.depots(self.hanging).items()]
+        for ref, source, date in wanted:
+            found = archives.existing(self.session, source, ref, self.user)
+            if found.why_not:
+                raise Refused(f"rows cannot go there: {found.why_not}", database=ref.database, obj=str(ref))
+            for statement in archives.statements(source, ref, found, date):
+                worker.rows(statement)
 
     # ---- where it ends ----
 
@@ -164,8 +180,42 @@ class Bites:
         conditions += due(self.column, self.task.expiry, self.alias)
         self.connection.rows("BEGIN")
         self.open = True
+        count, frames = 0, t.cast("list[Frame]", [])
+        if self.hanging.matters:
+            held = self._lock(conditions)
+            self.hanging.assure_alone(self.connection, held)
+            if self.task.children:
+                in_memory = self.removal.in_memory
+                count, frames = self.hanging.take(self.connection, held, in_memory=in_memory)
+            conditions = [*due(self.column, self.task.expiry, self.alias), self._locked(held)]
         rows, frame = self.removal.run(self.connection, both(conditions))
-        return Taken(rows=rows, bytes=rows * self.row_bytes, frames=(frame,) if frame else ())
+        frames = [*([frame] if frame else []), *frames]
+        return Taken(rows=rows, bytes=rows * self.row_bytes, children=count, frames=tuple(frames))
+
+    def _lock(self, conditions: t.Sequence[str]) -> Held:
+        """The rows of the bite, so that nothing new can hang from them, and what they are known by."""
+        by = [rung.name for rung in self.walk.key]
+        columns = tuple(dict.fromkeys((*by, *self.hanging.needed(self.hanging.root))))
+        what = ", ".join(f"{quoted(self.alias)}.{quoted(column)}::pg_catalog.text" for column in columns)
+        words = f"SELECT {what} FROM {self.table} WHERE {both(conditions)} FOR UPDATE"
+        return Held(columns, self.connection.rows(words))
+
+    def _locked(self, held: Held) -> str:
+        """Those rows and no others: more may have become due meanwhile."""
+        key = self.walk.key
+        if not held.rows:
+            return "false"
+        keys = [tuple(row[: len(key)]) for row in held.rows]
+        if len(key) == 1:
+            values = ", ".join(literal(k[0]) for k in keys)
+            equal = f"{quoted(self.alias)}.{quoted(key[0].name)} OPERATOR({quoted(key[0].schema)}.=)"
+            return f"{equal} ANY (ARRAY[{values}]::{key[0].type}[])"
+        these = gone([rung.name for rung in key], [rung.type for rung in key], keys)
+        same = [
+            f"gone.{quoted(rung.name)} OPERATOR({quoted(rung.schema)}.=) {quoted(self.alias)}.{quoted(rung.name)}"
+            for rung in key
+        ]
+        return f"EXISTS (SELECT FROM {these} WHERE {both(same)})"
 
     def mark(self) -> str:
         """The transaction's own number, which the server can be asked about later."""
@@ -184,6 +234,16 @@ class Bites:
                 self.connection.rows("ROLLBACK")
             except DbFault:
                 self.connection.spoilt = True
+
+    def committed(self, pending: Pending) -> bool:
+        return committed(self.session, pending)
+
+
+class Witness:
+    """Knows what became of transactions, and takes nothing."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
 
     def committed(self, pending: Pending) -> bool:
         return committed(self.session, pending)
@@ -209,6 +269,13 @@ def committed(session: Session, pending: Pending) -> bool:
             )
         time.sleep(pause)
         pause = min(1.0, 2 * pause)
+
+
+def _root(session: Session, task: Purge, subject: Subject) -> int:
+    """Foreign keys lead to the rule's table, whichever of its partitions is purged."""
+    if task.ref == task.table:
+        return subject.oid
+    return next((oid for oid, ref in called(session, task.table.path[-1]) if ref == task.table), subject.oid)
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import typing as t
 from datetime import datetime, timedelta, timezone
 
@@ -58,7 +59,7 @@ class Removal(t.NamedTuple):
         return f", extract(epoch FROM {moment})::pg_catalog.float8"
 
     def run(self, connection: Connection, conditions: str) -> tuple[int, Frame | None]:
-        """Rows removed, and in memory where they are wanted there. Raises Refused where the archive did not keep all."""
+        """Rows removed, and in memory where they are wanted there. Raises Refused where the archive kept less."""
         statement = self.statement(conditions)
         if self.in_memory:
             return self._framed(connection.rows(statement))
@@ -111,7 +112,9 @@ def _read_as(column: Column, alias: str) -> str:
 
 
 def _iso(seconds: float) -> str:
-    """-infinity, and what was before Christ, as the first day that there is a way to write."""
+    """What was before the year 1 as its first day: Python has no way to write it."""
+    if seconds == -math.inf:
+        return "-infinity"
     try:
         return (EPOCH + timedelta(microseconds=round(seconds * 1_000_000))).isoformat()
     except (OverflowError, ValueError):

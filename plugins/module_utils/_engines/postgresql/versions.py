@@ -17,6 +17,8 @@ SINCE: t.Mapping[str, int] = {
     "wait start": 14,  # pg_locks.waitstart
     "log statistics": 14,  # pg_stat_wal
     "idle session timeout": 14,  # else a guard that only holds a lock is thrown out by the login's own setting
+    "tid range": 14,  # a range of pages is read by itself: `ctid > '(7,0)'` no longer reads the whole table
+    "detach concurrently": 14,
     "statistics of parents": 15,  # pg_statistic_ext_data.stxdinherit
     "statistics at once": 15,  # kept in shared memory; before, a collector process wrote them down up to 0.5 s later
     "version of the default collation": 15,  # pg_database.datcollversion
