@@ -19,6 +19,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations im
     bloat,
     refresh_views,
     reindex,
+    retention,
     vacuum,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
@@ -28,6 +29,7 @@ SHARED = {**CONNECTION, **SELECTION}
 SPECS: dict[str, dict[str, Any]] = {
     "db_vacuum": {**SHARED, **EXECUTION, **vacuum.OPTIONS},
     "db_reindex": {**SHARED, **EXECUTION, **reindex.OPTIONS},
+    "db_cleanup": {**SHARED, **EXECUTION, **retention.OPTIONS},
     "db_refresh_views": {**SHARED, **EXECUTION, **refresh_views.OPTIONS},
     "db_bloat_facts": {**SHARED, **_facts.READING, **bloat.OPTIONS},
     "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},
