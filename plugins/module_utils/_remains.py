@@ -11,16 +11,14 @@ from ._records import Measured, Step
 from ._tasks import DropLeftover, DropPartition, Purge
 
 if t.TYPE_CHECKING:
-    from ._retention import Expired, Part, Piece
     from ._structure import Index, View
 
 
 def size_of(measured: Measured, step: Step) -> int | None:
-    """Bytes of what the step was about: of the object, of rows still due, of the wreckage that is still there."""
+    """Bytes of what the step was about: of the object, or of the wreckage that is still there."""
     task = step.task
-    if isinstance(task, (Purge, DropPartition)):
-        found = [p for d in measured.databases for e in d.expired for p in _stored(e, task)]
-        return sum(p.bytes for p in found)
+    if isinstance(task, (Purge, DropPartition)):  # they say themselves how much they took; the table keeps its size
+        return None
     if isinstance(task, DropLeftover):
         return sum(x.bytes for d in measured.databases for x in d.leftovers if (x.ref, x.what) == (task.ref, task.what))
     for database in measured.databases:
@@ -32,14 +30,6 @@ def size_of(measured: Measured, step: Step) -> int | None:
             if thing.ref == task.ref:
                 return thing.bytes
     return None
-
-
-def _stored(expired: Expired, task: Purge | DropPartition) -> t.Iterator[Piece | Part]:
-    """What a rule still finds due where the step took rows from."""
-    if expired.sought.expiry.rule == task.rule:
-        things: tuple[Piece | Part, ...] = (*expired.pieces, *expired.parts)
-        mine = isinstance(task, DropPartition) or expired.sought.expiry == task.expiry
-        yield from (thing for thing in things if mine and thing.ref == task.ref)
 
 
 def rows_left(measured: Measured, step: Step) -> int | None:

@@ -108,9 +108,8 @@ class _Planner:
 
     def steps(self) -> list[Step]:
         steps: dict[t.Any, Step] = {}
-        budgets = {rule.name: Budget(rule.rows_per_run) for rule in self.policy.rules}
-        for case in self._cases():
-            for step in self._of_case(case, budgets[case.rule.name]):
+        for cases in self._cases():
+            for step in self._of_rule(cases):
                 steps.setdefault(step.key, step)  # stages and rules of one table see the same wreckage
         planned = [self._hindered(step) for step in steps.values()]
         if planned and not {"vacuum", "analyze"} <= self.lacks.keys():
@@ -122,32 +121,40 @@ class _Planner:
     def _takes(self, expired: Expired) -> bool:
         return self.policy.tables.takes(*names_of(expired.ref))
 
-    def _cases(self) -> list[Case]:
-        """One rule on one table is judged as a whole."""
+    def _cases(self) -> list[list[Case]]:
+        """By rule: its table and the table that it archives into."""
         depots: dict[Ref, tuple[Rule, ...]] = {}
-        together: dict[tuple[str, Ref], list[tuple[Stage, Expired]]] = {}
+        rules: dict[str, dict[Ref, list[tuple[Stage, Expired]]]] = {}
         for stage, expired in self.found:
-            together.setdefault((stage.rule.name, expired.ref), []).append((stage, expired))
+            rules.setdefault(stage.rule.name, {}).setdefault(expired.ref, []).append((stage, expired))
             if expired.depot:
                 depots[expired.depot.ref] = (*depots.get(expired.depot.ref, ()), stage.rule)
-        return [
-            Case(several[0][0].rule, tuple(several), self.policy, self.measured, depots)
-            for several in together.values()
-        ]
+        return [[self._case(ref, tables, depots) for ref in tables] for tables in rules.values()]
 
-    def _of_case(self, case: Case, budget: Budget) -> t.Iterator[Step]:
-        """Wreckage is cured whatever the rule may take now, unless nothing at all may be removed."""
-        refused = [finding for refusal in REFUSALS for finding in refusal(case)]
+    def _case(
+        self,
+        ref: Ref,
+        tables: t.Mapping[Ref, list[tuple[Stage, Expired]]],
+        depots: t.Mapping[Ref, tuple[Rule, ...]],
+    ) -> Case:
+        beside = tuple(e for other, found in tables.items() if other != ref for _stage, e in found)
+        return Case(tables[ref][0][0].rule, tuple(tables[ref]), self.policy, self.measured, depots, beside)
+
+    def _of_rule(self, cases: list[Case]) -> t.Iterator[Step]:
+        """What is refused for one of its tables is refused for both. Wreckage is cured whatever may be taken now."""
+        refused = [finding for case in cases for refusal in REFUSALS for finding in refusal(case)]
         self.findings += refused
-        self.findings += [finding for notice in NOTICES for finding in notice(case)]
-        settles = list(settling(case))
+        self.findings += [finding for case in cases for notice in NOTICES for finding in notice(case)]
+        settles = [step for case in cases for step in settling(case)]
         yield from settles
-        if all(finding.code != "no_backup" for finding in refused):
-            yield from self._detached(case)
-        for step in () if refused else steps_of(case, budget, tuple(s.key for s in settles)):
-            due = step.measured["rows"] if isinstance(step.task, Purge) else None
-            self.findings += backlog_grows(case, step.task.ref, due, self.measured.notes.get(step.key))
-            yield step
+        budget = Budget(cases[0].rule.rows_per_run)
+        for case in cases:
+            if all(finding.code != "no_backup" for finding in refused):
+                yield from self._detached(case)
+            for step in () if refused else steps_of(case, budget, tuple(s.key for s in settles)):
+                due = step.measured["rows"] if isinstance(step.task, Purge) else None
+                self.findings += backlog_grows(case, step.task.ref, due, self.measured.notes.get(step.key))
+                yield step
 
     def _detached(self, case: Case) -> t.Iterator[Step]:
         for expired in case.expired:

@@ -28,6 +28,7 @@ class Case(t.NamedTuple):
     policy: Policy
     measured: Measured
     depots: t.Mapping[Ref, tuple[Rule, ...]] = {}  # rules that archive into a table
+    beside: tuple[Expired, ...] = ()  # what the rule finds in its other table
 
     @property
     def ref(self) -> Ref:
@@ -40,12 +41,15 @@ class Case(t.NamedTuple):
     @property
     def rows(self) -> int | None:
         """Due, over all stages; None: unknown."""
-        counts = [expired.rows for expired in self.expired]
-        return None if None in counts else sum(c for c in counts if c is not None)
+        return total([expired.rows for expired in self.expired])
 
     @property
     def of_rows(self) -> int | None:
         return max((e.of_rows for e in self.expired if e.of_rows is not None), default=None)
+
+    @property
+    def of_archive(self) -> bool:
+        return self.found[0][0].of_archive
 
     @property
     def due(self) -> bool:
@@ -59,6 +63,12 @@ class Case(t.NamedTuple):
 
     def say(self, priority: int, code: str, message: str, **more: t.Any) -> Finding:
         return Finding(priority, code, more.pop("ref", self.ref), f"rule {self.rule.name}: {message}", **more)
+
+
+def total(counts: t.Iterable[int | None]) -> int | None:
+    """None where one of them is unknown."""
+    known = list(counts)
+    return None if None in known else sum(c for c in known if c is not None)
 
 
 def say_moment(moment: datetime) -> str:
@@ -124,7 +134,7 @@ def archive_unfit(case: Case) -> t.Iterator[Finding]:
 
 def archive_shared(case: Case) -> t.Iterator[Finding]:
     """Written differently, it is one table all the same: rows of one rule must not leave by the age of another."""
-    if not case.found[0][0].of_archive:
+    if not case.of_archive:
         return
     others = [r.name for r in case.depots.get(case.ref, ()) if r.lasting != case.rule.lasting]
     if others:
@@ -151,20 +161,29 @@ def uncounted(case: Case) -> t.Iterator[Finding]:
 
 
 def too_many_rows(case: Case) -> t.Iterator[Finding]:
-    most, rows = case.rule.refuse_over_rows, case.rows
+    """Of the table and its archive together; told once."""
+    most, rows = case.rule.refuse_over_rows, total([expired.rows for expired in (*case.expired, *case.beside)])
+    if case.of_archive and case.beside:
+        return
     if most is not None and rows is not None and rows > most:
         message = f"nothing is removed: {say_count(rows, 'row')} are due, over refuse_over_rows {most:,}"
-        fix = f"If that is meant, set refuse_over_rows of this rule to {rows} or more"
+        fix = f"If that is meant, set refuse_over_rows of this rule to at least {rows}"
         yield case.say(2, "too_many_rows", message, fix=fix)
 
 
 def too_large_share(case: Case) -> t.Iterator[Finding]:
+    """Of the table; an archive is looked at together with its table, since in time all of its rows leave."""
     rows, of_rows, most = case.rows, case.of_rows, case.rule.refuse_over_percent
-    if not rows or of_rows is None or 100 * rows <= most * of_rows:
+    if not rows or of_rows is None:
+        return
+    if case.of_archive:
+        of_rows += max((e.of_rows or 0 for e in case.beside), default=0)
+    if 100 * rows <= most * of_rows:
         return
     share = say_share(rows, of_rows)
     message = f"nothing is removed: {rows:,} of {of_rows:,} rows ({share}) are due, over refuse_over_percent {most:g}"
-    fix = f"If that is meant, set refuse_over_percent of this rule to {min(100, int(100 * rows / max(of_rows, 1)) + 1)}"
+    enough = min(100, int(100 * rows / max(of_rows, 1)) + 1)
+    fix = f"If that is meant, set refuse_over_percent of this rule to at least {enough}"
     yield case.say(2, "too_many_rows", message, fix=fix)
 
 

@@ -33,7 +33,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import 
 )
 
 from ..samples import MB, NOW, server, table
-from .retention_world import ARCHIVE, BOTH, RULE, child, codes, finding, made, policy, purges, ref, seen
+from .retention_world import ARCHIVE, BOTH, RULE, child, codes, expired, finding, made, policy, purges, ref, seen
 
 HOUR = timedelta(hours=1)
 
@@ -142,6 +142,34 @@ def test_what_leaves_at_both_ages_is_judged_together() -> None:
     assert "too_many_rows" in codes(made({**BOTH, "refuse_over_rows": 19, "archive_dir": "/a"}))
     assert made({**BOTH, "refuse_over_rows": 20, "archive_dir": "/a"}).steps
     assert "too_many_rows" in codes(made({**BOTH, "refuse_over_percent": 19.9, "archive_dir": "/a"}))
+
+
+def both(source: int, of_source: int, archive: int, of_archive: int, **fields: Any) -> Plan:
+    """A rule whose table and archive have so many rows due, of so many."""
+    asked = policy({**BOTH, **fields})
+    found = []
+    for sought in retention.wants(asked, server()).expired:
+        rows, of_rows = (archive, of_archive) if "archive" in sought.expiry.table else (source, of_source)
+        found.append(expired(sought, 0 if sought.archive else rows, of_rows))
+    return retention.plan(asked, Measured(server(), (Database("shop", expired=tuple(found)),)))
+
+
+def test_an_archive_may_empty_beside_its_table() -> None:
+    assert len(both(0, 1000, 9, 9).steps) == 1
+    assert "too_many_rows" in codes(both(0, 3, 9, 9))
+    assert "too_many_rows" in codes(both(51, 100, 0, 10**6))
+
+
+def test_what_is_refused_for_the_table_is_refused_for_its_archive() -> None:
+    assert not both(51, 100, 5, 10**6).steps
+    assert len(both(50, 100, 5, 10**6).steps) == 2
+
+
+def test_the_rows_of_table_and_archive_are_counted_together() -> None:
+    assert len(both(5, 100, 5, 100, refuse_over_rows=10).steps) == 2
+    refused = both(5, 100, 5, 100, refuse_over_rows=9)
+    assert not refused.steps
+    assert len([f for f in refused.findings if f.code == "too_many_rows"]) == 1
 
 
 @pytest.mark.parametrize(("hours", "ok", "refused"), [(25, True, False), (27, True, True), (1, False, True)])
