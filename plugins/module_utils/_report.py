@@ -8,8 +8,9 @@ from __future__ import annotations
 import typing as t
 
 from ._protocols import Engine
-from ._records import Database, Finding, Outcome, Server, Table
-from ._units import say_bytes
+from ._records import Database, Finding, Outcome, Server, Step, Table
+from ._tasks import Purge
+from ._units import say_bytes, say_count
 
 if t.TYPE_CHECKING:
     from ._structure import Index
@@ -26,13 +27,21 @@ def step_result(outcome: Outcome, engine: Engine, server: Server) -> Result:
     step = outcome.step
     freed = _freed(outcome)
     ran = outcome.status == "done" or outcome.changed or outcome.actual.seconds > 0
-    actual = {
+    actual: Result = {
         "bytes_before": outcome.bytes_before,
         "bytes_after": outcome.bytes_after,
         "bytes_freed": freed,
         "rows": outcome.actual.rows,
         "seconds": round(outcome.actual.seconds, 3),
     }
+    expected: Result = {
+        "bytes_freed": step.expected.bytes,
+        "rows": step.expected.rows,
+        "seconds": round(step.expected.seconds, 3),
+    }
+    if isinstance(step.task, Purge):
+        expected.update(rows=rows_expected(step), children=_children_expected(step.task, step))
+        actual.update(_left(outcome, step.task))
     return {
         "database": step.task.ref.database,
         "object": str(step.task.ref),
@@ -41,15 +50,33 @@ def step_result(outcome: Outcome, engine: Engine, server: Server) -> Result:
         "statements": list(engine.spell(step.task, server)),
         "status": outcome.status,
         "measured": dict(step.measured),
-        "expected": {
-            "bytes_freed": step.expected.bytes,
-            "rows": step.expected.rows,
-            "seconds": round(step.expected.seconds, 3),
-        },
+        "expected": expected,
         "actual": actual if ran else {},
         "proven": outcome.proven,
         "error": outcome.error or None,
     }
+
+
+def rows_expected(step: Step) -> int | None:
+    """None where nobody could count them."""
+    unknown = isinstance(step.task, Purge) and step.task.due is None
+    return None if unknown else step.expected.rows
+
+
+def _children_expected(task: Purge, step: Step) -> int | None:
+    unknown = task.due is None or any(child.rows is None for child in task.children)
+    return None if task.children and unknown else step.expected.children
+
+
+def _left(outcome: Outcome, task: Purge) -> dict[str, int | None]:
+    """What left besides the rows, and what stayed though it is due. What was not counted again is reckoned."""
+    actual, left = outcome.actual, outcome.rows_left
+    if left is None and task.due is not None:
+        left = max(0, task.due - actual.rows)
+    held: int | None = 0
+    if task.rows is not None:
+        held = None if left is None or task.due is None else min(left, max(0, task.due - task.rows))
+    return {"children": actual.children, "batches": actual.bites, "rows_remaining": left, "rows_held_back": held}
 
 
 def _freed(outcome: Outcome) -> int:
@@ -102,15 +129,33 @@ def diff(outcomes: t.Sequence[Outcome], engine: Engine, server: Server) -> Resul
         name = f"{step.task.ref.database}: {step.task.ref}" if step.task.ref.path else str(step.task.ref)
         if not (outcome.changed or outcome.status == "planned"):
             continue
-        before.append(f"{name} ({say_bytes(step.size)}): {step.reason}\n")
+        purge = isinstance(step.task, Purge)  # its bytes are those of rows, not of the table
+        size = "" if purge else f" ({say_bytes(step.size)})"
+        before.append(f"{name}{size}: {step.reason}\n")
         if outcome.status == "planned":
-            hope = f", about {say_bytes(step.expected.bytes)} to free" if step.expected.bytes else ""
+            gain = "of rows" if purge else "to free"
+            hope = f", about {say_bytes(step.expected.bytes)} {gain}" if step.expected.bytes else ""
             after.append(f"{name}: {step.task.kind}{hope}: {'; '.join(engine.spell(step.task, server))}\n")
+        elif purge:
+            after.append(f"{name}: {_said_of_rows(outcome)}\n")
         else:
             now = f" ({say_bytes(outcome.bytes_after)})" if outcome.bytes_after is not None else ""
             doubt = "" if outcome.proven is not False else ", but the need is still there"
             after.append(f"{name}{now}: {step.task.kind} {outcome.status}{doubt}\n")
     return {"before": "".join(before), "after": "".join(after)}
+
+
+def _said_of_rows(outcome: Outcome) -> str:
+    """`archive done: 1,200 rows and 300 of other tables in 3 batches; 80 rows are still due`."""
+    actual, task = outcome.actual, t.cast(Purge, outcome.step.task)
+    left = _left(outcome, task)
+    words = f"{task.kind} {outcome.status}: {say_count(actual.rows, 'row')}"
+    words += f" and {actual.children:,} of other tables" if actual.children else ""
+    words += f" in {say_count(actual.bites, 'batch', 'batches')}"
+    remaining, held = left["rows_remaining"], left["rows_held_back"]
+    if remaining:
+        words += f"; {say_count(remaining, 'row')} still due"
+    return words + (f", {held:,} of them held back by rows_per_run" if held else "")
 
 
 def bloat_result(thing: Table | Index, threshold: float) -> Result:

@@ -153,8 +153,8 @@ ansible_facts:
             actual:
               description:
                 - Empty when nothing ran. Otherwise bytes, C(rows) that left, and seconds; of rows that were deleted or
-                  archived also the rows of C(children) that left with them, C(batches) committed, C(rows_remaining) that
-                  are still due, and C(rows_held_back), those of them that stay on purpose until the next run
+                  archived also the rows of C(children) that left with them, C(batches) committed, C(rows_remaining)
+                  that are still due, and C(rows_held_back), those of them that stay on purpose until the next run
                   (C(rows_per_run)). Null is unknown.
               type: dict
             proven:

@@ -21,9 +21,10 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Ref,
     Step,
 )
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Rebuild, Vacuum
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import Child, Expiry
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Purge, Rebuild, Vacuum
 
-from .samples import GB, MB, bloat, server, table
+from .samples import GB, MB, NOW, bloat, server, table
 from .world import World
 
 WORLD = World()
@@ -134,6 +135,67 @@ def test_a_diff_reads_as_a_dba_speaks() -> None:
     )
     file = Outcome(Step(Rebuild(Ref("/srv/a.db")), "bloat", size=MB), "planned")
     assert report.diff([file], WORLD, server())["before"] == "/srv/a.db (1.0 MB): bloat\n"
+
+
+EXPIRY = Expiry("old orders", "orders", "", "at", NOW)
+ORDERS = Ref("shop", ("public", "orders"))
+LINES = Child(Ref("shop", ("public", "lines")), ("order_id",), ORDERS, ("id",), "cascade", 300)
+
+
+def purge(due: int | None, rows: int | None = None, *children: Child) -> Step:
+    taken = (due or 0) if rows is None else rows
+    task = Purge(ORDERS, ORDERS, EXPIRY, ("at", "id"), children, rows=rows, due=due)
+    expected = Amount(MB, taken, children=sum(child.rows or 0 for child in children))
+    return Step(task, "1,200 rows older than 90 d", expected=expected, size=MB)
+
+
+@pytest.mark.parametrize(
+    ("due", "allowed", "taken", "left", "stay"),
+    [
+        (1200, None, 1200, 0, (0, 0)),
+        (1200, None, 1150, 50, (50, 0)),
+        (1200, 1000, 1000, 200, (200, 200)),
+        (1200, 1000, 400, None, (800, 200)),  # ended early: not counted again
+        (None, None, 400, None, (None, 0)),
+        (None, 1000, 1000, None, (None, None)),
+        (None, 1000, 1000, 70, (70, None)),
+        (1200, 1000, 1200, 0, (0, 0)),
+    ],
+)
+def test_rows_that_stay_are_told_from_those_held_back(
+    due: int | None, allowed: int | None, taken: int, left: int | None, stay: tuple[int | None, int | None]
+) -> None:
+    amount = Amount(MB, taken, 1.0, bites=3, children=7)
+    outcome = Outcome(purge(due, allowed), "done", amount, changed=True, rows_left=left)
+    actual = report.step_result(outcome, WORLD, server())["actual"]
+    assert (actual["rows"], actual["children"], actual["batches"]) == (taken, 7, 3)
+    assert (actual["rows_remaining"], actual["rows_held_back"]) == stay
+
+
+@pytest.mark.parametrize(
+    ("due", "counted", "rows", "children"),
+    [(1200, 300, 1200, 300), (None, 300, None, None), (1200, None, 1200, None)],
+)
+def test_what_nobody_counted_is_not_expected_to_be_nothing(
+    due: int | None, counted: int | None, rows: int | None, children: int | None
+) -> None:
+    planned = Outcome(purge(due, None, LINES._replace(rows=counted)), "planned")
+    expected = report.step_result(planned, WORLD, server())["expected"]
+    assert (expected["rows"], expected["children"]) == (rows, children)
+
+
+def test_a_diff_of_rows_speaks_of_rows() -> None:
+    check = report.diff([Outcome(purge(1200), "planned")], WORLD, server())
+    assert check == {
+        "before": "shop: public.orders: 1,200 rows older than 90 d\n",
+        "after": "shop: public.orders: delete, about 1.0 MB of rows: DELETE public.orders\n",
+    }
+    amount = Amount(MB, 1000, 1.0, bites=1, children=300)
+    done = Outcome(purge(1200, 1000), "done", amount, changed=True, rows_left=200)
+    assert report.diff([done], WORLD, server())["after"] == (
+        "shop: public.orders: delete done: 1,000 rows and 300 of other tables in 1 batch;"
+        " 200 rows still due, 200 of them held back by rows_per_run\n"
+    )
 
 
 FINDINGS = st.builds(
