@@ -23,6 +23,12 @@ class Number(str):
     __slots__ = ()
 
 
+class Bare(str):
+    """A field of CSV without quotes."""
+
+    __slots__ = ()
+
+
 class Column(NamedTuple):
     name: str
     encoding: str
@@ -50,7 +56,8 @@ class Archived(NamedTuple):
             header, *rows = csv_rows(text)
             if header != names:
                 raise AssertionError(f"{self.path} begins with {header}, not with {names}")
-            return [list(row) for row in rows]
+            kinds = [column.encoding for column in self.columns]
+            return [[_of_field(field, kind) for field, kind in zip(row, kinds, strict=True)] for row in rows]
         return [[_plain(row.get(name)) for name in names] for row in json_rows(text)]
 
 
@@ -91,7 +98,27 @@ def json_rows(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    return bytes.fromhex(value["$hex"]) if isinstance(value, dict) else value
+    """What JSON has no words for."""
+    if not isinstance(value, dict):
+        return value
+    ((how, text),) = value.items()
+    if how == "$number":
+        return Number(text)
+    data = bytes.fromhex(text)
+    if how == "$hex":
+        return data
+    return data.decode("utf-8", "surrogateescape" if how == "$bytes" else "surrogatepass")
+
+
+def _of_field(field: str | None, encoding: str) -> Any:
+    """Quotes tell text from all else; a backslash without them begins text that is not Unicode, or bytes."""
+    if not isinstance(field, Bare) or encoding == "hex":
+        return field
+    if field[:2] in ("\\x", "\\u"):
+        return bytes.fromhex(field[2:]).decode("utf-8", "surrogateescape" if field[1] == "x" else "surrogatepass")
+    if encoding != "any":
+        return str(field)
+    return bytes.fromhex(field[2:]) if field.startswith("0x") else Number(field)
 
 
 def csv_rows(text: str) -> Iterator[list[str | None]]:
@@ -112,7 +139,7 @@ def csv_rows(text: str) -> Iterator[list[str | None]]:
 def _field(text: str, at: int) -> tuple[str | None, int]:
     if text[at] != '"':
         end = min((i for i in (text.find(c, at) for c in ",\r\n") if i >= 0), default=len(text))
-        return text[at:end] or None, end
+        return Bare(text[at:end]) if end > at else None, end
     parts = []
     while True:
         end = text.index('"', at + 1)
