@@ -41,11 +41,17 @@ def projected(measured: Measured, database: Database, steps: t.Sequence[Step]) -
     """What the tables will need once these steps are carried out."""
     changes = _changes(steps)
     tables = {table.ref: table for table in database.tables}
-    coming = [_then(tables[ref], change) for ref, change in changes.items() if ref in tables]
+    found = {ref: tables.get(ref) or _new(ref, change) for ref, change in changes.items()} if tables else {}
+    coming = [_then(table, changes[ref]) for ref, table in found.items() if table]
     if not coming:
         return []
-    found, _told = due(measured, database._replace(tables=tuple(coming), findings=()))
-    return [step._replace(after=changes[step.task.ref].after, projected=True) for step in found]
+    needed, _told = due(measured, database._replace(tables=tuple(coming), findings=()))
+    return [step._replace(after=changes[step.task.ref].after, projected=True) for step in needed]
+
+
+def _new(ref: Ref, change: Change) -> Table | None:
+    """An archive table that the steps make: nobody knows anything of what is in it."""
+    return Table(ref, missing_statistics="the table") if change.come else None
 
 
 def _changes(steps: t.Sequence[Step]) -> dict[Ref, Change]:

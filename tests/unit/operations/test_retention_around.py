@@ -203,6 +203,12 @@ def test_the_analyze_that_an_archive_needs_comes_after_it() -> None:
     assert {step.after for step in found} == {(("archive old", ref("events")),)}
 
 
+def test_an_archive_that_is_made_is_analyzed() -> None:
+    found = followed([busy()], {"archive_after": "90d"}, depot=Depot(ref("events_archive"), False))
+    assert Analyze(ref("events_archive")) in [step.task for step in found]
+    assert not followed([], {"archive_after": "90d"}, depot=Depot(ref("events_archive"), False))
+
+
 def test_children_are_vacuumed_too() -> None:
     items = Table(ref("items"), bytes=MB, rows=50_000, dead=Dead(0, 0.0), changed=0, analyzed=NOW)
     found = followed([busy(), items], {**RULE, "on_children": "delete"}, children=(child(20_000),))
