@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
 Facts = dict[str, t.Any]
 READING = {name: EXECUTION[name] for name in ("jobs", "lock_timeout", "journal", "allow_untested", "max_results")}
 OPERATIONS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate")
-PLANNERS = ("vacuum", "reindex", "refresh_views", "preflight")
+PLANNERS = ("vacuum", "reindex", "refresh_views", "cleanup", "preflight")
 SAMPLE = 10  # steps an operation in db_due: a fleet's results cost memory on the controller
 
 
@@ -118,7 +118,7 @@ def bloat_module() -> None:
 
 def assess_options() -> dict[str, t.Any]:
     """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
-    from ._operations import advice_policy, preflight, refresh_views, reindex_needs, vacuum_needs
+    from ._operations import advice_policy, preflight, refresh_views, reindex_needs, retention_options, vacuum_needs
 
     return {
         "statistics": {"type": "bool", "default": True},
@@ -126,6 +126,8 @@ def assess_options() -> dict[str, t.Any]:
         "vacuum": {"type": "dict", "options": vacuum_needs.OPTIONS},
         "reindex": {"type": "dict", "options": reindex_needs.OPTIONS},
         "refresh_views": {"type": "dict", "options": refresh_views.OPTIONS},
+        "cleanup": {"type": "dict", "options": retention_options.OPTIONS},
+        "count_timeout": {"type": "str", "default": "30s"},
         "preflight": {"type": "dict", "options": preflight.OPTIONS},
     }
 
@@ -137,7 +139,7 @@ def assess_module() -> None:
         began, params = time.monotonic(), module.params
         how = execution(params)
         planners = {name: _planner(name) for name in PLANNERS if params[name] is not None}
-        shared = {name: params[name] for name in SELECTION}
+        shared = {name: params[name] for name in (*SELECTION, "count_timeout")}
         asked = {n: (p, p.policy({**params[n], **shared})) for n, p in planners.items()}
         if params["statistics"]:
             asked["advice"] = _advice(params)
@@ -163,6 +165,10 @@ def _planner(name: str) -> Operation:
         from ._operations import refresh_views
 
         return refresh_views
+    if name == "cleanup":
+        from ._operations import retention
+
+        return retention
     if name == "preflight":
         from ._operations import preflight
 
@@ -206,7 +212,10 @@ def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: 
 
 
 def _operation_due(assessed: bool, plan: Plan, engine: Engine, server: Server) -> Facts:
+    from ._report import rows_expected
+
     due = [s for s in plan.steps if not s.skip]
+    rows = [rows_expected(s) for s in due]
     sample = [
         {
             "database": s.task.ref.database,
@@ -223,7 +232,7 @@ def _operation_due(assessed: bool, plan: Plan, engine: Engine, server: Server) -
         "steps": len(due),
         "skipped": len(plan.steps) - len(due),
         "bytes": sum(s.expected.bytes for s in due),
-        "rows": sum(s.expected.rows for s in due),
+        "rows": None if None in rows else sum(n for n in rows if n is not None),
         "seconds": round(sum(s.expected.seconds for s in due), 3),
         "sample": sample,
     }

@@ -24,7 +24,14 @@ extends_documentation_fragment:
   - dbfleet.maintenance.advice.nested
   - dbfleet.maintenance.refresh_views.nested
   - dbfleet.maintenance.reindex.nested
+  - dbfleet.maintenance.cleanup.nested
 options:
+  count_timeout:
+    description:
+      - How long counting the rows of one rule of O(cleanup) may take in one database, as V(30s). Where that is too
+        short their number is unknown, and cleanup is due; it counts for itself.
+    type: str
+    default: 30s
   preflight:
     description:
       - Judge whether maintenance may start here and now.
@@ -127,7 +134,7 @@ ansible_facts:
           description: As for vacuum.
           type: dict
         cleanup:
-          description: As for vacuum.
+          description: As for vacuum. C(rows) is null where they could not be counted in O(count_timeout).
           type: dict
         backup:
           description: As for vacuum.

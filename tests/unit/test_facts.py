@@ -19,11 +19,15 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import 
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
     Activity,
+    Database,
     DatabaseInfo,
     Dead,
     Measured,
+    Server,
     Space,
+    Wants,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import Expired, Piece
 
 from .modules import Ran, db_vacuum, run
 from .samples import GB, MB, bloat, fleets, server, table
@@ -138,6 +142,9 @@ def test_a_server_that_cannot_be_read_is_a_failure_that_names_it(module: Any) ->
         ({"vacuum": {"force": True}}, "force"),
         ({"vacuum": {"sorcery": True}}, "sorcery"),
         ({"preflight": {"window": "never"}}, "window"),
+        ({"cleanup": {"rules": [{"name": "old", "table": "orders", "date_column": "at"}]}}, "no row would ever leave"),
+        ({"cleanup": {"only": ["odl"], "rules": [RULE]}}, "there is no rule odl"),
+        ({"cleanup": {}, "count_timeout": "soon"}, "count_timeout"),
         ({"tables": ["a|b"], "vacuum": {}}, "tables"),
         ({"databases": ["shpo"], "vacuum": {}}, "there is no database shpo"),
     ],
@@ -146,6 +153,39 @@ def test_bad_input_is_named(options: dict[str, Any], word: str) -> None:
     found = assess(World(table()), **options)
     assert found.code == 1
     assert word in found.result["msg"]
+
+
+class Aged(World):
+    """A world in which every rule finds so many rows; None: they could not be counted."""
+
+    def __init__(self, rows: int | None) -> None:
+        super().__init__(table())
+        self.rows = rows
+
+    def measure(self, session: Any, wants: Wants, server: Server) -> Database:
+        found = super().measure(session, wants, server)
+        ref = table().ref
+        pieces = (Piece(ref, self.rows, MB, ("at", "id"), True),)
+        old = tuple(Expired(sought, ref, self.rows, 90, pieces) for sought in wants.expired)
+        return found._replace(expired=old)
+
+
+RULE = {"name": "old", "table": "orders", "date_column": "at", "delete_after": "90d"}
+
+
+@pytest.mark.parametrize(("rows", "due"), [(40, True), (None, True), (0, False)])
+def test_rows_that_cleanup_would_take_are_counted_for_a_while(rows: int | None, due: bool) -> None:
+    world = Aged(rows)
+    found = assess(world, cleanup={"rules": [RULE]}, count_timeout="7s")
+    cleanup = found.fact["cleanup"]
+    assert (cleanup["due"], cleanup["rows"], cleanup["steps"]) == (due, rows, int(due))
+    assert [sought.timeout for _database, wants in world.looks for sought in wants.expired] == [7.0]
+    assert found.fact["due"] is due
+
+
+def test_a_rule_that_is_refused_is_told_and_not_due() -> None:
+    found = assess(Aged(80), cleanup={"rules": [RULE]})
+    assert (found.fact["due"], found.codes) == (False, ["too_many_rows"])
 
 
 # ---- db_bloat_facts --------------------------------------------------------------------------------------------------
