@@ -34,6 +34,7 @@ from .samples import GB, MB, bloat, fleets, server, table
 from .world import World
 
 DEAD = Dead(500_000, 33.0)
+RULE = {"name": "old", "table": "orders", "date_column": "at", "delete_after": "90d"}
 
 
 def assess(world: World, **options: Any) -> Ran:
@@ -168,9 +169,6 @@ class Aged(World):
         pieces = (Piece(ref, self.rows, MB, ("at", "id"), True),)
         old = tuple(Expired(sought, ref, self.rows, 90, pieces) for sought in wants.expired)
         return found._replace(expired=old)
-
-
-RULE = {"name": "old", "table": "orders", "date_column": "at", "delete_after": "90d"}
 
 
 @pytest.mark.parametrize(("rows", "due"), [(40, True), (None, True), (0, False)])
