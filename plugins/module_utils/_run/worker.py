@@ -219,9 +219,13 @@ def outcome_of(job: Job, verdict: Verdict, size: int) -> Outcome:
 
 
 def _paced(job: Job) -> t.Any:
-    """The task; where it takes bites, with a pace that earlier attempts taught."""
+    """The task; where it takes bites, with a pace that earlier attempts taught, and without the rows that they took."""
     task: t.Any = job.step.task
-    return task._replace(pace=job.pace) if getattr(task, "pace", None) else task
+    if not getattr(task, "pace", None):
+        return task
+    if getattr(task, "rows", None) is not None:
+        task = task._replace(rows=max(0, task.rows - job.done.rows))
+    return task._replace(pace=job.pace)
 
 
 def _onward(act: Work, pace: Pace) -> Tick | None:
