@@ -9,8 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.sqlite import SQLite
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Amount, Pace, Ref, Tick, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
+    Amount,
+    Database,
+    Pace,
+    Ref,
+    Tick,
+    Wants,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import Archive, Expired, Expiry, Sought
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Purge, Settle, Task
 from tests.integration.lite import engine_of
@@ -21,9 +27,8 @@ BEFORE = NOW - timedelta(days=90)
 
 def rule(table: str = "t", column: str = "at", *, archive: Archive | None = None, **more: Any) -> Sought:
     """Rows older than 90 days leave."""
-    expiry = Expiry(
-        "old", table, "", column, more.pop("before", BEFORE), **{k: more.pop(k) for k in _EXPIRY & more.keys()}
-    )
+    own = {name: more.pop(name) for name in _EXPIRY & more.keys()}
+    expiry = Expiry("old", table, own.pop("database", ""), column, more.pop("before", BEFORE), **own)
     return Sought(expiry, archive, **more)
 
 
@@ -45,7 +50,7 @@ class Room:
         (found,) = self.look(Wants(expired=(sought,), **more)).expired
         return found
 
-    def look(self, wants: Wants) -> Any:
+    def look(self, wants: Wants) -> Database:
         with self.engine.session(self.database) as session:
             return self.engine.measure(session, wants, self.server)
 
@@ -106,7 +111,3 @@ class Room:
         if files and sought.archive:
             self.carry_out(Settle(found.ref, sought.expiry, sought.archive, files))
         return len(files)
-
-
-def other(room: Room) -> SQLite:
-    return engine_of(room.path)

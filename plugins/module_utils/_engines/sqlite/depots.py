@@ -19,7 +19,11 @@ from . import shapes
 from .catalog import quoted
 from .shapes import Column, Shape
 
-_PLAIN_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\([0-9 ,+-]+\))?\Z")
+_PLAIN_TYPE = re.compile(
+    r"(?:(?:BIG|SMALL|TINY|MEDIUM|VAR|N|NVAR|UNSIGNED BIG |UNSIGNED )?(?:INT|INTEGER|CHAR|TEXT|BLOB)|CLOB|REAL|FLOAT"
+    r"|DOUBLE|DOUBLE PRECISION|NUMERIC|DECIMAL|BOOLEAN|BOOL|DATE|DATETIME|TIME|TIMESTAMP|UUID|JSON|ANY)(?: ?\([0-9 ,]+\))?\Z",
+    re.IGNORECASE,
+)
 
 
 class Found(t.NamedTuple):
@@ -77,7 +81,7 @@ def _affinity(shape: Shape, column: Column) -> str:
 
 
 def _type(column: Column) -> str:
-    """What was declared may be any words: those that are not plain are quoted, which SQLite takes for the same."""
+    """Any words may be declared, keywords too: those that are not plain are quoted, which SQLite takes for the same."""
     declared = column.type
     return declared if not declared or _PLAIN_TYPE.match(declared) else quoted(declared)
 

@@ -158,8 +158,7 @@ class _Look:
         return rows, of_rows, tuple(children)
 
     def _number(self, words: str, condition: str, bound: t.Mapping[str, t.Any]) -> int:
-        used = {name: value for name, value in bound.items() if f":{name}" in condition}
-        return int(self.db.execute(f"SELECT count(*) FROM {words} WHERE {condition}", used).fetchone()[0])
+        return int(self.db.execute(f"SELECT count(*) FROM {words} WHERE {condition}", bound).fetchone()[0])
 
     def _find_no_dates(self, source: Source, ref: Ref, high: t.Any) -> None:
         if self.wants.only:

@@ -100,7 +100,8 @@ def _condition(db: sqlite3.Connection, shape: Shape, where: str) -> Unfit | None
     if depth:
         return Unfit("bad_condition", f"where: a parenthesis is not closed: {where}", cure)
     try:
-        db.execute(f"SELECT 1 FROM {shape.words} WHERE 0 AND (\n{where}\n)").fetchall()
+        # Compiled, not executed; `0 AND …` would be left out before its functions are looked for.
+        db.execute(f"EXPLAIN SELECT 1 FROM {shape.words} WHERE (\n{where}\n)").fetchall()
     except (sqlite3.Error, sqlite3.Warning) as error:
         if "interrupted" in str(error):
             raise
@@ -115,9 +116,9 @@ def range_of(db: sqlite3.Connection, source: Source) -> Range:
     if source.walk is None or not source.walk.by_date or source.dates.expiry.unit:
         return source.dates.range(text=True, numbers=True, textual=textual)
     first = source.walk.words[0]
-    ask = f"SELECT 1 FROM {source.shape.words} WHERE {first} {{}} LIMIT 1"
-    text = db.execute(ask.replace("{}", ">= ''")).fetchone() is not None
-    numbers = db.execute(ask.replace("{}", "< ''")).fetchone() is not None
+    ask = f"SELECT 1 FROM {source.shape.words} WHERE {first}"
+    text = db.execute(f"{ask} >= '' LIMIT 1").fetchone() is not None
+    numbers = db.execute(f"{ask} < '' LIMIT 1").fetchone() is not None
     return source.dates.range(text=text, numbers=numbers, textual=textual)
 
 
