@@ -28,7 +28,7 @@ from ._records import (
 )
 from ._remains import rows_left, size_of
 from ._selection import Patterns, names_of
-from ._tasks import Analyze, Task, Vacuum
+from ._tasks import Analyze, DropLeftover, Task, Vacuum
 
 if t.TYPE_CHECKING:
     from ._health import Health
@@ -191,8 +191,9 @@ class Stages:
         wants = operation.wants(policy, self.server)._replace(only=(ref,), health=False, shared=True)
         if isinstance(task, (Vacuum, Analyze)):  # neither removes wreckage nor leaves any
             wants = wants._replace(leftovers=False)
-        rule = getattr(task, "rule", "")  # the others' rows need not be counted again
-        wants = wants._replace(expired=tuple(s for s in wants.expired if s.expiry.rule == rule))
+        if not isinstance(task, DropLeftover):  # the others' rows need not be counted again
+            rule = getattr(task, "rule", "")
+            wants = wants._replace(expired=tuple(s for s in wants.expired if s.expiry.rule == rule))
         found = self.engine.measure(session, wants, self.server)._replace(system=system)
         memory = Memory(past=self.verified)
         measured = self._measured([found], memory)
