@@ -127,18 +127,17 @@ def compare(rungs: t.Sequence[Rung], operator: str, values: Values, alias: str) 
 
 
 def between(walk: Walk, low: Values, high: Values, alias: str) -> list[str]:
-    """Conditions of a bite: after `low`, up to `high`. Of a walk by date both may be a moment alone.
-
-    A bite lies within one moment, or ends with the first one that it reaches.
-    """
+    """Conditions of a bite: after `low`, up to `high`; in a walk by date both may be a moment alone."""
     if walk.date is None:
         after = [compare(walk.key, ">", low, alias)] if low else []
         return [*after, *([compare(walk.key, "<=", high, alias)] if high else [])]
     date, key = (walk.date,), walk.key
-    if len(low) > 1:  # within a moment
+    if low[1:] and low[:1] == high[:1]:  # within a moment
         said = [compare(date, "=", low, alias), compare(key, ">", low[1:], alias)]
         return [*said, *([compare(key, "<=", high[1:], alias)] if high[1:] else [])]
-    said = [compare(date, ">", low, alias)] if low else []
+    said = [compare(date, ">=" if low[1:] else ">", low, alias)] if low else []
+    if low[1:]:
+        said.append(f"({compare(date, '>', low, alias)} OR {compare(key, '>', low[1:], alias)})")
     if high:
         said.append(compare(date, "<=", high, alias))
     if high[1:]:
