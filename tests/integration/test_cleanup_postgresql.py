@@ -72,7 +72,8 @@ SHAPES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     ),
     "hostile names": (
         f"""CREATE SCHEMA "sch.ema%s";
-            CREATE TABLE "sch.ema%s"."we""ird %s {{name}}; --" ("i%d" bigint PRIMARY KEY, "at %s '" timestamptz, "{{a}}" text);
+            CREATE TABLE "sch.ema%s"."we""ird %s {{name}}; --"
+                   ("i%d" bigint PRIMARY KEY, "at %s '" timestamptz, "{{a}}" text);
             INSERT INTO "sch.ema%s"."we""ird %s {{name}}; --" SELECT n, {AGE}, '%' FROM generate_series(1, {ROWS}) n;
             CREATE INDEX ON "sch.ema%s"."we""ird %s {{name}}; --" ("at %s '")""",
         'sch.ema%s.we"ird %s {name}; --',
@@ -123,12 +124,14 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def archived(server: Server, name: str, folder: Path, table: str) -> Counter[str]:
+def archived(server: Server, name: str, folder: Path, table: str, only: str = "") -> Counter[str]:
     """The rows of the archive files, read back by the server itself into the type of the table's rows."""
-    rows = [line for path in sorted(folder.glob("*.jsonl.gz")) for line in gzip.open(path, "rt", encoding="utf-8")]
-    for path in folder.glob("*.jsonl.gz"):
-        manifest = json.loads((folder / (path.name + ".manifest.json")).read_text())
-        assert manifest["rows"] == len(gzip.open(path, "rt").readlines())
+    rows: list[str] = []
+    for path in sorted(folder.glob(f"{only}*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            mine = list(lines)
+        assert json.loads((folder / (path.name + ".manifest.json")).read_text())["rows"] == len(mine)
+        rows += mine
     assert [p for p in folder.iterdir() if not p.name.endswith((".gz", ".manifest.json"))] == []
     words = f"""SELECT (SELECT jsonb_object_agg(p.key, p.value #>> '{{}}') FROM jsonb_each(to_jsonb(x)) p)::text
                   FROM json_populate_recordset(NULL::{quoted(table)}, """
