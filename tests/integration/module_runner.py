@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A module run as a process of its own, without Ansible's packing around it: arguments on standard input."""
+"""A module run as a process of its own, without Ansible's packing around it: arguments on standard input.
+
+DBFLEET_FORK=0 starts each of them anew rather than from the nursery.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.integration.nursery import Child, Nursery
 
 MODULES = "ansible_collections.dbfleet.maintenance.plugins.modules"
 
@@ -55,6 +60,32 @@ class Ran(NamedTuple):
 
 
 _STARTED: list[Running] = []
+_NURSERY: list[Nursery] = []
+
+
+def _forked(name: str, words: str) -> Child:
+    if not _NURSERY:
+        _NURSERY.append(Nursery())
+    return Child(_NURSERY[0], name, os.environ, words)
+
+
+def _begun(name: str, words: str, bare: bool) -> subprocess.Popen[str]:
+    # Without site-packages there is no driver: the interpreter of a host on which nobody installed one.
+    flags, paths = (["-S"], bare_path()) if bare else ([], [p for p in sys.path if p])
+    child = subprocess.Popen(
+        [sys.executable, *flags, "-m", "tests.integration.module_runner", name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    if child.stdin:
+        child.stdin.write(words)
+        child.stdin.close()
+        child.stdin = None
+    return child
 
 
 def reap() -> None:
@@ -67,24 +98,11 @@ class Running:
     """A module under way: for what has to happen meanwhile."""
 
     def __init__(self, name: str, options: Mapping[str, Any], *, check: bool, diff: bool, bare: bool) -> None:
-        # Without site-packages there is no driver: the interpreter of a host on which nobody installed one.
-        flags, paths = (["-S"], bare_path()) if bare else ([], [p for p in sys.path if p])
-        self._child = subprocess.Popen(
-            [sys.executable, *flags, "-m", "tests.integration.module_runner", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
         settings = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
-        self._words = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, **settings}})
-        if self._child.stdin:
-            self._child.stdin.write(self._words)
-            self._child.stdin.close()
-            self._child.stdin = None
-
+        words = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, **settings}})
+        fork = not bare and os.environ.get("DBFLEET_FORK") != "0"
+        self._heard = False
+        self._child = _forked(name, words) if fork else _begun(name, words, bare)
         _STARTED.append(self)
 
     @property
@@ -95,7 +113,8 @@ class Running:
         """Kills it, if it is still there, and lets go of its pipes."""
         if self._child.poll() is None:
             self._child.kill()
-        if self._child.stdout and not self._child.stdout.closed:
+        if not self._heard:
+            self._heard = True
             self._child.communicate()
 
     def send(self, sign: signal.Signals) -> None:
@@ -108,6 +127,7 @@ class Running:
         """The end of it, however it comes."""
         try:
             out, err = self._child.communicate(timeout=timeout)
+            self._heard = True
         except subprocess.TimeoutExpired:
             self._child.kill()
             out, err = self._child.communicate()
@@ -116,7 +136,7 @@ class Running:
             result = json.loads(out.strip().splitlines()[-1]) if out.strip() else {}
         except ValueError:
             raise AssertionError(f"not a result: {out[-3000:]}{err[-3000:]}") from None
-        return Ran(self._child.returncode, result, out + err)
+        return Ran(self._child.poll() or 0, result, out + err)
 
 
 def start(
@@ -154,13 +174,14 @@ def until(condition: Any, seconds: float = 30, what: str = "the condition") -> N
         time.sleep(0.02)
 
 
-def main() -> None:
+def execute(name: str) -> None:
+    """Becomes the module."""
     from ansible.module_utils import basic
 
     basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
     basic._ANSIBLE_PROFILE = "legacy"
-    runpy.run_module(f"{MODULES}.{sys.argv[1]}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"{MODULES}.{name}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main()
+    execute(sys.argv[1])
