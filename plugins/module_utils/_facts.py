@@ -215,7 +215,7 @@ def _operation_due(assessed: bool, plan: Plan, engine: Engine, server: Server) -
     from ._report import rows_expected
 
     due = [s for s in plan.steps if not s.skip]
-    rows = [rows_expected(s) for s in due]
+    rows = [rows_expected(s) for s in due if not s.projected]  # a vacuum of what will be dead then counts none twice
     sample = [
         {
             "database": s.task.ref.database,

@@ -16,6 +16,8 @@ LISTED = 10  # steps or findings of one host: the rest is in the modules' result
 LISTED_FULL = 40
 URGENT = 2  # priority up to which findings are shown after maintenance
 LABEL = 12  # columns
+OF_ROWS = "cleanup"  # the operation whose rows are worth a word
+AFTERWARDS = ("vacuum", "freeze", "analyze")  # kinds of steps that it takes for what it leaves behind
 
 
 def trouble(host: Vars, operations: t.Iterable[str]) -> str:
@@ -71,8 +73,13 @@ def _due(due: Vars, operations: t.Sequence[str]) -> str:
 
 
 def _amounts(operation: str, steps: int, what: str, amount: Vars) -> str:
-    size = f", about {say_bytes(amount['bytes'])} to free" if amount["bytes"] else ""
-    return f"{operation}: {say_count(steps, 'step')} {what}{size}"
+    words = [f"{operation}: {say_count(steps, 'step')} {what}"]
+    if operation == OF_ROWS and steps:
+        rows = amount["rows"]
+        words.append("an unknown number of rows" if rows is None else say_count(rows, "row"))
+    if amount["bytes"]:
+        words.append(f"about {say_bytes(amount['bytes'])} {'of them' if operation == OF_ROWS else 'to free'}")
+    return ", ".join(words)
 
 
 def _done(operation: str, fact: Vars, planned: bool) -> str:
@@ -80,12 +87,21 @@ def _done(operation: str, fact: Vars, planned: bool) -> str:
     if planned:
         foreseen = [step for step in fact["steps"] if step["status"] == "planned"]
         freed = sum(step["expected"]["bytes_freed"] for step in foreseen)
-        return _amounts(operation, summary["planned"], "planned", {"bytes": freed})
+        rows = _rows(foreseen) if operation == OF_ROWS else 0
+        return _amounts(operation, summary["planned"], "planned", {"bytes": freed, "rows": rows})
     words = [f"{operation}: {summary['done']} of {say_count(summary['planned'], 'step')} done"]
     words += [f"{summary[status]} {status}" for status in ("skipped", "deferred", "failed") if summary[status]]
+    if operation == OF_ROWS and summary["planned"]:
+        words.append(f"{say_count(summary['rows'], 'row')} removed")
     if summary["bytes_freed"]:
         words.append(f"{say_bytes(summary['bytes_freed'])} freed")
     return ", ".join([*words, say_seconds(summary["seconds"])])
+
+
+def _rows(steps: t.Iterable[Vars]) -> int | None:
+    """That would leave; None where some could not be counted."""
+    rows = [step["expected"]["rows"] for step in steps if step["kind"] not in AFTERWARDS]
+    return None if None in rows else sum(rows)
 
 
 def _steps(fact: Vars) -> Lines:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.dbfleet.maintenance.plugins.filter.merged_by_name import merged_by_name
 from ansible_collections.dbfleet.maintenance.plugins.filter.report import report
 from ansible_collections.dbfleet.maintenance.plugins.filter.troubled import troubled
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._night import LISTED, trouble
@@ -158,3 +162,60 @@ def test_the_troubled_are_those_of_the_hosts_that_have_trouble() -> None:
     wrong = {"maintenance_error": "no"}
     hosts = {"db1": wrong, "db2": {"maintenance_assessed": _assessed()}, "db3": wrong, "db4": wrong}
     assert troubled(hosts, ["db4", "db2", "gone", "db1"], ["vacuum"]) == ["db4", "db1"]
+
+
+def test_what_cleanup_takes_is_said_in_rows() -> None:
+    vacuum = {"kind": "vacuum", "expected": {"bytes_freed": 0, "rows": 7}}
+    ran = _ran("planned", "planned", "planned")
+    first, second, third = ran["ansible_facts"]["db_vacuum"]["steps"]
+    first |= {"kind": "delete", "expected": {"bytes_freed": 2048, "rows": 1200}}
+    second |= {"kind": "archive", "expected": {"bytes_freed": 2048, "rows": 34}}
+    third |= vacuum
+    fact = ran["ansible_facts"]["db_vacuum"]
+    host = {"maintenance_assessed": _assessed(), "cleanup_result": {"ansible_facts": {"db_cleanup": fact}}}
+
+    def said(**how: bool) -> str:
+        (line,) = report({"db1": host}, ["db1"], ["cleanup"], **how)
+        return line
+
+    assert said(planned=True) == "db1: cleanup: 3 steps planned, 1,234 rows, about 4.0 kB of them"
+    second["expected"]["rows"] = None
+    assert said(planned=True) == "db1: cleanup: 3 steps planned, an unknown number of rows, about 4.0 kB of them"
+    fact["summary"] |= {"done": 3, "rows": 1234}
+    for step in fact["steps"]:
+        step["status"] = "done"
+    assert said() == "db1: cleanup: 3 of 3 steps done, 1,234 rows removed, 1.50 s"
+    due: dict[str, Any] = {"due": True, "steps": 2, "bytes": 0, "rows": None, "sample": []}
+    db_due = {"preflight": {"ok": True, "stopped_by": []}, "cleanup": due, "findings": []}
+    host = {"maintenance_assessed": {"ansible_facts": {"db_due": db_due}}}
+    assert said() == "db1: cleanup: 2 steps due, an unknown number of rows"
+
+
+def test_rules_of_several_levels_become_one_by_name() -> None:
+    site = [{"name": "audit", "table": "audit_log", "where": "x"}, {"name": "jobs", "table": "jobs"}]
+    group = [{"name": "notes", "table": "notes"}]
+    host = [{"name": "audit", "where": None, "delete_after": "7d"}, {"name": "jobs", "enabled": False}]
+    assert merged_by_name([site, group, host]) == [
+        {"name": "audit", "table": "audit_log", "where": None, "delete_after": "7d"},
+        {"name": "jobs", "table": "jobs", "enabled": False},
+        {"name": "notes", "table": "notes"},
+    ]
+    assert site[0] == {"name": "audit", "table": "audit_log", "where": "x"}
+
+
+def test_presets_are_names_or_dictionaries() -> None:
+    site: list[Any] = ["django_sessions", "rails_sessions", {"preset": "soft_deleted", "name": "notes", "table": "n"}]
+    host: list[Any] = ["rails_sessions", {"preset": "django_sessions", "delete_after": "7d"}, {"name": "notes", "x": 1}]
+    assert merged_by_name([site, host]) == [
+        {"preset": "django_sessions", "delete_after": "7d"},
+        "rails_sessions",
+        {"preset": "soft_deleted", "name": "notes", "table": "n", "x": 1},
+    ]
+    assert merged_by_name([host, ["django_sessions"]])[1] == {"preset": "django_sessions", "delete_after": "7d"}
+
+
+def test_what_has_no_name_is_left_to_the_module_and_what_is_no_list_is_refused() -> None:
+    nameless = {"table": "a"}
+    assert merged_by_name([[nameless, 7], [dict(nameless)]]) == [nameless, 7, nameless]
+    with pytest.raises(AnsibleFilterError, match=r"has to be a list of rules, and .* is none"):
+        merged_by_name([[], nameless])
