@@ -42,7 +42,7 @@ class Archived(NamedTuple):
 
     @property
     def table(self) -> str:
-        return str(self.manifest["table"])
+        return ".".join(self.manifest["table"]["path"])
 
     @property
     def columns(self) -> list[Column]:

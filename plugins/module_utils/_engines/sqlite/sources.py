@@ -162,7 +162,14 @@ def plain(task: Purge) -> bool:
 
 
 def delete_due(source: Source, walk: Walk, *, after: bool = True) -> str:
-    return f"DELETE FROM {source.shape.words} WHERE {scope(source, walk, after, True)} AND {source.due}"
+    """In the order of the table, not of the index: half the time where dates lie scattered over the table."""
+    shape, key = source.shape, source.shape.key()
+    chosen = f"{scope(source, walk, after, True)} AND {source.due}"
+    if key is None or shape.clustered or key.names == walk.names:
+        return f"DELETE FROM {shape.words} WHERE {chosen}"
+    return (
+        f"DELETE FROM {shape.words} WHERE {key.words[0]} IN (SELECT {key.words[0]} FROM {shape.words} WHERE {chosen})"
+    )
 
 
 def set_name(number: int) -> str:
