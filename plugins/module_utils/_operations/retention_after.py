@@ -41,17 +41,20 @@ def projected(measured: Measured, database: Database, steps: t.Sequence[Step]) -
     """What the tables will need once these steps are carried out."""
     changes = _changes(steps)
     tables = {table.ref: table for table in database.tables}
-    found = {ref: tables.get(ref) or _new(ref, change) for ref, change in changes.items()} if tables else {}
-    coming = [_then(table, changes[ref]) for ref, table in found.items() if table]
+    made = {ref for ref, change in changes.items() if change.come and ref not in tables}
+    found = {**tables, **(_new(made, database.tables) if tables else {})}
+    coming = [_then(found[ref], change) for ref, change in changes.items() if ref in found]
     if not coming:
         return []
     needed, _told = due(measured, database._replace(tables=tuple(coming), findings=()))
     return [step._replace(after=changes[step.task.ref].after, projected=True) for step in needed]
 
 
-def _new(ref: Ref, change: Change) -> Table | None:
-    """An archive table that the steps make: nobody knows anything of what is in it."""
-    return Table(ref, missing_statistics="the table") if change.come else None
+def _new(refs: t.Collection[Ref], others: t.Sequence[Table]) -> dict[Ref, Table]:
+    """Archive tables that the steps make: nobody knows anything of them. Inserts count as in the smallest table."""
+    limit = min((table.insert_limit for table in others if table.insert_limit is not None), default=None)
+    inserted = None if limit is None else 0
+    return {ref: Table(ref, missing_statistics="the table", inserted=inserted, insert_limit=limit) for ref in refs}
 
 
 def _changes(steps: t.Sequence[Step]) -> dict[Ref, Change]:

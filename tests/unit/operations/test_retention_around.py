@@ -206,6 +206,8 @@ def test_the_analyze_that_an_archive_needs_comes_after_it() -> None:
 def test_an_archive_that_is_made_is_analyzed() -> None:
     found = followed([busy()], {"archive_after": "90d"}, depot=Depot(ref("events_archive"), False))
     assert Analyze(ref("events_archive")) in [step.task for step in found]
+    limited = followed([busy(insert_limit=1000.0)], {"archive_after": "90d"}, depot=Depot(ref("events_archive"), False))
+    assert Vacuum(ref("events_archive"), analyze=True) in [step.task for step in limited]
     assert not followed([], {"archive_after": "90d"}, depot=Depot(ref("events_archive"), False))
 
 

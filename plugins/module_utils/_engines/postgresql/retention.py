@@ -114,7 +114,7 @@ def carry_out(session: Session, task: Task, server: Server, cursor: str | None, 
 
 def _purge(session: Session, task: Purge, server: Server, cursor: str | None) -> Work:
     from ..nibble import nibble
-    from . import expired, purge
+    from . import expired, purge, views
 
     user = str(server.settings["user"])
     found = purge.ground(session, task, user)
@@ -130,6 +130,7 @@ def _purge(session: Session, task: Purge, server: Server, cursor: str | None) ->
         about = {"server": server.address, "version": server.version, "database": session.database}
         shelf = Shelf(task.archive.folder, who, task.rule, task.table, task.archive, about=about)
     yield from nibble(bites, task, shelf, cursor)
+    views.publish(bites.connection, server)  # the vacuum that comes after it is asked for by these counters
 
 
 def _finish(session: Session, folder: str, who: str, rule: str) -> int:
