@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`./dev chaos cleanup`: db_cleanup killed everywhere, tabulated; 1 where a row is not in exactly one place."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.fleet import Fleet, Missing
+
+from .cleanup import ENGINES, KINDS, MEANS, Cell, Score, attack, cells, start
+from .places import place_on
+from .victim import MUTANTS, PHASES
+
+
+def main() -> int:
+    """Do what the command line says and give the exit status."""
+    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
+    parser.add_argument("what", choices=["cleanup"])
+    for name, choices in (("engine", ENGINES), ("kind", KINDS), ("phase", PHASES), ("means", MEANS)):
+        parser.add_argument(f"--{name}", choices=choices, action="append", default=[])
+    parser.add_argument("--hits", type=int, default=int(os.environ.get("CHAOS_HITS", "6")), help="of each cell")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("DBFLEET_SEED", "2026")))
+    parser.add_argument("--mutant", choices=list(MUTANTS), default="", help="two phases swapped: this must fail")
+    parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.report:
+        return _one(asked)
+    return _all(asked)
+
+
+def _one(asked: argparse.Namespace) -> int:
+    """One engine, in this process, which forks its victims."""
+    (engine,) = asked.engine
+    with Fleet() as fleet:
+        try:
+            place = place_on(start(fleet, engine), engine)
+        except Missing as why:
+            asked.report.write_text(json.dumps({"missing": str(why)}))
+            return 0
+        wanted = [cell for cell in cells(place) if _wanted(asked, cell)]
+        scores = attack(place, fleet.folder("work"), wanted, hits=asked.hits, seed=asked.seed, mutant=asked.mutant)
+    found = [[*cell, score.hits, score.failures] for cell, score in scores.items()]
+    asked.report.write_text(json.dumps({"version": place.version, "cells": found}))
+    return 0
+
+
+def _wanted(asked: argparse.Namespace, cell: Cell) -> bool:
+    return (
+        cell.kind in (asked.kind or KINDS)
+        and cell.phase in (asked.phase or PHASES)
+        and cell.means in (asked.means or MEANS)
+    )
+
+
+def _all(asked: argparse.Namespace) -> int:
+    """Two engines at a time: most of the time something is waited for."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="chaos") as folder, ThreadPoolExecutor(2) as pool:
+        reports = [Path(folder) / f"{engine}.json" for engine in asked.engine or ENGINES]
+        list(pool.map(lambda report: _beside(report, asked), reports))
+        found = {report.stem: json.loads(report.read_text()) if report.exists() else {} for report in reports}
+    scores: dict[Cell, Score] = {}
+    bad = 0
+    for engine, said in found.items():
+        if "cells" not in said:
+            print(f"{engine}: NOT TESTED: {said.get('missing', 'its process died')}")
+            bad += "missing" not in said or os.environ.get("CI") == "true"
+            continue
+        print(f"{engine} {said['version']}")
+        for *words, hits, failures in said["cells"]:
+            score = scores[Cell(*words)] = Score()
+            score.hits, score.failures = hits, failures
+    bad += _show(scores, asked.hits)
+    print(f"{sum(s.hits for s in scores.values())} hits in {time.monotonic() - began:.0f} s, seed {asked.seed}")
+    return 1 if bad or not scores else 0
+
+
+def _beside(report: Path, asked: argparse.Namespace) -> None:
+    words = ["cleanup", f"--engine={report.stem}", f"--hits={asked.hits}", f"--seed={asked.seed}"]
+    words += [f"--{name}={value}" for name in ("kind", "phase", "means") for value in getattr(asked, name)]
+    words += [f"--mutant={asked.mutant}"] if asked.mutant else []
+    subprocess.run([sys.executable, "-m", "tests.chaos", *words, f"--report={report}"], check=False)
+
+
+def _show(scores: dict[Cell, Score], least: int) -> int:
+    """Prints hits/failures of each cell; how many cells are bad."""
+    print(f"\n{'engine':<11} {'kind':<7} {'phase':<13}" + "".join(f"{means:>16}" for means in MEANS))
+    for engine, kind, phase in dict.fromkeys(cell[:3] for cell in scores):
+        row = [scores.get(Cell(engine, kind, phase, means)) for means in MEANS]
+        shown = ["-" if score is None else f"{score.hits}/{len(score.failures)}" for score in row]
+        print(f"{engine:<11} {kind:<7} {phase:<13}" + "".join(f"{text:>16}" for text in shown))
+    for cell, score in scores.items():
+        for failure in score.failures:
+            print(f"FAILED {', '.join(cell)}, {failure}")
+        if score.hits < least:
+            print(f"NOT HIT {', '.join(cell)}: {score.hits} of {least} times")
+    return sum(bool(score.failures) or score.hits < least for score in scores.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
