@@ -119,7 +119,7 @@ class _Planner:
         return planned
 
     def _takes(self, expired: Expired) -> bool:
-        return self.policy.tables.takes(*names_of(expired.ref))
+        return self.policy.relations.takes(*names_of(expired.ref))
 
     def _cases(self) -> list[list[Case]]:
         """By rule: its table and the table that it archives into."""

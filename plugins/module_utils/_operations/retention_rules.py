@@ -43,7 +43,7 @@ class Rule(t.NamedTuple):
 
 
 class Policy(t.NamedTuple):
-    tables: Patterns
+    relations: Patterns  # the option `tables`: rules of other tables rest
     rules: tuple[Rule, ...]
     partitions: bool
     batch_seconds: float
@@ -73,7 +73,7 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
     if not 0 < seconds <= LONGEST_BITE:
         raise BadInput(f"batch_seconds: {seconds:g} is out of range", cure=f"Give seconds up to {LONGEST_BITE:g}")
     return Policy(
-        tables=Patterns(["*"] if params.get("tables") is None else params["tables"], "tables"),
+        relations=Patterns(["*"] if params.get("tables") is None else params["tables"], "tables"),
         rules=_chosen(params),
         partitions=params["partitions"] == "auto",
         batch_seconds=seconds,
