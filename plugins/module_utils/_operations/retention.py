@@ -104,7 +104,10 @@ class _Planner:
     ) -> None:
         self.policy, self.measured, self.database, self.findings = policy, measured, database, findings
         self.lacks = {**measured.server.lacks, **database.lacks}
-        self.found = [(known[e.sought], e) for e in database.expired if e.sought in known and self._takes(e)]
+        found = [(known[e.sought], e) for e in database.expired if e.sought in known]
+        # An archive is cleaned with the table whose rows it holds.
+        sources = {stage.rule.name: expired.ref for stage, expired in found if not stage.of_archive}
+        self.found = [(stage, e) for stage, e in found if self._takes(sources.get(stage.rule.name, e.ref))]
 
     def steps(self) -> list[Step]:
         steps: dict[t.Any, Step] = {}
@@ -118,8 +121,8 @@ class _Planner:
             planned += retention_after.projected(self.measured, self.database, planned)
         return planned
 
-    def _takes(self, expired: Expired) -> bool:
-        return self.policy.relations.takes(*names_of(expired.ref))
+    def _takes(self, ref: Ref) -> bool:
+        return self.policy.relations.takes(*names_of(ref))
 
     def _cases(self) -> list[list[Case]]:
         """By rule: its table and the table that it archives into."""

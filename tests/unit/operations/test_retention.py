@@ -86,6 +86,8 @@ def test_where_nothing_may_be_written_steps_are_shown_and_skipped(lacking: str) 
 def test_the_option_tables_holds_for_rules_too() -> None:
     assert not made(options={"tables": ["-events"]}).steps
     assert made(options={"tables": ["public.events"]}).steps
+    assert len(made(BOTH, {"tables": ["events"]}).steps) == len(made(BOTH).steps) == 3
+    assert not made(BOTH, {"tables": ["events_archive"]}).steps
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
