@@ -315,7 +315,7 @@ def test_the_application_gets_its_turn(tmp_path: Path) -> None:
     with closing(path) as db:
         db.executemany("INSERT INTO t VALUES (?, '2025-01-01', 'x')", [(i,) for i in range(400)])
     room = Room(path, lock_timeout=10)
-    count = "WITH RECURSIVE n(i) AS (SELECT t.id UNION ALL SELECT i + 1 FROM n WHERE i < t.id + 40000)"
+    count = "WITH RECURSIVE n(i) AS (SELECT t.id UNION ALL SELECT i + 1 FROM n WHERE i < t.id + 10000)"
     task = room.purge(room.find(rule()), pace=20)
     task = task._replace(expiry=task.expiry._replace(where=f"({count} SELECT max(i) FROM n) > 0"))
     with other_process(TURNS, path) as other:
