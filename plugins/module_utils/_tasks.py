@@ -139,6 +139,7 @@ class DropPartition(NamedTuple):
     rule: str
     concurrently: bool = False
     empty: bool = False  # its rows were archived before: where there are any, it stays
+    rows: int | None = None  # that go with it, counted when it was planned
 
     @property
     def kind(self) -> str:

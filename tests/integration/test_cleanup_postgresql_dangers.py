@@ -375,3 +375,22 @@ def test_what_waits_for_a_slot_is_counted(pool: Pool, database: Callable[[Server
             assert after is not None and after - before > 4_000_000
         finally:
             server.sql("SELECT pg_drop_replication_slot('waits')")
+
+
+def test_rows_with_others_hanging_need_a_privilege_more(
+    pool: Pool, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    server = pool.get("postgresql-16")
+    name = database(server)
+    server.script(
+        PLAIN.format(rows=100)
+        + ";CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE, x int); INSERT INTO c VALUES (7, 1)",
+        database=name,
+    )
+    with pg.role(server, f"few_{name}", f"GRANT SELECT, DELETE ON t, c TO few_{name}", database=name) as login:
+        rule = {**OLD, "delete_after": "10d", "on_children": "delete"}
+        ran = run("db_cleanup", options(server, name, tmp_path, rule, **login), fails=True)
+        assert f'GRANT UPDATE ON \\"public\\".\\"t\\" TO \\"few_{name}\\"' in ran.text
+        server.sql(f"GRANT UPDATE ON t TO few_{name}", database=name)
+        assert run("db_cleanup", options(server, name, tmp_path, rule, **login)).changed
+    assert there(server, name, "t") == there(server, name, "c") == {}

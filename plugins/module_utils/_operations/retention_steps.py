@@ -230,7 +230,14 @@ def _drop(place: Place, part: Part) -> Step:
         reason = f"{rows} rows of the partition are {what}" + (", and in the archive by then" if archived else "")
     measured = {**place.facts, "rows": part.rows, "bytes": part.bytes, "table": str(expired.ref)}
     return Step(
-        DropPartition(part.ref, expired.ref, place.case.rule.name, part.concurrently, empty=archived),
+        DropPartition(
+            part.ref,
+            expired.ref,
+            place.case.rule.name,
+            part.concurrently,
+            empty=archived,
+            rows=0 if archived else part.rows,
+        ),
         reason,
         {**measured, "partitions": len(expired.parts)},
         Amount(bytes=part.bytes, rows=0 if archived else part.rows or 0),

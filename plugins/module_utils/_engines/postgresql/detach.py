@@ -121,7 +121,7 @@ class _Drop:
             yield from self._quietly(mark)
         else:
             self._at_once(mark)
-        yield Tick(Amount(bytes=one.bytes))
+        yield Tick(Amount(bytes=one.bytes, rows=task.rows or 0))
 
     def _assure_empty(self) -> None:
         if self.session.rows(f"SELECT EXISTS (SELECT FROM {table_name(self.part)})")[0][0]:

@@ -60,6 +60,17 @@ class Hanging:
             if why:
                 raise Refused(why, database=self.database, obj=str(subject.ref(self.database)), cure=cure)
 
+    def assure_lockable(self, subject: Subject, user: str) -> None:
+        """Raises Refused: FOR UPDATE needs a privilege that DELETE does not."""
+        for locked in (subject, *(s for s in self.subjects.values() if self.needed(s.oid))):
+            if self.matters and not locked.may_lock:
+                raise Refused(
+                    f"{user} may not lock its rows, and others hang from them",
+                    database=self.database,
+                    obj=str(locked.ref(self.database)),
+                    cure=f"GRANT UPDATE ON {locked.spelled} TO {quoted(user)}",
+                )
+
     @property
     def matters(self) -> bool:
         """Whether rows have to be locked first: to take others along, or to see that none goes silently."""

@@ -82,20 +82,29 @@ class Bites:
         self.row_bytes = int(self.subject.bytes / max(1.0, self.subject.rows or 1.0))
         root = _root(session, task, self.subject)
         self.hanging = Hanging(session, root, foreign_keys.edges(session, root), told=task.children, user=user)
+        self.hanging.assure_lockable(self.subject, user)
         self.user = user
         self.open = False
 
     def prepare(self) -> None:
         """Makes archive tables, or gives them the columns that they lack. Raises Refused, Busy."""
-        worker = self.session.worker(lock_timeout=self.session.lock_timeout)
         wanted = [(self.task.to, self.subject, self.column.name)] if self.task.to else []
         wanted += [(ref, subject, "") for ref, subject in hanging.depots(self.hanging).items()]
         for ref, source, date in wanted:
             found = archives.existing(self.session, source, ref, self.user)
             if found.why_not:
                 raise Refused(f"rows cannot go there: {found.why_not}", database=ref.database, obj=str(ref))
-            for statement in archives.statements(source, ref, found, date):
-                worker.rows(statement)
+            self._together(archives.statements(source, ref, found, date))
+
+    def _together(self, words: t.Sequence[str]) -> None:
+        """All of these or none: an archive table without its key would never get one."""
+        try:
+            for statement in ("BEGIN", *words, "COMMIT") if words else ():
+                self.open = True
+                self.connection.rows(statement)
+            self.open = False
+        finally:
+            self.rollback()
 
     # ---- where it ends ----
 
