@@ -118,6 +118,28 @@ def test_what_hangs_from_its_own_kind_is_refused(tmp_path: Path) -> None:
     assert room.run(rule(), children="delete").rows == 3
 
 
+@pytest.mark.parametrize("archive", [None, Archive(table="kept")])
+def test_children_that_came_since_are_not_left_behind(tmp_path: Path, archive: Archive | None) -> None:
+    """Foreign keys are not enforced on our connection, and would cascade on others."""
+    path = make(
+        tmp_path / "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, at TEXT)",
+        "CREATE TABLE c (of REFERENCES t ON DELETE CASCADE)",
+        "INSERT INTO t VALUES (1, '2020-01-01'), (2, '2020-01-01')",
+    )
+    room = Room(path)
+    task = room.purge(room.find(rule(archive=archive)))
+    assert room.engine.spell(task, room.server)
+    with closing(path) as db:
+        db.execute("INSERT INTO c VALUES (2)")
+    with pytest.raises(Refused, match="rows of c hang"):
+        room.carry_out(task)
+    assert (len(rows_of(path, "t")), len(rows_of(path, "c"))) == (2, 1)
+    with closing(path) as db:
+        db.execute("DELETE FROM c")
+    assert room.carry_out(task).rows == 2
+
+
 # ---- cursors ---------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,6 @@ from ..._errors import Gone, Refused
 from ..._retention import Column, Frame, Taken
 from ..._tasks import Purge
 from . import depots, sources
-from .children import Hanging
 from .connection import Session, fault
 from .doubts import Doubts, binding, columns_of, digest, hidden, plain, unplain
 from .shapes import Shape, Walk
@@ -39,9 +38,10 @@ class Bites(Doubts):
         self.mark_of_cursor = _fingerprint(task, source, walk)
         self.range = sources.range_of(db, source)
         self.row_bytes = sources.row_bytes(db, source.shape)
-        self.plain = sources.plain(task)
+        self.plain = sources.plain(task, source)
         self.in_files = bool(task.archive and task.archive.folder)
         self.tables = source.family.tables if task.children else [source.shape]
+        self._numbers = {shape.name: number for number, shape in enumerate(self.tables)}
         if not self.plain:
             self._make_sets()
 
@@ -141,7 +141,7 @@ class Bites(Doubts):
             return Taken()
         for number in reversed(range(root)):
             counts[number] = self._take_children(number)
-        self._refuse_circles()
+        self._refuse_hanging()
         frames = tuple(self._frames()) if self.in_files else ()
         self._copy(counts)
         for number, shape in enumerate(self.tables):
@@ -149,28 +149,26 @@ class Bites(Doubts):
             self._same(shape, gone, counts[number])
         return Taken(counts[root], counts[root] * self.row_bytes, sum(counts[:root]), frames)
 
-    def _hanging(self, shape: Shape, *, circular: bool) -> list[Hanging]:
-        found = self.source.family.hanging
-        return [h for h in found if h.shape.name == shape.name and h.child.circular == circular]
-
-    def _number(self, shape: Shape) -> int:
-        return next(n for n, known in enumerate(self.tables) if known.name == shape.name)
-
     def _take_children(self, number: int) -> int:
         """Parents' sets are whole before: the root is last, and each table is before those that it hangs from."""
-        for one in self._hanging(self.tables[number], circular=False):
-            self.db.execute(sources.take_hanging(self.tables, one))
+        for one in self.source.family.hanging:
+            if one.shape.name == self.tables[number].name and not one.child.circular:
+                self.db.execute(sources.take_hanging(self.tables, one))
         return int(self.db.execute(f"SELECT count(*) FROM {sources.set_name(number)}").fetchone()[0])
 
-    def _refuse_circles(self) -> None:
-        for shape in self.tables if self.task.children else ():
-            for one in self._hanging(shape, circular=True):
-                number = self._number(shape)
-                hangs = one.hangs(sources.in_set(one.parent, self._number(one.parent)))
-                ask = f"SELECT 1 FROM {shape.words} WHERE {hangs} AND NOT {sources.in_set(shape, number)} LIMIT 1"
-                if self.db.execute(ask).fetchone():
-                    message = f"rows of {shape.name} hang from rows of their own kind that are due"
-                    raise Refused(message, database=self.session.database, cure="They must go by hand, leaves first")
+    def _refuse_hanging(self) -> None:
+        """What may not stay behind: rows of the same kind, and where children do not leave, any that came since."""
+        for one in self.source.family.hanging:
+            if one.parent.name not in self._numbers or (self.task.children and not one.child.circular):
+                continue
+            hangs = one.hangs(sources.in_set(one.parent, self._numbers[one.parent.name]))
+            number = self._numbers.get(one.shape.name)
+            others = "1" if number is None else f"NOT {sources.in_set(one.shape, number)}"
+            if self.db.execute(f"SELECT 1 FROM {one.shape.words} WHERE {hangs} AND {others} LIMIT 1").fetchone():
+                kind = "rows of their own kind" if one.child.circular else "rows that are due"
+                cure = "They must go by hand, leaves first" if one.child.circular else "See on_children of the rule"
+                message = f"rows of {one.shape.name} hang from {kind}"
+                raise Refused(message, database=self.session.database, obj=one.parent.name, cure=cure)
 
     def _frames(self) -> t.Iterator[Frame]:
         archived = {child.table.path[-1] for child in self.task.children if child.archived}
@@ -200,7 +198,7 @@ class Bites(Doubts):
 
     def _copy(self, counts: list[int]) -> None:
         for shape, to in self._moves():
-            number = self._number(shape)
+            number = self._numbers[shape.name]
             try:
                 copied = self.db.execute(sources.copy(shape, number, to)).rowcount
             except sqlite3.IntegrityError as error:

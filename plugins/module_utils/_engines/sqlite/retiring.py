@@ -58,7 +58,7 @@ def _spelled(task: Purge, source: Source) -> list[str]:
     walk = source.walk
     if walk is None:
         return []
-    if sources.plain(task):
+    if sources.plain(task, source):
         return [sources.delete_due(source, walk)]
     tables = source.family.tables if task.children else [source.shape]
     root = len(tables) - 1

@@ -156,9 +156,9 @@ def scope(source: Source, walk: Walk, after: bool, end: bool) -> str:
     return " AND ".join(parts) or "1"
 
 
-def plain(task: Purge) -> bool:
-    """Whether rows only go: nothing hangs from them, nobody keeps them."""
-    return not task.archive and not task.children
+def plain(task: Purge, source: Source) -> bool:
+    """Whether rows only go: nothing can hang from them, nobody keeps them."""
+    return not task.archive and not source.family.hanging
 
 
 def delete_due(source: Source, walk: Walk, *, after: bool = True) -> str:
