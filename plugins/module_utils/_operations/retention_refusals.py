@@ -54,7 +54,7 @@ class Case(t.NamedTuple):
     @property
     def due(self) -> bool:
         """Whether anything would be removed."""
-        return self.rows != 0 or any(e.parts or (e.files and e.files.outdated) for e in self.expired)
+        return any(_due(expired) for expired in self.expired)
 
     @property
     def assessed(self) -> bool:
@@ -63,6 +63,10 @@ class Case(t.NamedTuple):
 
     def say(self, priority: int, code: str, message: str, **more: t.Any) -> Finding:
         return Finding(priority, code, more.pop("ref", self.ref), f"rule {self.rule.name}: {message}", **more)
+
+
+def _due(expired: Expired) -> bool:
+    return expired.rows != 0 or bool(expired.parts) or bool(expired.files and expired.files.outdated)
 
 
 def total(counts: t.Iterable[int | None]) -> int | None:
@@ -102,8 +106,9 @@ def ambiguous(case: Case) -> t.Iterator[Finding]:
 
 
 def no_backup(case: Case) -> t.Iterator[Finding]:
-    limit = case.policy.require_backup
-    if limit is None or not (case.due or any(e.detaching for e in case.expired)):
+    """Told once for a table and its archive."""
+    limit, again = case.policy.require_backup, case.of_archive and case.beside
+    if limit is None or again or not any(_due(e) or e.detaching for e in (*case.expired, *case.beside)):
         return
     last = case.measured.past.get(("verify", Ref(case.ref.database)))
     most = say_seconds(limit)

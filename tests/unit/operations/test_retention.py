@@ -196,6 +196,12 @@ def test_without_a_backup_nothing_at_all_is_removed_but_archives_are_settled() -
     assert kinds == {"Settle", "DropLeftover", "Purge", "RemoveFiles"}
 
 
+def test_a_missing_backup_is_told_once_whichever_table_has_rows() -> None:
+    asked = {"archive_table": "attic", **BOTH}
+    assert len([f for f in made(asked, {"require_backup": "26h"}).findings if f.code == "no_backup"]) == 1
+    assert "no_backup" not in codes(made(asked, {"require_backup": "26h"}, rows=0))
+
+
 def test_two_rules_that_write_one_archive_differently_do_not_empty_it() -> None:
     one = {"name": "one", "archive_after": "9d", "delete_after": "90d", "archive_table": "attic"}
     two = {"name": "two", "archive_after": "9d", "delete_after": "99d", "archive_table": "public.attic"}
