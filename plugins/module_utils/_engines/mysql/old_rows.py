@@ -119,7 +119,8 @@ def between(columns: t.Sequence[str], after: t.Sequence[str] | None, upto: t.Seq
         f"({name} > {after[same]} AND {name} < {upto[same]})",
         f"({name} = {upto[same]} AND {_side(rest, upto[same + 1 :], '<', last='<=')})",
     ]
-    return " AND ".join([*head, f"({' OR '.join(ways)})"])
+    # Of a range that ends before it begins nothing may be found.
+    return " AND ".join([*head, f"{name} >= {after[same]} AND {name} <= {upto[same]}", f"({' OR '.join(ways)})"])
 
 
 def _side(names: t.Sequence[str], values: t.Sequence[str], sign: str, *, last: str = "") -> str:

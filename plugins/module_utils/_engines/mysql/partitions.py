@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 
 from ..._errors import Refused, Vanished
 from ..._records import Amount, Server, Tick, Work
-from ..._retention import Expiry, Part
+from ..._retention import Expiry
 from ..._tasks import DropPartition
 from . import old_rows
 from .connection import Link
@@ -133,9 +133,16 @@ def undated(link: Link, store: Store, field: Field, name: str) -> bool:
     return bool(link.rows(query, obj=str(store.ref)))
 
 
-def part_of(store: Store, part: Range) -> Part:
-    ref = store.ref._replace(partition=part.name)
-    return Part(ref, None, part.bytes, concurrently=False)
+def touched(ranges: t.Sequence[Range], field: Field, expiry: Expiry) -> list[Range]:
+    """Those that may hold rows that are due."""
+    before = limit(field, expiry.before, expiry)
+    found: list[Range] = []
+    for place, part in enumerate(ranges):
+        low = ranges[place - 1].below if place else None
+        if low is not None and not _less(low, before):
+            break
+        found.append(part)
+    return found
 
 
 # ---- dropping --------------------------------------------------------------------------------------------------------
@@ -165,7 +172,7 @@ def drop(link: Link, task: DropPartition, server: Server, cursor: str | None) ->
     finally:
         if task.empty and not link.stopping:
             link.release_tables()
-    yield Tick(Amount())
+    yield Tick(Amount(rows=task.rows or 0))
 
 
 def _assure_empty(link: Link, task: DropPartition) -> None:

@@ -93,22 +93,22 @@ class Target(t.NamedTuple):
 
 def encoding(field: Field) -> str:
     """Of a column's values in files. See `written`."""
-    if field.kind == old_rows.NUMBER or field.data_type in ("float", "double", "bit"):
+    if field.kind == old_rows.NUMBER or field.data_type in ("float", "double"):
         return "number"
     return "hex" if is_binary(field) else "text"
 
 
 def is_binary(field: Field) -> bool:
     spatial = "geom" in field.data_type or field.data_type.endswith(("point", "string", "polygon", "vector"))
-    return "binary" in field.data_type or "blob" in field.data_type or spatial
+    return field.data_type == "bit" or "binary" in field.data_type or "blob" in field.data_type or spatial
 
 
 def written(field: Field, of: str = "") -> str:
-    """A column as it is read for a file: a FLOAT would be rounded to six digits, a BIT is no text."""
+    """A column as it is read for a file: a FLOAT would be rounded to six digits."""
     name = f"{quoted(of)}.{quoted(field.name)}" if of else quoted(field.name)
     if field.data_type == "float":
         return f"{name} + 0e0"
-    return f"CAST({name} AS UNSIGNED)" if field.data_type == "bit" else name
+    return name
 
 
 class Bites:
@@ -145,6 +145,7 @@ class Bites:
         self.keyed = f"{self.table} FORCE INDEX ({quoted((store.key or way).via)})"
         self.quick = self.steady and not family.members and not family.silent
         self.waits = 0
+        self.last: str | None = None  # cursor; "": there is nothing
 
     # ---- where a bite ends -------------------------------------------------------------------------------------------
 
@@ -171,16 +172,27 @@ class Bites:
         return [found] if found else []
 
     def end(self, cursor: str | None, rows: int, until: str | None) -> str | None:
-        """Where a bite of so many rows ends: of due ones by the dates where the walk begins with them, else of any."""
+        """Where a bite of so many rows ends: of due ones by the dates where the walk begins with them, else of any.
+
+        It never lies beyond what was the end when this began: else the walk would run after what the application adds.
+        """
         rows = max(1, min(rows, self.most))
-        parts = self._range(self._literals(cursor), self._literals(until) if until else None)
-        scope = " AND ".join([*parts, *([self.dates] if self.by_date else [])]) or "TRUE"
+        if self.last is None:
+            self.last = self._edge([]) or ""
+        if not self.last:
+            return None
+        scope = self._range(self._literals(cursor), self._literals(until or self.last))
+        return self._edge(scope, rows - 1) or self._edge(scope)
+
+    def _edge(self, scope: list[str], skip: int | None = None) -> str | None:
+        """The key after so many others; the last one of the range without."""
         names = [quoted(c) for c in self.way.columns]
-        asked = f"SELECT {', '.join(names)} FROM {self.source} WHERE {scope} ORDER BY "
-        found = self.link.texts(f"{asked}{', '.join(names)} LIMIT 1 OFFSET {rows - 1}", obj=self.obj)
-        if not found:
-            backwards = ", ".join(f"{name} DESC" for name in names)
-            found = self.link.texts(f"{asked}{backwards} LIMIT 1", obj=self.obj)
+        where = " AND ".join([*scope, *([self.dates] if self.by_date else [])]) or "TRUE"
+        order = ", ".join(f"{name} DESC" if skip is None else name for name in names)
+        query = (
+            f"SELECT {', '.join(names)} FROM {self.source} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET {skip or 0}"
+        )
+        found = self.link.texts(query, obj=self.obj)
         return self._cursor(found[0]) if found else None
 
     # ---- taking ------------------------------------------------------------------------------------------------------

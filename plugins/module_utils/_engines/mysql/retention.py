@@ -50,17 +50,31 @@ def read(
 ) -> tuple[tuple[Expired, ...], tuple[Missing, ...], dict[Ref, Store]]:
     """What each rule finds in the session's database, and the tables as they were seen."""
     sought = [s for s in wants.expired if s.expiry.database in ("", link.database)]
-    names = {name for s in sought for name in _names(s, link.database)}
-    known = stores.read(link, link.database, names)
+    known = stores.read(link, link.database, {name for s in sought for name in _names(s, link.database)})
+    depots = {(s.expiry.rule, s.archive.table): s for s in sought if s.archive and s.archive.table}
     look = _Look(link, wants, server, grants)
-    found, without = [], []
+    found, without, seen = [], [], dict.fromkeys(known.values())
     for one in sought:
-        store = next((known[name] for name in _names(one, link.database) if name in known), None)
+        source = depots.get((one.expiry.rule, one.expiry.table)) if one.archive is None else None
+        store = _own(known, one, link.database)
+        if store is None and source and (wants.only or _own(known, source, link.database)):
+            store = _elsewhere(link, one)
         if store is None:
             without.append(Missing(one, link.database))
-        else:
-            found.append(look.expired(one, store))
-    return tuple(found), tuple(without), {store.ref: store for store in known.values()}
+            continue
+        seen[store] = None
+        found.append(look.expired(one, store))
+    return tuple(found), tuple(without), {store.ref: store for store in seen}
+
+
+def _own(known: t.Mapping[str, Store], sought: Sought, database: str) -> Store | None:
+    return next((known[name] for name in _names(sought, database) if name in known), None)
+
+
+def _elsewhere(link: Link, sought: Sought) -> Store | None:
+    """An archive table in a database of its own is found from where its source is."""
+    ref = archives.place(link, link.database, sought.expiry.table)
+    return stores.read(link, ref.database, ref.path).get(ref.path[0])
 
 
 def _names(sought: Sought, database: str) -> list[str]:
@@ -68,6 +82,11 @@ def _names(sought: Sought, database: str) -> list[str]:
     whole = sought.expiry.table
     first, dot, rest = whole.partition(".")
     return [whole, rest] if dot and first == database and rest else [whole]
+
+
+def _sum(counts: t.Sequence[int | None]) -> int | None:
+    """Unknown where one of them is."""
+    return None if None in counts else sum(c for c in counts if c is not None)
 
 
 class _Look:
@@ -95,13 +114,11 @@ class _Look:
         sought_date = sought._replace(expiry=sought.expiry._replace(column=field.name))
         due = Due(self.link, sought_date, store, field, self.server.now.timestamp())
         due.check()
-        parts = self._parts(due) if sought.partitions else []
-        pieces, rows = self._pieces(due, parts)
+        pieces, parts = self._pieces(due, drop=sought.partitions)
+        rows = _sum([p.rows for p in parts] + [p.rows for p in pieces if not any(x.ref == p.ref for x in parts)])
         whole = self._whole(due, rows)
-        pieces = [self._walked(due, piece, whole) for piece in pieces]
-        found = found._replace(
-            rows=rows, of_rows=whole, pieces=tuple(pieces), parts=tuple(part for part, _own in parts)
-        )
+        pieces = tuple(self._walked(due, piece, whole) for piece in pieces)
+        found = found._replace(rows=rows, of_rows=whole, pieces=pieces, parts=parts)
         return self._surroundings(found, due)
 
     def _surroundings(self, found: Expired, due: Due) -> Expired:
@@ -142,40 +159,42 @@ class _Look:
             )
         return field
 
-    def _parts(self, due: Due) -> list[tuple[Part, bool]]:
-        """Partitions that can be dropped."""
-        store, table = due.store, (due.store.ref.database, due.store.ref.path[0])
-        ranges = partitions.read(self.link, store, due.field)
-        if not ranges or self.grants.missing(["DROP"], *table) or store.versioned:
-            return []
-        found = []
-        for one, lowest in partitions.due(ranges, due.field, due.sought.expiry):
-            part = partitions.part_of(store, one)
-            if self.only and part.ref not in self.only:
-                continue
-            if lowest and self._undated(due, one.name):
-                continue
-            found.append((part._replace(rows=due.count(part.ref.partition)), lowest))
-        return found
+    def _pieces(self, due: Due, *, drop: bool) -> tuple[tuple[Piece, ...], tuple[Part, ...]]:
+        """What is taken row by row, and the partitions that can be dropped: then what is left lies in some others."""
+        store, expiry = due.store, due.sought.expiry
+        ranges = partitions.read(self.link, store, due.field) if drop and self._may_drop(store) else []
+        parts = {
+            one.name: self._part(due, one)
+            for one, lowest in partitions.due(ranges, due.field, expiry)
+            if not lowest or not self._undated(due, one.name)
+        }
+        names = [one.name for one in partitions.touched(ranges, due.field, expiry) if one.name not in parts]
+        refs = [store.ref._replace(partition=name) for name in names] if parts else [store.ref]
+        if self.only:
+            wanted = {ref for ref in self.only if ref._replace(partition="") == store.ref}
+            refs = [ref for ref in (*refs, *(part.ref for part in parts.values())) if ref in wanted]
+            parts = {name: part for name, part in parts.items() if part.ref in wanted}
+            if store.ref in wanted:
+                refs = [store.ref]
+        pieces = [Piece(ref, due.count(ref.partition)) for ref in refs if not self._is_part(ref, parts)]
+        if due.sought.archive:
+            pieces += [Piece(part.ref, part.rows) for part in parts.values()]
+        return tuple(pieces), tuple(parts.values())
+
+    def _is_part(self, ref: Ref, parts: t.Mapping[str, Part]) -> bool:
+        return bool(ref.partition) and ref.partition in parts
+
+    def _may_drop(self, store: Store) -> bool:
+        return not store.versioned and not self.grants.missing(["DROP"], store.ref.database, store.ref.path[0])
+
+    def _part(self, due: Due, one: partitions.Range) -> Part:
+        ref = due.store.ref._replace(partition=one.name)
+        rows = due.count(one.name) if not self.only or ref in self.only else None
+        return Part(ref, rows, one.bytes)
 
     def _undated(self, due: Due, name: str) -> bool:
         found = due.timed(lambda: partitions.undated(self.link, due.store, due.field, name))
         return found is None or bool(found)
-
-    def _pieces(self, due: Due, parts: t.Sequence[tuple[Part, bool]]) -> tuple[list[Piece], int | None]:
-        """The table, and beside it the partitions that are to be archived before they are dropped."""
-        of_parts = [part.rows for part, _own in parts]
-        store = due.store
-        archived = [Piece(part.ref, part.rows) for part, _own in parts] if due.sought.archive else []
-        if self.only and store.ref not in self.only:
-            wanted = [ref for ref in self.only if ref._replace(partition="") == store.ref]
-            left = [Piece(ref, due.count(ref.partition)) for ref in wanted if due.has(ref.partition)]
-            return left, sum(p.rows or 0 for p in left)
-        rows = due.count("")
-        if rows is None or None in of_parts:
-            return [Piece(store.ref, None), *archived], None
-        rest = max(0, rows - sum(p or 0 for p in of_parts))
-        return [Piece(store.ref, rest), *archived], rows
 
     def _whole(self, due: Due, rows: int | None) -> int | None:
         """How many rows the table has; counted where the estimate, often wrong by half, could mislead."""
@@ -274,10 +293,6 @@ class Due:
     def number(self, query: str) -> int | None:
         """The answer to a question for one number."""
         return self.timed(lambda: int(self.link.rows(query, obj=str(self.store.ref))[0][0]))
-
-    def has(self, partition: str) -> bool:
-        names = partitions.read(self.link, self.store, self.field) if partition else []
-        return not partition or any(x.name == partition for x in names)
 
     def all(self) -> int | None:
         return self.number(f"SELECT COUNT(*) FROM {self.store.sql}")
