@@ -92,8 +92,8 @@ def _done(operation: str, fact: Vars, planned: bool) -> str:
     words = [f"{operation}: {summary['done']} of {say_count(summary['planned'], 'step')} done"]
     words += [f"{summary[status]} {status}" for status in ("skipped", "deferred", "failed") if summary[status]]
     if operation == OF_ROWS and summary["planned"]:
-        words.append(f"{say_count(summary['rows'], 'row')} removed")
-    if summary["bytes_freed"]:
+        words.append(f"{say_count(summary['rows'], 'row')} ({say_bytes(summary['bytes_freed'])}) removed")
+    elif summary["bytes_freed"]:
         words.append(f"{say_bytes(summary['bytes_freed'])} freed")
     return ", ".join([*words, say_seconds(summary["seconds"])])
 

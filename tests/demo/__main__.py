@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._night import 
 from tests.fleet import Fleet, Server, available
 from tests.playbook import ROOT, Call, Played, play, steps, variables, write_inventory
 
+from . import aging
 from .shop import fill, fill_file
 from .table import table
 
@@ -28,7 +30,8 @@ WIDTH = 100
 # The scale of the demo: the default of 100 MB would leave tables of this size alone.
 RECLAIM_MIN_SIZE = "10MB"
 REINDEX_MIN_SIZE = "1MB"
-OPERATIONS = ("db_vacuum", "db_reindex", "db_refresh_views")
+ARCHIVE = FOLDER / "archive"
+OPERATIONS = ("db_cleanup", "db_vacuum", "db_reindex", "db_refresh_views")
 # What the fleet is given, by host: an invalid index, a bloated one, views that are stale or empty; and indexes that
 # are unused, there twice, or missing, which nobody but their owner may touch.
 MUST_BE_DONE = [
@@ -45,6 +48,13 @@ MUST_BE_SAID = [
     *((host, "duplicate_index") for host in ("mariadb", "mysql")),
     *((host, "redundant_index") for host in ("sensors", "archive")),
 ]
+# Rows that leave everywhere, as (kind, table); and a partition that goes whole where there are any.
+MUST_LEAVE = [
+    ("delete", "django_session"),
+    ("archive", "audit_log"),
+    ("archive", "sales_orders"),
+    ("delete", "sales_orders"),
+]
 Hosts = dict[str, dict[str, Any]]
 
 
@@ -55,6 +65,7 @@ def main() -> int:
     journal = FOLDER / "journal.sqlite"
     for file in FOLDER.glob("*.sqlite*"):
         file.unlink()
+    shutil.rmtree(ARCHIVE, ignore_errors=True)
     with Fleet() as fleet:
         hosts = start(fleet)
         inventory = write_inventory(
@@ -65,6 +76,7 @@ def main() -> int:
             reindex_min_size=REINDEX_MIN_SIZE,
             maintenance_statistics=True,
             statistics_unused_index_age="1s",
+            **aging.variables(ARCHIVE),
         )
         heading(f"The fleet is up and churned ({time.monotonic() - began:.0f} s)")
         say(f"Inventory: {inventory.relative_to(ROOT)}. Some settings are the demo's own: reclaiming begins at")
@@ -92,11 +104,13 @@ def start(fleet: Fleet) -> Hosts:
     files = {name: FOLDER / f"{name}.sqlite3" for name in ("sensors", "archive")}
     heading(f"Starting {', '.join(makers)} and two SQLite files")
     with ThreadPoolExecutor() as pool:
-        filled = [pool.submit(fill_file, file, incremental=name == "sensors") for name, file in files.items()]
+        filled = [pool.submit(filled_file, file, incremental=name == "sensors") for name, file in files.items()]
         servers = dict(zip(makers, pool.map(started, makers.values()), strict=True))
         for job in filled:
             job.result()
     hosts: Hosts = {name: variables(server) for name, server in servers.items()}
+    for host in hosts.values():
+        host.update(aging.variables_of_servers())
     hosts["pg18"]["vacuum_reclaim_method"] = "exclusive"
     for name, file in files.items():
         hosts[name] = {"db_engine": "sqlite", "db_databases": [str(file)]}
@@ -111,7 +125,13 @@ def start(fleet: Fleet) -> Hosts:
 def started(make: Callable[[], Server]) -> Server:
     server = make()
     fill(server)
+    aging.age(server)
     return server
+
+
+def filled_file(path: Path, *, incremental: bool) -> None:
+    fill_file(path, incremental=incremental)
+    aging.age_file(path)
 
 
 def asked_for(host: dict[str, Any]) -> str:
@@ -158,9 +178,12 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
         say(line)
     problems = judge(hosts, check, first, again)
     found = [step for call in done for step in call.fact.get("steps", ())]
-    freed = sum(step["actual"].get("bytes_freed", 0) for step in found)
+    freed = sum(step["actual"].get("bytes_freed", 0) for step in found if "rows_remaining" not in step["actual"])
     say("")
     say(f"{len(found)} steps on {len({call.host for call in done})} hosts, {say_bytes(freed)} given back.")
+    rows = sum(call.fact["summary"]["rows"] for call in first.of("db_cleanup").values())
+    files = list(ARCHIVE.glob("*.manifest.json"))
+    say(f"{rows:,} rows deleted or archived, {len(files)} archive files below {ARCHIVE.relative_to(ROOT)}.")
     for problem in problems:
         say(f"FAILED: {problem}")
     if not problems:
@@ -191,10 +214,27 @@ def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str
             s["object"] for c in worked(first) if c.host == host for s in c.fact["steps"]
         }:
             problems.append(f"{host}: {name} was not cured")
+    problems += stayed(hosts, first)
     for host, code in MUST_BE_SAID:
         if host in hosts and code not in {f["code"] for f in again.of("db_assess_facts")[host].fact["findings"]}:
             problems.append(f"{host}: no finding {code}")
     return problems
+
+
+def stayed(hosts: Hosts, first: Played) -> list[str]:
+    """What should have left, and has not."""
+    problems = []
+    for host, given in hosts.items():
+        left = [(s["kind"], s["object"]) for c in worked(first) if c.host == host for s in c.fact["steps"]]
+        missing = {f"{kind} of {name}" for kind, name in MUST_LEAVE if (kind, name) not in _plain(left)}
+        if given["db_engine"] != "sqlite" and "drop_partition" not in dict(left):
+            missing.add("drop_partition of events")
+        problems += [f"{host}: there was no {what}" for what in sorted(missing)]
+    return problems
+
+
+def _plain(steps: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {(kind, name.removeprefix("public.")) for kind, name in steps}
 
 
 def left(order: list[str], again: Played) -> list[str]:
@@ -217,7 +257,8 @@ def unhappy(first: Played) -> list[tuple[Call, dict[str, Any], str]]:
         (call, step, step["status"] if step["status"] != "done" else "not proven")
         for call in worked(first)
         for step in call.fact.get("steps", ())
-        if step["status"] != "done" or step["proven"] is not True
+        # MySQL and MariaDB may be faster to analyze a new archive.
+        if (step["status"] != "done" or step["proven"] is not True) and step["error"] != "no longer due"
     ]
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table at the end of the demo: what was due and why, what was done, bytes before and after. Pure."""
+"""The table at the end of the demo: what was due and why, what was done, bytes or rows before and after. Pure."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ def table(calls: Iterable[Call]) -> list[str]:
 def _row(host: str, step: dict[str, Any]) -> list[str]:
     actual = step["actual"]
     sizes = [say_bytes(actual[key]) if actual.get(key) is not None else "" for key in ("bytes_before", "bytes_after")]
+    if "rows_remaining" in actual:  # rows that are due, before and after
+        counts = (step["measured"]["rows"], actual["rows_remaining"])
+        sizes = ["" if count is None else f"{count:,} rows" for count in counts]
     done = step["kind"] if step["status"] == "done" else f"{step['kind']} {step['status']}"
     if step["proven"] is False:
         done += ", still due"

@@ -181,10 +181,10 @@ def test_what_cleanup_takes_is_said_in_rows() -> None:
     assert said(planned=True) == "db1: cleanup: 3 steps planned, 1,234 rows, about 4.0 kB of them"
     second["expected"]["rows"] = None
     assert said(planned=True) == "db1: cleanup: 3 steps planned, an unknown number of rows, about 4.0 kB of them"
-    fact["summary"] |= {"done": 3, "rows": 1234}
+    fact["summary"] |= {"done": 3, "rows": 1234, "bytes_freed": 4096}
     for step in fact["steps"]:
         step["status"] = "done"
-    assert said() == "db1: cleanup: 3 of 3 steps done, 1,234 rows removed, 1.50 s"
+    assert said() == "db1: cleanup: 3 of 3 steps done, 1,234 rows (4.0 kB) removed, 1.50 s"
     due: dict[str, Any] = {"due": True, "steps": 2, "bytes": 0, "rows": None, "sample": []}
     db_due = {"preflight": {"ok": True, "stopped_by": []}, "cleanup": due, "findings": []}
     host = {"maintenance_assessed": {"ansible_facts": {"db_due": db_due}}}

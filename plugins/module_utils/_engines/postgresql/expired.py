@@ -155,8 +155,9 @@ class _Reader:
         gone = frozenset() if sought.archive else frozenset(oid for one in whole for oid in one.tree)
         stored = [found.leaves[oid] for oid in chosen if oid not in gone]
         for leaf in stored:
-            at = leaf.ref(self.session.database)
-            self.seen[sought.expiry, at] = Seen(leaf, leaf.column(column.name) or column, empty.depot)
+            place = (sought.expiry, leaf.ref(self.session.database))
+            if place not in self.seen or not self.wants.only:  # a proof does not change the words of what was done
+                self.seen[place] = Seen(leaf, leaf.column(column.name) or column, empty.depot)
         return empty._replace(
             rows=None if counts.rows is None else sum(counts.rows.values()),
             of_rows=counts.of_rows,
