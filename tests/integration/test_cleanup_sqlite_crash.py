@@ -161,6 +161,33 @@ def test_a_cursor_goes_on_and_comes_round(tmp_path: Path) -> None:
     assert not rows_of(path, "t")
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("cursor", [None, 17])
+def test_rows_of_one_date_are_bitten_in_two(tmp_path: Path, cursor: int | None, clustered: bool) -> None:
+    """Rows that stay, by the rule's condition, are passed once; a bite may end within a date, or go over several."""
+    key = "id INTEGER, at TEXT, PRIMARY KEY (id)) WITHOUT ROWID" if clustered else "id INTEGER PRIMARY KEY, at TEXT)"
+    path = make(tmp_path / "a.db", f"CREATE TABLE t ({key}", "CREATE INDEX i ON t (at)")
+    with closing(path) as db:
+        rows = [(i, f"2025-01-{1 + (i // 25 if i % 100 < 50 else 20):02}") for i in range(400)]
+        db.executemany("INSERT INTO t VALUES (?, ?)", rows)
+    room = Room(path)
+    for archive in (None, Archive(table="kept")):
+        sought = rule(where=f"id % 4 = {3 if archive else 1}", archive=archive)
+        task = room.purge(room.find(sought), pace=13)
+        begin = None
+        if cursor is not None:
+            with room.engine.session(room.database) as session:
+                work = room.engine.carry_out(
+                    session, task._replace(pace=task.pace._replace(rows=cursor)), room.server, None
+                )
+                begin = next(work).cursor
+                work.close()
+        room.ticks(task, begin)
+        assert room.find(sought).rows == 0
+    assert len(rows_of(path, "t")) == 200
+    assert len(rows_of(path, "kept")) == 100
+
+
 def test_a_cursor_of_something_else_is_none(tmp_path: Path) -> None:
     path = make(tmp_path / "a.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, at TEXT)")
     with closing(path) as db:

@@ -87,25 +87,36 @@ class Bites(Doubts):
         self.session.check()
         after, last = self._values(cursor), self._values(until)
         bound = self._bound(after, last)
-        scope = sources.scope(self.source, self.walk, after is not None, last is not None)
-        ask = f"SELECT {', '.join(self.walk.words)} FROM {self.source.shape.words} WHERE {_bindable(scope, bound)}"
-        names = ", ".join(self.walk.words)
-        row = self.db.execute(f"{ask} ORDER BY {names} LIMIT 1 OFFSET {max(0, rows - 1)}", _params(bound)).fetchone()
-        if row is None:
-            backwards = ", ".join(f"{word} DESC" for word in self.walk.words)
-            row = self.db.execute(f"{ask} ORDER BY {backwards} LIMIT 1", _params(bound)).fetchone()
+        ends = last is not None
+        row = None
+        if after and self._tied(after, after):
+            scope = sources.scope(self.source, self.walk, True, ends and self._tied(after, last), tie=True)
+            row = self._nth(scope, bound, rows)
+        scope = sources.scope(self.source, self.walk, after is not None, ends)
+        row = row or self._nth(scope, bound, rows) or self._nth(scope, bound, 1, backwards=True)
         return None if row is None else json.dumps([self.mark_of_cursor, *map(plain, row)])
+
+    def _nth(self, scope: str, bound: dict[str, t.Any], rows: int, *, backwards: bool = False) -> t.Any:
+        """The row at which so many of the scope have been looked at; None: there are fewer."""
+        words = ", ".join(self.walk.words)
+        order = ", ".join(f"{word} DESC" for word in self.walk.words) if backwards else words
+        ask = f"SELECT {words} FROM {self.source.shape.words} WHERE {_bindable(scope, bound)} ORDER BY {order}"
+        return self.db.execute(f"{ask} LIMIT 1 OFFSET {rows - 1}", _params(bound)).fetchone()
+
+    def _tied(self, after: list[t.Any] | None, end: list[t.Any] | None) -> bool:
+        """Whether a bite lies within one date."""
+        return self.walk.by_date and len(self.walk.words) > 1 and bool(after and end and after[0] == end[0])
 
     def take(self, cursor: str | None, end: str) -> Taken:
         self.session.check()
-        after = self._values(cursor)
-        bound = self._bound(after, self._values(end))
+        after, last = self._values(cursor), self._values(end)
+        bound, how = self._bound(after, last), {"after": after is not None, "tie": self._tied(after, last)}
         self.db.execute("BEGIN IMMEDIATE")
         if self.plain:
-            words = sources.delete_due(self.source, self.walk, after=after is not None)
+            words = sources.delete_due(self.source, self.walk, **how)
             rows = self.db.execute(_bindable(words, bound), _params(bound)).rowcount
             return Taken(rows, rows * self.row_bytes)
-        return self._take_family(bound, after is not None)
+        return self._take_family(sources.take_due(self.source, self.walk, len(self.tables) - 1, **how), bound)
 
     def mark(self) -> str:
         return ""
@@ -130,12 +141,11 @@ class Bites(Doubts):
 
     # ---- a bite of a family ------------------------------------------------------------------------------------------
 
-    def _take_family(self, bound: dict[str, t.Any], after: bool) -> Taken:
+    def _take_family(self, words: str, bound: dict[str, t.Any]) -> Taken:
         root = len(self.tables) - 1
         for number in range(len(self.tables)):
             self.db.execute(f"DELETE FROM {sources.set_name(number)}")
         counts = [0] * len(self.tables)
-        words = sources.take_due(self.source, self.walk, root, after=after)
         counts[root] = self.db.execute(_bindable(words, bound), _params(bound)).rowcount
         if not counts[root]:
             return Taken()

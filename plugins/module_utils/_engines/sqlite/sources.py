@@ -141,18 +141,27 @@ def in_range(source: Source) -> list[str]:
     return [f"{first} >= :low", f"{first} < :high"]
 
 
-def beyond(walk: Walk, sign: str, name: str) -> list[str]:
-    """Binds :name_0, :name_1, …; the first column also stands alone, so that its index serves."""
-    values = [f":{name}_{i}" for i in range(len(walk.words))]
-    whole = f"({', '.join(walk.words)}) {sign} ({', '.join(values)})"
-    return [whole] if len(values) == 1 else [f"{walk.words[0]} {sign[0]}= {values[0]}", whole]
+def beyond(words: t.Sequence[str], sign: str, name: str, first: int = 0) -> str:
+    """Binds :name_0, :name_1, … from `first` on."""
+    values = (f":{name}_{i}" for i in range(first, first + len(words)))
+    return f"({', '.join(words)}) {sign} ({', '.join(values)})"
 
 
-def scope(source: Source, walk: Walk, after: bool, end: bool) -> str:
-    """The rows that a bite looks at."""
+def scope(source: Source, walk: Walk, after: bool, end: bool, *, tie: bool = False) -> str:
+    """The rows that a bite looks at. `tie`: all of them have the date at which the bite before ended.
+
+    An index serves the first column of a row comparison alone, so that column also stands for itself; among rows of one
+    date, those that were passed would be read again with each bite.
+    """
+    words = walk.words
+    if tie:
+        parts = [f"{words[0]} = :after_0", beyond(words[1:], ">", "after", 1)]
+        return " AND ".join([*parts, beyond(words[1:], "<=", "end", 1)] if end else parts)
     parts = in_range(source)
-    parts += beyond(walk, ">", "after") if after else []
-    parts += beyond(walk, "<=", "end") if end else []
+    if after:
+        parts += [*([f"{words[0]} >= :after_0"] if words[1:] else []), beyond(words, ">", "after")]
+    if end:
+        parts += [*([f"{words[0]} <= :end_0"] if words[1:] else []), beyond(words, "<=", "end")]
     return " AND ".join(parts) or "1"
 
 
@@ -161,10 +170,10 @@ def plain(task: Purge, source: Source) -> bool:
     return not task.archive and not source.family.hanging
 
 
-def delete_due(source: Source, walk: Walk, *, after: bool = True) -> str:
+def delete_due(source: Source, walk: Walk, *, after: bool = True, tie: bool = False) -> str:
     """In the order of the table, not of the index: half the time where dates lie scattered over the table."""
     shape, key = source.shape, source.shape.key()
-    chosen = f"{scope(source, walk, after, True)} AND {source.due}"
+    chosen = f"{scope(source, walk, after, True, tie=tie)} AND {source.due}"
     if key is None or shape.clustered or key.names == walk.names:
         return f"DELETE FROM {shape.words} WHERE {chosen}"
     return (
@@ -183,11 +192,11 @@ def in_set(shape: Shape, number: int) -> str:
     return f"({words}) IN (SELECT * FROM {set_name(number)})"
 
 
-def take_due(source: Source, walk: Walk, number: int, *, after: bool = True) -> str:
+def take_due(source: Source, walk: Walk, number: int, *, after: bool = True, tie: bool = False) -> str:
     """The root's keys."""
     key = source.shape.key()
     words = ", ".join(key.words) if key else ""
-    chosen = f"SELECT {words} FROM {source.shape.words} WHERE {scope(source, walk, after, True)}"
+    chosen = f"SELECT {words} FROM {source.shape.words} WHERE {scope(source, walk, after, True, tie=tie)}"
     return f"INSERT INTO {set_name(number)} {chosen} AND {source.due}"
 
 
