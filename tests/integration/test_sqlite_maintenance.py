@@ -177,7 +177,14 @@ def test_gauges(tmp_path: Path) -> None:
     engine = engine_of(path)
     step = Step(Rebuild(Ref(str(path)), online=False), "")
     with engine.session(str(path)) as session:
-        assert engine.gauge(session, "replica_lag", step) is None
+        assert engine.gauge(session, "something else", step) is None
+        assert engine.gauge(session, "replica_lag", step) == 0.0  # a file has no replicas that could lag
+        assert engine.gauge(session, "wal_backlog", step) == 0.0
         assert engine.gauge(session, "wal_missing", step) == engine.gauge(session, "oldest_snapshot", step) == 0.0
         assert (engine.gauge(session, "disk_missing", step) or 0) < 0
         assert (engine.gauge(session, "tmp_missing", step) or 0) < 0
+    with closing(make(tmp_path / "b.db", wal=True, rows=10)) as db:
+        db.execute("CREATE TABLE more (x)")
+        with engine.session(str(tmp_path / "b.db")) as session:
+            log = Path(f"{tmp_path / 'b.db'}-wal").stat().st_size
+            assert engine.gauge(session, "wal_backlog", step) == log > 0
