@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, str]] = {
 KEYS = ("number", "text", "composite", "unique", "none")
 NAMES = ("t", "Ta ble", 'quo"te', "o'clock", "per%cent", "back`tick", "ünï", "select", "%s", "a\\b")
 STATES = (None, "paid", "open", "%s", "it's")
-WHERE = {
+WHERE: dict[str, Callable[[str | None], bool]] = {
     "": lambda state: True,
     "state = 'paid'": lambda state: state == "paid",
     "state <> 'paid' -- and so on": lambda state: state is not None and state != "paid",
