@@ -20,8 +20,9 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Step,
     Tick,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Purge
 from tests.fleet import Server
-from tests.integration.my import Used, use
+from tests.integration.my import Used, fill, use
 
 DEFAULTS = {name: option.get("default") for name, option in retention.OPTIONS.items()}
 OF_RULE = {name: field.get("default") for name, field in retention.OPTIONS["rules"]["options"].items()}
@@ -79,6 +80,8 @@ class Cleaner:
 
     def carry_out(self, step: Step, hook: Hook | None = None, *, pace: Pace | None = None) -> Amount:
         total, task = Amount(), step.task
+        if pace and isinstance(task, Purge):
+            task = task._replace(pace=pace)
         with self.used.engine.session(task.ref.database) as session:
             work = self.used.engine.carry_out(session, task, self.used.server, None)
             try:
@@ -99,6 +102,14 @@ class Cleaner:
         return [w for s in self.steps() for w in self.used.engine.spell(s.task, self.used.server)]
 
 
+COLUMNS = "id int primary key, at datetime null, note varchar(60), kind int"
+TEN_DAYS = {"table": "t", "date_column": "at", "delete_after": "10d", "refuse_over_percent": 100.0}
+ARCHIVED = {**TEN_DAYS, "delete_after": None, "archive_after": "10d"}
+SEED = "INSERT INTO seed WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 900) SELECT * FROM s"
+
+MakeDatabase = Callable[[Server], str]
+
+
 @contextmanager
 def cleaner(server: Server, database: str, *rules: dict[str, Any], **params: Any) -> Iterator[Cleaner]:
     with use(server, Execution()) as used:
@@ -108,3 +119,16 @@ def cleaner(server: Server, database: str, *rules: dict[str, Any], **params: Any
 def days_ago(days: float | str) -> str:
     """SQL for a moment in UTC; `days` may be SQL."""
     return f"UTC_TIMESTAMP() - INTERVAL ROUND(({days}) * 86400) SECOND"
+
+
+# Ten minutes between two rows, and never near a day's end.
+AGES = f"i, {days_ago('(i - 0.5) / 144')}, CONCAT('row ', i), i % 7"
+OLD = f"at < {days_ago(10)}"
+
+
+def make(server: Server, name: str, columns: str = COLUMNS, values: str = AGES, rows: int = 2000) -> None:
+    fill(server, name, "t", columns, values, rows)
+
+
+def counted(server: Server, name: str, table: str, where: str = "TRUE") -> int:
+    return int(server.sql(f"SELECT COUNT(*) FROM {table} WHERE {where}", database=name)[0][0])

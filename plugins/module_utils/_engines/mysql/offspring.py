@@ -11,7 +11,7 @@ from collections import defaultdict
 from ..._errors import Busy, Refused
 from ..._records import Ref
 from ..._retention import Child, Frame
-from . import dictionary, old_rows
+from . import dictionary
 from .connection import Link
 from .names import quoted, table_of
 from .stores import Store, names_sql
@@ -175,9 +175,9 @@ class Family(t.NamedTuple):
     members: tuple[Member, ...] = ()  # leaf first
     silent: tuple[Child, ...] = ()  # foreign keys by which the server would remove or empty rows that nobody counted
 
-    def take(self, link: Link, key: t.Sequence[str], keys: t.Sequence[t.Sequence[str]]) -> tuple[int, list[Frame]]:
+    def take(self, link: Link, scope: str) -> tuple[int, list[Frame]]:
         """Of rows that are locked: nobody can hang another row from them. Raises Busy, Refused."""
-        scope, count = old_rows.among(key, keys, of="d0"), 0
+        count = 0
         frames: list[Frame] = []
         for child in self.silent:
             self._none(link, child, scope)

@@ -72,9 +72,9 @@ def zone_of(name: str) -> t.Any:
         raise BadInput(f"the time zone {name!r} is not known", cure=cure) from fault
 
 
-def dates(data_type: str, expiry: Expiry) -> str:
-    """The condition on the date; never true of NULL."""
-    column, first = quoted(expiry.column), FIRST.get(data_type, "")
+def dates(data_type: str, expiry: Expiry, of: str = "") -> str:
+    """The condition on the date; never true of NULL. `of`: the alias of the table."""
+    column, first = f"{quoted(of)}." * bool(of) + quoted(expiry.column), FIRST.get(data_type, "")
     if expiry.since is not None:
         first = cutoff(data_type, expiry.since, expiry)
     parts = [f"{column} >= {first}"] if first else []
