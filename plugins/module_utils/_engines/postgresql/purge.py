@@ -177,9 +177,11 @@ class Bites:
         return found[0] if found else ()
 
     def _asked(self, rungs: t.Sequence[Rung], conditions: t.Sequence[str], order: str) -> list[Values]:
-        what = ", ".join(f"{quoted(self.alias)}.{quoted(rung.name)}::pg_catalog.text" for rung in rungs)
-        words = f"SELECT {what} FROM {self.table} WHERE {both(conditions)} ORDER BY {order}"
-        return [tuple(row) for row in self.connection.rows(words)]
+        # As text outside: the server would write out each row that it skips.
+        inner = ", ".join(f"{quoted(self.alias)}.{quoted(rung.name)} AS e{n}" for n, rung in enumerate(rungs))
+        outer = ", ".join(f"ends.e{n}::pg_catalog.text" for n in range(len(rungs)))
+        words = f"SELECT {inner} FROM {self.table} WHERE {both(conditions)} ORDER BY {order}"
+        return [tuple(row) for row in self.connection.rows(f"SELECT {outer} FROM ({words}) AS ends")]
 
     # ---- taking it ----
 
