@@ -124,10 +124,10 @@ def partitions(engine: str) -> str:
     return ", ".join(made.format(first, after) for first, after in spans)
 
 
-def age(server: Server) -> None:
-    """Fills the database `shop`."""
+def age(server: Server, database: str = "shop") -> None:
+    """Fills a database."""
     text = POSTGRESQL if server.engine == "postgresql" else MYSQL
-    server.script(text.format(partitions=partitions(server.engine)), database="shop")
+    server.script(text.format(partitions=partitions(server.engine)), database=database)
 
 
 def age_file(path: Path) -> None:

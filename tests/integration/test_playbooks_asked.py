@@ -74,7 +74,7 @@ def test_an_operation_that_is_none_is_refused_before_anything_is_touched(
 ) -> None:
     played = play("maintenance", inventory(files("file")), "-e", '{"maintenance_operations": ["vacuum", "vacum"]}')
     assert played.code == 2
-    assert "there is no vacum. There are: vacuum" in played.text
+    assert "there is no vacum. There are: cleanup, vacuum" in played.text
     assert not any(call.status == "ok" for call in played.calls)
 
 
@@ -209,6 +209,7 @@ ALONE = """
     group/dbfleet.maintenance.all: {{engine: sqlite, databases: ["{file}"], journal: none}}
   roles:
     - role: dbfleet.maintenance.preflight
+    - role: dbfleet.maintenance.cleanup
     - role: dbfleet.maintenance.vacuum
     - role: dbfleet.maintenance.reindex
     - role: dbfleet.maintenance.refresh_views
