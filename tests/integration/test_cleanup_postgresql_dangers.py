@@ -16,6 +16,7 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import purge
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import Pending
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
 from tests.fleet import Server
 
@@ -394,3 +395,43 @@ def test_rows_with_others_hanging_need_a_privilege_more(
         server.sql(f"GRANT UPDATE ON t TO few_{name}", database=name)
         assert run("db_cleanup", options(server, name, tmp_path, rule, **login)).changed
     assert there(server, name, "t") == there(server, name, "c") == {}
+
+
+def test_what_became_of_a_transaction(postgresql: Server, database: Callable[[Server], str]) -> None:
+    """Committed, rolled back, still open, and one that this server has never given out."""
+    name = database(postgresql)
+    with pg.use(postgresql) as used, used.engine.session(name) as session, pg.client(postgresql, name) as cursor:
+
+        def became(number: object) -> bool:
+            return purge.committed(session, Pending(str(number), ()))
+
+        for end in ("COMMIT", "ROLLBACK"):
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT pg_current_xact_id()::text")
+            (number,) = cursor.fetchone()
+            timer = pg.later(1.0, lambda end=end: cursor.execute(end))
+            assert became(number) == (end == "COMMIT")
+            timer.join()
+            assert became(number) == (end == "COMMIT")
+        assert not became(int(number) + 1_000_000)
+        assert became("")
+
+
+def test_rows_per_run_is_exact(postgresql: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
+    """Also where many rows have one date; the rest is held back on purpose, and that is no failure."""
+    name = database(postgresql)
+    postgresql.script(
+        """CREATE TABLE t (at date, n int) PARTITION BY LIST (n);
+           CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+           CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2);
+           INSERT INTO t SELECT current_date - 30 - n / 2000, 1 + n % 2 FROM generate_series(1, 9000) n;
+           CREATE INDEX ON t1 (at)""",
+        database=name,
+    )
+    rule = {**OLD, "delete_after": "10d", "rows_per_run": 5700}
+    asked = options(postgresql, name, tmp_path, rule)
+    for left in (3300, 0):
+        ran = run("db_cleanup", asked)
+        assert sum(there(postgresql, name, "t").values()) == left
+        assert all(s["proven"] for s in ran.fact()["steps"] if s["kind"] == "delete"), ran.text
+    assert not run("db_cleanup", asked).changed

@@ -133,6 +133,32 @@ def test_a_child_that_comes_meanwhile_is_not_swept_away(
     assert "hang from due ones by now" in ran.text
 
 
+def test_what_hangs_from_partitions(postgresql: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
+    """Then rows go one by one, with what hangs from them; where nothing hangs, partitions go whole."""
+    name = database(postgresql)
+    postgresql.script(
+        EVENTS.format(type="timestamptz")
+        + """;ALTER TABLE events ADD PRIMARY KEY (n, at);
+        CREATE TABLE notes (n int, at timestamptz, FOREIGN KEY (n, at) REFERENCES events (n, at));
+        CREATE INDEX ON notes (n, at);
+        INSERT INTO notes SELECT n, at FROM events WHERE n % 5 = 0""",
+        database=name,
+    )
+    before = {table: there(postgresql, name, table) for table in ("events", "notes")}
+    rule = {**OLD_EVENTS, "archive_after": "365d", "on_children": "archive"}
+    asked = options(postgresql, name, tmp_path, rule)
+    checked = run("db_cleanup", asked, check=True)
+    assert {step[2] for step in checked.steps()} - {"vacuum", "analyze"} == {"archive"}
+    ran = run("db_cleanup", asked)
+    for table, rows in before.items():
+        assert there(postgresql, name, f"{table}_archive") == rows, ran.text
+        assert there(postgresql, name, table) == {}
+    # Empty, and nothing hangs: now they go.
+    run("db_cleanup", asked)
+    assert postgresql.sql("SELECT relname FROM pg_class WHERE relname ~ '^e[0-3]$'", database=name) == [["e3"]]
+    assert not run("db_cleanup", asked).changed
+
+
 EVENTS = """
 CREATE TABLE events (at {type} NOT NULL, n int) PARTITION BY RANGE (at);
 CREATE TABLE e0 PARTITION OF events FOR VALUES FROM (MINVALUE) TO ('2020-02-01');

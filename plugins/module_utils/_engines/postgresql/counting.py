@@ -72,8 +72,7 @@ class Counter:
         if rows is None:
             return Counts(None, None, self.found.children)
         total = sum(rows.values())
-        of_rows = self._of_rows(total) if len(leaves) == len(self.found.leaves) else None
-        return Counts(rows, of_rows, self._children(total))
+        return Counts(rows, self._of_rows(total), self._children(total))
 
     def _within(self, count: t.Callable[[], t.Any]) -> t.Any:
         """None where the time is over. The transaction has ended then."""

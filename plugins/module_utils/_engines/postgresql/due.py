@@ -17,7 +17,7 @@ UNITS = {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}  # of a 
 NUMBERS = ("smallint", "integer", "bigint", "numeric")
 DATES = ("date", "timestamp without time zone", "timestamp with time zone")
 FIRST_DAY = "'0001-01-01 00:00:00+00'::pg_catalog.timestamptz"
-ZONES = "SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names z WHERE z.name = %s)"
+ZONE = "SELECT pg_catalog.timezone(%s, pg_catalog.now())"  # an error where the server does not know it
 
 
 def why_no_date(column: Column, expiry: Expiry) -> tuple[str, str]:

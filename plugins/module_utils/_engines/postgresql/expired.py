@@ -13,7 +13,7 @@ from ..._retention import Expired, Files, Missing, Part, Piece, Sought
 from . import archives, foreign_keys, partitions, walks
 from .connection import Session
 from .counting import Counter, Counts, Found, reading
-from .due import ZONES, alone, why_no_date
+from .due import ZONE, alone, why_no_date
 from .partitions import Whole
 from .retention import Memory, Seen
 from .subject import Column, Subject, called, delete_refused, from_only, subjects
@@ -102,7 +102,7 @@ class _Reader:
         why, cure = why_no_date(column, expiry)
         if why:
             return empty._replace(why_not=why, cure=cure, code="not_a_date")
-        if not self.session.rows(ZONES, (expiry.zone,))[0][0] and expiry.zone.upper() != "UTC":
+        if not self._knows(expiry.zone):
             return empty._replace(why_not=f"the server knows no time zone {expiry.zone}", cure="Mend timezone")
         why = self._where_refused(found.subject, expiry.where)
         if why:
@@ -120,6 +120,12 @@ class _Reader:
         folder = sought.archive.folder if sought.archive else ""
         who = identity(self.session, self.server, ref)
         return shelf.look(folder, who, sought.expiry.rule, sought.files_before)
+
+    def _knows(self, zone: str) -> bool:
+        try:
+            return zone == "UTC" or bool(self.session.rows(ZONE, (zone,)))
+        except Refused:
+            return False
 
     def _where_refused(self, subject: Subject, where: str) -> str:
         """The server's own words where the condition cannot stand by itself."""

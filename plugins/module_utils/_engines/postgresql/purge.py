@@ -22,7 +22,12 @@ from .subject import Column, Subject, called, delete_refused, from_only, subject
 from .walks import Rung, Values, Walk
 
 XID = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
-STATUS = "SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)"
+# A number that the server has not given out yet is of a past that a restore has undone: those rows are back.
+STATUS = """
+SELECT CASE WHEN m.mark OPERATOR(pg_catalog.<) pg_catalog.pg_current_xact_id() THEN pg_catalog.pg_xact_status(m.mark)
+            ELSE 'undone' END
+  FROM (SELECT %s::pg_catalog.xid8 AS mark) m
+"""
 BLOCKS = """
 SELECT pg_catalog.pg_relation_size(%s::pg_catalog.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int4
 """
@@ -271,7 +276,7 @@ def committed(session: Session, pending: Pending) -> bool:
     while True:
         ((status,),) = session.rows(STATUS, (pending.mark,))
         if status != "in progress":
-            return bool(status != "aborted")
+            return status not in ("aborted", "undone")
         if time.monotonic() > until or session.stopped.is_set():
             raise Busy(
                 f"transaction {pending.mark} of a run that died is still open",

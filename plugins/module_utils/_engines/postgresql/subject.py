@@ -25,6 +25,12 @@ SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog
 # `rows` is the optimizer's own reckoning: rows a page as they were, times the pages that there are. A DELETE fails that
 # a publication cannot describe: such a table, or what it is a partition of, is published, and has no replica identity.
 TABLES = """
+WITH published AS MATERIALIZED (
+    SELECT y.schemaname, y.tablename, p.pubname::pg_catalog.text
+      FROM pg_catalog.pg_publication p
+      JOIN pg_catalog.pg_publication_tables y ON y.pubname = p.pubname
+     WHERE p.pubdelete
+)
 SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
        c.relispartition,
        pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
@@ -32,10 +38,9 @@ SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog
        pg_catalog.has_any_column_privilege(c.oid, 'UPDATE'),
        pg_catalog.row_security_active(c.oid),
        c.relreplident::pg_catalog.text,
-       ARRAY(SELECT p.pubname::pg_catalog.text
-               FROM pg_catalog.pg_publication p
-               JOIN pg_catalog.pg_publication_tables y ON y.pubname = p.pubname
-              WHERE p.pubdelete AND (y.schemaname, y.tablename) IN (
+       ARRAY(SELECT y.pubname
+               FROM published y
+              WHERE (y.schemaname, y.tablename) IN (
                     SELECT an.nspname, ac.relname
                       FROM pg_catalog.pg_class ac JOIN pg_catalog.pg_namespace an ON an.oid = ac.relnamespace
                      WHERE ac.oid = c.oid OR ac.oid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)))
