@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.demo import aging
 from tests.demo.shop import fill, fill_file
 from tests.fleet import Fleet, Server, available
 from tests.playbook import variables, write_inventory
@@ -26,9 +27,11 @@ def main() -> None:
     with ThreadPoolExecutor() as pool:
         servers: dict[str, Server] = dict(zip(makers, pool.map(lambda make: make(), makers.values()), strict=True))
         list(pool.map(fill, servers.values()))
+        list(pool.map(aging.age, servers.values()))
     file = fleet.folder("files") / "shop.sqlite3"
     fill_file(file, incremental=True)
-    hosts = {name: variables(server) for name, server in servers.items()}
+    aging.age_file(file)
+    hosts = {name: variables(server) | aging.variables_of_servers() for name, server in servers.items()}
     hosts["file"] = {"db_engine": "sqlite", "db_databases": [str(file)]}
     write_inventory(
         own / "inventory" / "fleet.yml",
@@ -36,6 +39,7 @@ def main() -> None:
         maintenance_journal=str(fleet.path / "journal.sqlite"),
         vacuum_reclaim_min_size="10MB",
         reindex_min_size="1MB",
+        **aging.variables(fleet.path / "archive"),
     )
 
 
