@@ -15,9 +15,7 @@ from . import dictionary
 from .connection import Link
 from .names import quoted, table_of
 from .stores import Store, names_sql
-
-if t.TYPE_CHECKING:
-    from .purge import Target
+from .targets import Target, written
 
 # InnoDB knows every foreign key, also of tables that the login may not see.
 INNODB_KEYS = "SELECT ID, FOR_NAME, REF_NAME, TYPE FROM information_schema.{}"
@@ -210,8 +208,6 @@ class Family(t.NamedTuple):
             asked = f"SELECT {names_sql(goes.fields, of=last[1:-1])} FROM {source} WHERE {scope} FOR UPDATE"
             kept = link.change(f"{into} {asked}", obj=obj)
         elif goes is not None:
-            from .purge import written
-
             asked = ", ".join(written(f, of=last[1:-1]) for f in goes.fields)
             rows = link.texts(f"SELECT {asked} FROM {source} WHERE {scope} FOR UPDATE", obj=obj)
             kept, frames = len(rows), [Frame(member.child.table, goes.columns, rows)] if rows else []

@@ -10,105 +10,25 @@ read and locked first, and just these are removed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import typing as t
 import zlib
 
-from ..._errors import Busy, DbFault, Refused
-from ..._retention import Column, Frame, Pending, Taken
+from ..._errors import Busy, Refused
+from ..._retention import Frame, Pending, Taken
 from ..._tasks import Purge
 from . import old_rows
 from .connection import Link
 from .faults import number_of
 from .names import quoted
 from .offspring import Family
-from .stores import Field, Store, Way, names_sql
+from .purge_session import frozen
+from .stores import Store, Way, names_sql
+from .targets import Target, fingerprint, merged, plain, written
 
 LOCK_WAIT = 1205
 GALERA_ROWS = 2000  # a write set is certified, and replayed, as a whole
 KEYS_AT_ONCE = 2000
-SETTINGS = {
-    # A server may have them otherwise for everybody.
-    "foreign_key_checks": "1",
-    "sql_safe_updates": "0",
-    "completion_type": "'NO_CHAIN'",
-    # The plan is ours: looking into the index for each of thousands of keys would cost more than reading them.
-    "eq_range_index_dive_limit": "1",
-}
-FLAVOURED = {
-    "mysql": {"range_optimizer_max_mem_size": "0"},
-    "mariadb": {"in_predicate_conversion_threshold": "0"},
-}
-
-
-def prepare(link: Link, *, strict: bool) -> None:
-    """The session of a purge. `strict`: what does not fit the archive is an error, never cut off to fit.
-
-    READ COMMITTED locks just the rows that leave. A server that logs statements refuses it, so that there the gaps
-    between them are locked as well.
-    """
-    words = dict(SETTINGS, **FLAVOURED[link.flavour.name])
-    if strict:
-        words["sql_mode"] = "'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION'"
-    link.rows("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in words.items()))
-    logs = {
-        str(k): str(v).upper()
-        for k, v in link.rows("SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format')")
-    }
-    repeatable = logs.get("log_bin") == "ON" and logs.get("binlog_format") == "STATEMENT"
-    link.rows(f"SET SESSION TRANSACTION ISOLATION LEVEL {'REPEATABLE READ' if repeatable else 'READ COMMITTED'}")
-
-
-@contextlib.contextmanager
-def frozen(link: Link, seconds: float | None) -> t.Iterator[None]:
-    """NOW() says the moment of the cutoff meanwhile.
-
-    For what is read only: what is written would carry that moment into the binary log, and replicas would seem to lag
-    by as much as the run has taken.
-    """
-    if seconds is None:
-        yield
-        return
-    with contextlib.suppress(Refused):  # secure_timestamp: then it moves by the seconds of the run
-        link.rows(f"SET SESSION timestamp = {seconds:.6f}")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(DbFault):
-            link.rows("SET SESSION timestamp = DEFAULT")
-
-
-class Target(t.NamedTuple):
-    """Where the rows of a table go: into which table, or through memory into a file."""
-
-    store: Store
-    fields: tuple[Field, ...]
-    to: Store | None = None
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        return tuple(Column(f.name, f.type, encoding(f)) for f in self.fields)
-
-
-def encoding(field: Field) -> str:
-    """Of a column's values in files. See `written`."""
-    if field.kind == old_rows.NUMBER or field.data_type in ("float", "double"):
-        return "number"
-    return "hex" if is_binary(field) else "text"
-
-
-def is_binary(field: Field) -> bool:
-    spatial = "geom" in field.data_type or field.data_type.endswith(("point", "string", "polygon", "vector"))
-    return field.data_type == "bit" or "binary" in field.data_type or "blob" in field.data_type or spatial
-
-
-def written(field: Field, of: str = "") -> str:
-    """A column as it is read for a file: a FLOAT would be rounded to six digits."""
-    name = f"{quoted(of)}.{quoted(field.name)}" if of else quoted(field.name)
-    if field.data_type == "float":
-        return f"{name} + 0e0"
-    return name
 
 
 class Bites:
@@ -276,7 +196,7 @@ class Bites:
         places = [names.index(c) for c in self.key]
         date = names.index(self.field.name)
         first, last = old_rows.span((row[date] for row in rows), self.field.data_type, self.task.expiry)
-        keys = [json.dumps([[_plain(row[i]) for i in places], fingerprint(row)]) for row in rows]
+        keys = [json.dumps([[plain(row[i]) for i in places], fingerprint(row)]) for row in rows]
         return Frame(self.task.table, goes.columns, rows, keys, first, last)
 
     def _taken(self, gone: int, kept: int, children: int, frames: list[Frame]) -> Taken:
@@ -329,30 +249,3 @@ class Bites:
             except (ValueError, TypeError):
                 continue
         return found, prints
-
-
-def fingerprint(row: t.Sequence[t.Any]) -> int:
-    """Of a row's content, as the server writes it."""
-    return zlib.crc32(repr(tuple(row)).encode("utf-8", "surrogatepass"))
-
-
-def _plain(value: t.Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def merged(frames: t.Sequence[Frame]) -> list[Frame]:
-    """One frame a table."""
-    found: dict[t.Any, Frame] = {}
-    for frame in frames:
-        known = found.get(frame.table)
-        if known is None:
-            found[frame.table] = frame
-            continue
-        ends = [e for e in (known.first, frame.first) if e], [e for e in (known.last, frame.last) if e]
-        found[frame.table] = known._replace(
-            rows=[*known.rows, *frame.rows],
-            keys=[*known.keys, *frame.keys],
-            first=min(ends[0], default=""),
-            last=max(ends[1], default=""),
-        )
-    return list(found.values())

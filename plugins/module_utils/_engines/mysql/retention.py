@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._errors import BadInput, DbFault, Gone, Refused, Stopped
+from ..._errors import BadInput
 from ..._records import Ref, Server, Wants
 from ..._retention import Child, Expired, Files, Missing, Part, Piece, Sought
-from . import archives, offspring, old_rows, partitions, stores
+from . import archives, offspring, partitions, stores
 from .connection import Link
-from .faults import TIMEOUT, number_of
-from .names import quoted
+from .due import Due, Refusal
 from .privileges import Grants
-from .purge import frozen
 from .stores import Field, Store
 
 TRIGGERS = """
@@ -25,19 +23,10 @@ TRIGGERS = """
 FEW = 200_000  # rows that are counted in no time
 SHARE = 20  # where more than one in so many is due, an estimate of the whole is too rough to judge by
 MOST = 3  # where more than one in so many is due, reading all of them in the order of the key is faster
-T = t.TypeVar("T")
 IDENTITY = {
     "mysql": "SELECT @@server_uuid",
     "mariadb": "SELECT CONCAT_WS(' ', @@hostname, @@port, @@datadir)",
 }
-
-
-class Refusal(Exception):
-    """Why a rule cannot be applied to a table."""
-
-    def __init__(self, code: str, why: str, cure: str = "") -> None:
-        super().__init__(why)
-        self.code, self.why, self.cure = code, why, cure
 
 
 def identity(link: Link, table: Ref) -> str:
@@ -251,62 +240,3 @@ class _Look:
 
         folder = sought.archive.folder if sought.archive else ""
         return shelf.look(folder, identity(self.link, store.ref), sought.expiry.rule, sought.files_before)
-
-
-class Due:
-    """What is due of one table, as SQL, and how much it is."""
-
-    def __init__(self, link: Link, sought: Sought, store: Store, field: Field, now: float) -> None:
-        self.link, self.sought, self.store, self.field = link, sought, store, field
-        where = sought.expiry.where
-        self.now = now if where and not old_rows.steady(where) else None
-        self.dates = old_rows.dates(field.data_type, sought.expiry)
-        self.where = f"{self.dates} AND {old_rows.wrapped(where)}" if where else self.dates
-
-    def check(self) -> None:
-        """Whether the user's condition stands alone, with and without parentheses around it. Raises Refusal."""
-        where = self.sought.expiry.where
-        if not where:
-            return
-        self.link.rows("START TRANSACTION READ ONLY")
-        try:
-            for words in (old_rows.wrapped(where), f"{where}\n"):
-                self.link.run(f"SELECT 1 FROM {self.store.sql} WHERE FALSE AND {words} LIMIT 0")
-        except (Gone, Stopped):
-            raise
-        except DbFault as fault:
-            raise Refusal(
-                "bad_where", f"its condition is not understood: {fault.cause}", "Mend where of the rule"
-            ) from fault
-        finally:
-            self.link.rollback()
-
-    def _source(self, partition: str) -> str:
-        part = f" PARTITION ({quoted(partition)})" if partition else ""
-        way = self.store.by_date(self.field.name)
-        return f"{self.store.sql}{part}" + (f" FORCE INDEX ({quoted(way.via)})" if way else "")
-
-    def count(self, partition: str) -> int | None:
-        """Rows that are due; None where it took too long."""
-        return self.number(f"SELECT COUNT(*) FROM {self._source(partition)} WHERE {self.where}")
-
-    def number(self, query: str) -> int | None:
-        """The answer to a question for one number."""
-        return self.timed(lambda: int(self.link.rows(query, obj=str(self.store.ref))[0][0]))
-
-    def all(self) -> int | None:
-        return self.number(f"SELECT COUNT(*) FROM {self.store.sql}")
-
-    def timed(self, ask: t.Callable[[], T]) -> T | None:
-        """None where the answer took longer than counting may."""
-        limit = self.sought.timeout
-        with frozen(self.link, self.now):
-            if limit is None:
-                return ask()
-            try:
-                with self.link.at_most(limit):
-                    return ask()
-            except Refused as fault:
-                if number_of(fault.__cause__ or fault) in TIMEOUT:
-                    return None
-                raise

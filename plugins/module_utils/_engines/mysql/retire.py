@@ -12,7 +12,7 @@ from ..._records import Ref, Server, Tick, Work
 from ..._retention import Expiry
 from ..._tasks import DropPartition, Purge, RemoveFiles, Settle, Task
 from .. import nibble
-from . import archives, offspring, old_rows, partitions, purge, stores
+from . import archives, offspring, old_rows, partitions, purge, purge_session, stores, targets
 from .connection import Link
 from .names import quoted, table_of
 from .retention import identity
@@ -130,8 +130,8 @@ def _bites(link: Link, task: Purge, store: Store, server: Server) -> purge.Bites
     if task.archive and not store.transactional:
         raise Refused(f"its storage engine {store.engine} knows no transactions", obj=str(task.ref))
     task = task._replace(expiry=task.expiry._replace(column=field.name))
-    purge.prepare(link, strict=task.to is not None)
-    children: dict[Ref, purge.Target] = {}
+    purge_session.prepare(link, strict=task.to is not None)
+    children: dict[Ref, targets.Target] = {}
     for child in task.children:
         if child.archived and child.table not in children:
             children[child.table] = _target(link, _store(link, child.table), child.to, "")
@@ -144,12 +144,12 @@ def _bites(link: Link, task: Purge, store: Store, server: Server) -> purge.Bites
     return purge.Bites(link, task, store, way, goes=goes, family=family, now=now, galera=galera)
 
 
-def _target(link: Link, source: Store, to: Ref | None, date: str) -> purge.Target:
+def _target(link: Link, source: Store, to: Ref | None, date: str) -> targets.Target:
     """Where the rows of a table go; what the archive computes by itself is left to it."""
     if to is None:
-        return purge.Target(source, source.fields)
+        return targets.Target(source, source.fields)
     found = archives.ready(link, source, to, date)
-    return purge.Target(source, tuple(f for f in source.fields if not _computed(found, f.name)), found)
+    return targets.Target(source, tuple(f for f in source.fields if not _computed(found, f.name)), found)
 
 
 def _computed(store: Store, name: str) -> bool:
