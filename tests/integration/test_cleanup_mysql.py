@@ -13,6 +13,7 @@ import pytest
 
 from tests.fleet import Server
 from tests.integration.cleanup import content, digest, rows_in_files, rows_of
+from tests.integration.module_runner import run
 from tests.integration.my import client, fill, small
 from tests.integration.my_cleanup import OF_RULE, Cleaner, cleaner, days_ago
 
@@ -324,3 +325,26 @@ def test_missing_rights_are_told_before(mysql: Server, database: MakeDatabase) -
         clean = Cleaner(used, name, TEN_DAYS)
         assert clean.run().rows("delete") > 0
         assert clean.steps() == []
+
+
+# ---- the module ------------------------------------------------------------------------------------------------------
+
+
+def test_the_module_does_what_its_check_said(mysql: Server, database: MakeDatabase, tmp_path: Path) -> None:
+    """The same steps with the same rows; nothing is touched by the check, and nothing is due afterwards."""
+    name = database(mysql)
+    make(mysql, name, f"{COLUMNS}, key (at)")
+    before = rows_of(mysql, "t", database=name)
+    rules = [{"name": "old", **ARCHIVED, "archive_dir": str(tmp_path / "a"), "where": "kind <> 3"}]
+    options = {**mysql.login(), "databases": [name], "rules": rules, "journal": str(tmp_path / "journal.sqlite")}
+    check = run("db_cleanup", options, check=True)
+    assert digest(rows_of(mysql, "t", database=name)) == digest(before)
+    assert not (tmp_path / "a").exists()
+    done = run("db_cleanup", options)
+    assert check.changed and done.changed
+    assert check.steps() == done.steps()
+    (planned,), (step,) = ([s for s in x.fact()["steps"] if s["kind"] == "archive"] for x in (check, done))
+    assert planned["expected"]["rows"] == step["actual"]["rows"] > 0
+    assert step["proven"]
+    assert not run("db_cleanup", options).changed
+    assert digest(rows_of(mysql, "t", database=name), rows_in_files(tmp_path / "a")) == digest(before)

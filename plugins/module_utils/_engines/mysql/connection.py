@@ -149,7 +149,7 @@ class Link:
         name, unit = (
             ("max_execution_time", 1000) if self.flavour.has("max_execution_time") else ("max_statement_time", 1)
         )
-        self.rows(f"SET SESSION {name} = {int(seconds * unit)}")
+        self.rows(f"SET SESSION {name} = {max(1, int(seconds * unit))}")  # 0 would be without end
         try:
             yield
         finally:
