@@ -19,6 +19,7 @@ description:
   - Rules of one name become one rule. Fields of later lists win, field by field; a field that is null there is taken
     away. Rules stay in the order in which their names came first.
   - The role P(dbfleet.maintenance.cleanup#role) merges rules and presets of several inventory levels with it.
+positional: needs
 options:
   _input:
     description:
@@ -27,6 +28,11 @@ options:
     type: list
     elements: list
     required: true
+  needs:
+    description: Fields that each rule has to have in the end. A misspelt name is told by their absence.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -48,7 +54,7 @@ _value:
 """
 
 
-def merged_by_name(levels: t.Sequence[t.Any]) -> list[t.Any]:
+def merged_by_name(levels: t.Sequence[t.Any], needs: t.Sequence[str] = ()) -> list[t.Any]:
     """Each name once. What has none stays as it is: the module says what is wrong with it."""
     found: dict[str, t.Any] = {}
     for level in levels:
@@ -61,6 +67,12 @@ def merged_by_name(levels: t.Sequence[t.Any]) -> list[t.Any]:
                 found[name] = {**known, **entry}
             elif known is None or isinstance(entry, t.Mapping):
                 found[name] = entry
+    for entry in found.values():
+        missing = [field for field in needs if isinstance(entry, t.Mapping) and entry.get(field) is None]
+        if missing:
+            named = entry.get("name") or entry
+            message = f"merged_by_name: {named} has no {', '.join(missing)}, and no other level has more of that name"
+            raise AnsibleFilterError(message)
     return list(found.values())
 
 

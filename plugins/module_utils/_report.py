@@ -14,6 +14,7 @@ from ._units import say_bytes, say_count
 
 if t.TYPE_CHECKING:
     from ._structure import Index
+    from ._tasks import Task
 
 Result = dict[str, t.Any]
 
@@ -135,7 +136,7 @@ def diff(outcomes: t.Sequence[Outcome], engine: Engine, server: Server) -> Resul
         if outcome.status == "planned":
             gain = "of rows" if purge else "to free"
             hope = f", about {say_bytes(step.expected.bytes)} {gain}" if step.expected.bytes else ""
-            after.append(f"{name}: {step.task.kind}{hope}: {'; '.join(engine.spell(step.task, server))}\n")
+            after.append(f"{name}: {_deed(step.task)}{hope}: {'; '.join(engine.spell(step.task, server))}\n")
         elif purge:
             after.append(f"{name}: {_said_of_rows(outcome)}\n")
         else:
@@ -145,11 +146,19 @@ def diff(outcomes: t.Sequence[Outcome], engine: Engine, server: Server) -> Resul
     return {"before": "".join(before), "after": "".join(after)}
 
 
+def _deed(task: Task) -> str:
+    """`archive by rule audit log into /srv/archive`."""
+    if not isinstance(task, Purge):
+        return task.kind
+    where = (task.to or task.archive.folder) if task.archive else ""
+    return f"{task.kind} by rule {task.rule}" + (f" into {where}" if where else "")
+
+
 def _said_of_rows(outcome: Outcome) -> str:
-    """`archive done: 1,200 rows and 300 of other tables in 3 batches; 80 rows are still due`."""
+    """`delete by rule old orders done: 1,200 rows and 300 of other tables in 3 batches; 80 rows are still due`."""
     actual, task = outcome.actual, t.cast(Purge, outcome.step.task)
     left = _left(outcome, task)
-    words = f"{task.kind} {outcome.status}: {say_count(actual.rows, 'row')}"
+    words = f"{_deed(task)} {outcome.status}: {say_count(actual.rows, 'row')}"
     words += f" and {actual.children:,} of other tables" if actual.children else ""
     words += f" in {say_count(actual.bites, 'batch', 'batches')}"
     remaining, held = left["rows_remaining"], left["rows_held_back"]

@@ -219,3 +219,11 @@ def test_what_has_no_name_is_left_to_the_module_and_what_is_no_list_is_refused()
     assert merged_by_name([[nameless, 7], [dict(nameless)]]) == [nameless, 7, nameless]
     with pytest.raises(AnsibleFilterError, match=r"has to be a list of rules, and .* is none"):
         merged_by_name([[], nameless])
+
+
+def test_a_misspelt_name_is_told() -> None:
+    site = [{"name": "audit", "table": "audit_log", "date_column": "at"}]
+    host = [{"name": "audti", "delete_after": "7d"}]
+    assert merged_by_name([site], ["table", "date_column"]) == site
+    with pytest.raises(AnsibleFilterError, match="audti has no table, date_column, and no other level has more of"):
+        merged_by_name([site, host], ["table", "date_column"])

@@ -21,7 +21,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Ref,
     Step,
 )
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import Child, Expiry
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import Archive, Child, Expiry
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Purge, Rebuild, Vacuum
 
 from .samples import GB, MB, NOW, bloat, server, table
@@ -188,14 +188,17 @@ def test_a_diff_of_rows_speaks_of_rows() -> None:
     check = report.diff([Outcome(purge(1200), "planned")], WORLD, server())
     assert check == {
         "before": "shop: public.orders: 1,200 rows older than 90 d\n",
-        "after": "shop: public.orders: delete, about 1.0 MB of rows: DELETE public.orders\n",
+        "after": "shop: public.orders: delete by rule old orders, about 1.0 MB of rows: DELETE public.orders\n",
     }
     amount = Amount(MB, 1000, 1.0, bites=1, children=300)
     done = Outcome(purge(1200, 1000), "done", amount, changed=True, rows_left=200)
     assert report.diff([done], WORLD, server())["after"] == (
-        "shop: public.orders: delete done: 1,000 rows and 300 of other tables in 1 batch;"
+        "shop: public.orders: delete by rule old orders done: 1,000 rows and 300 of other tables in 1 batch;"
         " 200 rows still due, 200 of them held back by rows_per_run\n"
     )
+    task = Purge(ORDERS, ORDERS, EXPIRY, ("at", "id"), archive=Archive(folder="/srv/archive"), due=9)
+    filed = report.diff([Outcome(Step(task, ""), "planned")], WORLD, server())
+    assert "orders: archive by rule old orders into /srv/archive: " in filed["after"]
 
 
 FINDINGS = st.builds(
