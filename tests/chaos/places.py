@@ -22,6 +22,7 @@ from tests.integration.cleanup import Row, connection, rows_of
 DATABASE = "chaos"
 ROWS = 64
 DUE = 40  # of them
+AGAIN = 20  # transactions after a crash
 
 
 class Shape(NamedTuple):
@@ -144,6 +145,15 @@ class Place:
 
 
 class PostgreSQL(Place):
+    def start(self) -> None:
+        """The application goes on at once: transaction numbers that no log knows any more are given out again."""
+        down = isinstance(self.where, Server) and not self.where.running
+        super().start()
+        if down:
+            with connection(self.where, DATABASE) as db:
+                for _number in range(AGAIN):
+                    db.cursor().execute("SELECT pg_current_xact_id()")
+
     def table(self) -> str:
         return "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, note text, amount numeric)"
 

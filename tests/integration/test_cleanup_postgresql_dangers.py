@@ -9,12 +9,13 @@ import json
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import purge
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import purge, witness
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._retention import Pending
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Vacuum
@@ -403,13 +404,13 @@ def test_what_became_of_a_transaction(postgresql: Server, database: Callable[[Se
     with pg.use(postgresql) as used, used.engine.session(name) as session, pg.client(postgresql, name) as cursor:
 
         def became(number: object) -> bool:
-            return purge.committed(session, Pending(str(number), ()))
+            return witness.committed(session, Pending(str(number), ()))
 
         for end in ("COMMIT", "ROLLBACK"):
             cursor.execute("BEGIN")
             cursor.execute("SELECT pg_current_xact_id()::text")
             (number,) = cursor.fetchone()
-            timer = pg.later(1.0, lambda end=end: cursor.execute(end))
+            timer = pg.later(1.0, partial(cursor.execute, end))
             assert became(number) == (end == "COMMIT")
             timer.join()
             assert became(number) == (end == "COMMIT")

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import re
-import time
 import typing as t
 
-from ..._errors import Busy, DbFault, Refused, Vanished
+from ..._errors import DbFault, Refused, Vanished
 from ..._retention import Frame, Pending, Taken
 from ..._tasks import Purge, Settle
-from . import archives, foreign_keys, hanging, walks
+from . import archives, foreign_keys, hanging, walks, witness
 from .connection import Connection, Session
 from .due import both, due, in_time
 from .hanging import Hanging, Held, gone
@@ -22,12 +20,6 @@ from .subject import Column, Subject, called, delete_refused, from_only, subject
 from .walks import Rung, Values, Walk
 
 XID = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
-# A number that the server has not given out yet is of a past that a restore has undone: those rows are back.
-STATUS = """
-SELECT CASE WHEN m.mark OPERATOR(pg_catalog.<) pg_catalog.pg_current_xact_id() THEN pg_catalog.pg_xact_status(m.mark)
-            ELSE 'undone' END
-  FROM (SELECT %s::pg_catalog.xid8 AS mark) m
-"""
 BLOCKS = """
 SELECT pg_catalog.pg_relation_size(%s::pg_catalog.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int4
 """
@@ -37,7 +29,6 @@ SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
  WHERE pg_catalog.current_setting('synchronous_commit') = 'off'
 """
 FEW = 20.0  # rows of a page where nobody has counted them
-DYING = 30.0  # seconds in which a session that died should be gone from the server
 
 
 class Ground(t.NamedTuple):
@@ -252,39 +243,7 @@ class Bites:
                 self.connection.spoilt = True
 
     def committed(self, pending: Pending) -> bool:
-        return committed(self.session, pending)
-
-
-class Witness:
-    """Knows what became of transactions, and takes nothing."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def committed(self, pending: Pending) -> bool:
-        return committed(self.session, pending)
-
-
-def committed(session: Session, pending: Pending) -> bool:
-    """Whether a dead run's transaction was committed; where the server has forgotten it, its rows stay in the file.
-
-    Raises Busy while its session is still dying.
-    """
-    if not re.fullmatch(r"[0-9]+", pending.mark):
-        return True
-    until, pause = time.monotonic() + DYING, 0.05
-    while True:
-        ((status,),) = session.rows(STATUS, (pending.mark,))
-        if status != "in progress":
-            return status not in ("aborted", "undone")
-        if time.monotonic() > until or session.stopped.is_set():
-            raise Busy(
-                f"transaction {pending.mark} of a run that died is still open",
-                database=session.database,
-                cure="End its session: pg_terminate_backend",
-            )
-        time.sleep(pause)
-        pause = min(1.0, 2 * pause)
+        return witness.committed(self.session, pending)
 
 
 def _root(session: Session, task: Purge, subject: Subject) -> int:

@@ -20,6 +20,7 @@ from .subject import Column, Subject
 
 EARLIEST = datetime(1, 1, 1, tzinfo=timezone.utc)
 TEXT = "{}::pg_catalog.text"
+WITNESSES = 500  # rows of a bite that are remembered by their place and version
 
 
 class Removal(t.NamedTuple):
@@ -55,8 +56,10 @@ class Removal(t.NamedTuple):
         if self.dated is None:
             return ""
         column, expiry = self.dated
-        moment = moment_of(f"{quoted(self.alias)}.{quoted(column.name)}", column, expiry)
-        return f", extract(epoch FROM {moment})::pg_catalog.float8"
+        alias = quoted(self.alias)
+        moment = moment_of(f"{alias}.{quoted(column.name)}", column, expiry)
+        version = ", ".join(f"{alias}.{name}::pg_catalog.text" for name in ("tableoid", "ctid", "xmin"))
+        return f", {version}, extract(epoch FROM {moment})::pg_catalog.float8"
 
     def run(self, connection: Connection, conditions: str) -> tuple[int, Frame | None]:
         """Rows removed, and in memory where they are wanted there. Raises Refused where the archive kept less."""
@@ -78,15 +81,16 @@ class Removal(t.NamedTuple):
     def _framed(self, rows: list[t.Any]) -> tuple[int, Frame | None]:
         if not rows:
             return 0, None
-        first = last = ""
+        first, last, keys = "", "", []
         if self.dated is not None:
             moments = [row[-1] for row in rows]
             first, last = _iso(min(moments)), _iso(max(moments))
-            rows = [row[:-1] for row in rows]
+            keys = [" ".join(row[-4:-1]) for row in rows[:WITNESSES]]
+            rows = [row[:-4] for row in rows]
         binary = [place for place, c in enumerate(self.subject.columns) if c.base == "bytea"]
         if binary:
             rows = [[bytes(v) if n in binary and v is not None else v for n, v in enumerate(row)] for row in rows]
-        return len(rows), Frame(self.ref, told(self.subject), rows, first=first, last=last)
+        return len(rows), Frame(self.ref, told(self.subject), rows, keys, first=first, last=last)
 
 
 def told(subject: Subject) -> tuple[Told, ...]:

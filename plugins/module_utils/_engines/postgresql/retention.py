@@ -137,9 +137,9 @@ def _finish(session: Session, folder: str, who: str, rule: str) -> int:
     """Files of dead runs, or of an attempt of this one whose connection was lost."""
     from ..._files import shelf
     from ..nibble import settle
-    from . import purge
+    from .witness import Witness
 
-    return settle(purge.Witness(session), t.cast("t.Iterable[Wreck]", shelf.wrecks(folder, who, rule)))
+    return settle(Witness(session), t.cast("t.Iterable[Wreck]", shelf.wrecks(folder, who, rule)))
 
 
 def _settle(session: Session, task: Settle, server: Server) -> Work:
