@@ -82,6 +82,7 @@ class Part(t.NamedTuple):
     rows: int | None = None
     bytes: int = 0  # with indexes
     concurrently: bool = False  # it can be detached while readers and writers go on
+    undated: str = ""  # the date column, where rows without a date would lie in this partition: they never leave
 
 
 class Depot(t.NamedTuple):

@@ -140,6 +140,7 @@ class DropPartition(NamedTuple):
     concurrently: bool = False
     empty: bool = False  # its rows were archived before: where there are any, it stays
     rows: int | None = None  # that go with it, counted when it was planned
+    undated: str = ""  # a column: where there are rows without it by now, the partition stays
 
     @property
     def kind(self) -> str:

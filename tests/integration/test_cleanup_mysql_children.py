@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Pace
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Pace, Step
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropPartition
 from tests.fleet import Server
 from tests.integration.cleanup import digest, rows_in_files, rows_of
 from tests.integration.my import client
@@ -231,6 +232,23 @@ def test_rows_without_a_date_keep_the_lowest_partition(mysql: Server, database: 
         mysql.sql("INSERT INTO t (id, at) VALUES (9999, NULL)", database=name)
         dropped = [p.ref.partition for p in rule.measure().expired[0].parts]
         assert dropped == ["p1", "p2"]
+
+
+def test_a_row_without_a_date_that_came_since_keeps_its_partition(mysql: Server, database: MakeDatabase) -> None:
+    """Between the plan and the drop: with the table locked it is looked for once more."""
+    name = database(mysql)
+    partitioned(mysql, name, "nullable")
+    mysql.sql("ALTER TABLE t ADD UNIQUE KEY (id, at)", database=name)
+    with cleaner(mysql, name, TEN_DAYS) as rule:
+        found = rule.measure().expired[0]
+        drops = [DropPartition(p.ref, found.ref, "r0", undated=p.undated) for p in found.parts]
+        assert [task.undated for task in drops] == ["at", "", ""]
+        mysql.sql("INSERT INTO t (id, at) VALUES (9999, NULL)", database=name)
+        with pytest.raises(Refused, match="stays"):
+            rule.carry_out(Step(drops[0], "due"))
+        rule.carry_out(Step(drops[1], "due"))
+    assert counted(mysql, name, "t", "id = 9999") == 1
+    mysql.sql(f"INSERT INTO t VALUES (5001, {days_ago(1)}, 'no lock is left')", database=name)
 
 
 def test_a_table_in_use_keeps_its_partition_for_now(mysql: Server, database: MakeDatabase) -> None:

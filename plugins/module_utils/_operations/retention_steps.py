@@ -237,6 +237,7 @@ def _drop(place: Place, part: Part) -> Step:
             part.concurrently,
             empty=archived,
             rows=0 if archived else part.rows,
+            undated=part.undated,
         ),
         reason,
         {**measured, "partitions": len(expired.parts)},

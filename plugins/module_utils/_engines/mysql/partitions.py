@@ -13,7 +13,7 @@ from ..._errors import Refused, Vanished
 from ..._records import Amount, Server, Tick, Work
 from ..._retention import Expiry
 from ..._tasks import DropPartition
-from . import old_rows
+from . import old_rows, stores
 from .connection import Link
 from .faults import number_of
 from .names import quoted, table_of
@@ -151,18 +151,23 @@ def touched(ranges: t.Sequence[Range], field: Field, expiry: Expiry) -> list[Ran
 def spell_drop(task: DropPartition, server: Server) -> list[str]:
     table = table_of(task.table)
     words = [f"ALTER TABLE {table} DROP PARTITION {quoted(task.ref.partition)}"]
-    return [f"LOCK TABLES {table} WRITE", *words, "UNLOCK TABLES"] if task.empty else words
+    return [f"LOCK TABLES {table} WRITE", *words, "UNLOCK TABLES"] if _judged(task) else words
+
+
+def _judged(task: DropPartition) -> bool:
+    """Whether rows may have come into it, since it was planned, that must not go with it."""
+    return task.empty or bool(task.undated)
 
 
 def drop(link: Link, task: DropPartition, server: Server, cursor: str | None) -> Work:
     """Of an archived one nothing is dropped that came since: with the lock nobody writes any more. Raises Busy."""
     words, obj = spell_drop(task, server), str(task.ref)
     try:
-        if task.empty:
+        if _judged(task):
             # What was deleted a moment ago is still being removed: that is waited for before anybody else has to wait.
-            _assure_empty(link, task)
+            _assure(link, task)
             link.run(words[0], obj=obj)
-            _assure_empty(link, task)
+            _assure(link, task)
         try:
             link.run(next(x for x in words if x.startswith("ALTER")), obj=obj)
         except Refused as fault:
@@ -170,9 +175,23 @@ def drop(link: Link, task: DropPartition, server: Server, cursor: str | None) ->
                 raise Vanished(fault.cause, database=task.ref.database, obj=obj) from fault
             raise
     finally:
-        if task.empty and not link.stopping:
+        if _judged(task) and not link.stopping:
             link.release_tables()
     yield Tick(Amount(rows=task.rows or 0))
+
+
+def _assure(link: Link, task: DropPartition) -> None:
+    if task.empty:
+        _assure_empty(link, task)
+    store = stores.read(link, task.ref.database, [task.table.path[0]]).get(task.table.path[0]) if task.undated else None
+    field = store.field(task.undated) if store else None
+    if store and field and undated(link, store, field, task.ref.partition):
+        raise Refused(
+            "rows without a date are in it by now, and those never leave: it stays",
+            database=task.ref.database,
+            obj=str(task.ref),
+            cure="The next run takes its other rows one by one",
+        )
 
 
 def _assure_empty(link: Link, task: DropPartition) -> None:

@@ -153,7 +153,7 @@ class _Look:
         store, expiry = due.store, due.sought.expiry
         ranges = partitions.read(self.link, store, due.field) if drop and self._may_drop(store) else []
         parts = {
-            one.name: self._part(due, one)
+            one.name: self._part(due, one)._replace(undated=due.field.name if lowest else "")
             for one, lowest in partitions.due(ranges, due.field, expiry)
             if not lowest or not self._undated(due, one.name)
         }
