@@ -47,10 +47,16 @@ def _one(asked: argparse.Namespace) -> int:
         except Missing as why:
             asked.report.write_text(json.dumps({"missing": str(why)}))
             return 0
-        wanted = [cell for cell in cells(place) if _wanted(asked, cell)]
-        scores = attack(place, fleet.folder("work"), wanted, hits=asked.hits, seed=asked.seed, mutant=asked.mutant)
-    found = [[*cell, score.hits, score.failures] for cell, score in scores.items()]
-    asked.report.write_text(json.dumps({"version": place.version, "cells": found}))
+        found, work = list[list[object]](), fleet.folder("work")
+        for cell in cells(place):
+            if _wanted(asked, cell):
+                how = {"hits": asked.hits, "seed": asked.seed, "mutant": asked.mutant}
+                score = attack(place, work, cell, **how)
+                found.append([*cell, score.hits, score.failures])
+                said = f"{score.hits} hits, {len(score.failures)} failures"
+                print(f"{', '.join(cell)}: {said}", file=sys.stderr, flush=True)
+                # What was found stands there whatever becomes of this process.
+                asked.report.write_text(json.dumps({"version": place.version, "cells": found}))
     return 0
 
 

@@ -222,24 +222,20 @@ class Score:
         self.failures: list[str] = []
 
 
-def attack(
-    place: Place, folder: Path, asked: list[Cell], *, hits: int, seed: int, mutant: str = ""
-) -> dict[Cell, Score]:
-    """Each cell is tried until it was hit that often, or three times as often in vain."""
-    found: dict[Cell, Score] = {}
-    for cell in asked:
-        score = found[cell] = Score()
-        for number in range(3 * hits):
-            if score.hits >= hits:
-                break
-            case = Case(cell, number, mutant)
-            try:
-                score.hits += Test(case, place, folder / "case", seed).run()
-            except Exception as error:
-                score.hits += 1
-                score.failures.append(f"{case.number}: {type(error).__name__}: {error}"[:1500])
-                place.recover()
-    return found
+def attack(place: Place, folder: Path, cell: Cell, *, hits: int, seed: int, mutant: str = "") -> Score:
+    """The cell is tried until it was hit that often, or three times as often in vain."""
+    score = Score()
+    for number in range(3 * hits):
+        if score.hits >= hits:
+            break
+        case = Case(cell, number, mutant)
+        try:
+            score.hits += Test(case, place, folder / "case", seed).run()
+        except Exception as error:
+            score.hits += 1
+            score.failures.append(f"{case.number}: {type(error).__name__}: {error}"[:1500])
+            place.recover()
+    return score
 
 
 def start(fleet: Fleet, engine: str) -> Server | Path:
