@@ -115,7 +115,7 @@ class _Planner:
             for step in self._of_rule(cases):
                 steps.setdefault(step.key, step)  # stages and rules of one table see the same wreckage
         planned = [self._hindered(step) for step in steps.values()]
-        if planned and not {"vacuum", "analyze"} <= self.lacks.keys():
+        if any(not step.skip for step in planned) and not {"vacuum", "analyze"} <= self.lacks.keys():
             from . import retention_after
 
             planned += retention_after.projected(self.measured, self.database, planned)
@@ -171,4 +171,8 @@ class _Planner:
     def _hindered(self, step: Step) -> Step:
         """Steps on a server that cannot or must not be written to are shown, and skipped."""
         why = next((self.lacks[name] for name in ("write", "session") if name in self.lacks), "")
+        if not why and self.measured.server.role == "replica":
+            # A login with all privileges may write there, read_only or not; the next change of such a row that comes
+            # from the primary would stop replication.
+            why = "this server is a replica: rows leave it when they leave its primary"
         return step._replace(skip=why) if why else step
