@@ -29,6 +29,7 @@ from ._records import (
 from ._remains import rows_left, size_of
 from ._selection import Patterns, names_of
 from ._tasks import Analyze, DropLeftover, Task, Vacuum
+from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
     from ._health import Health
@@ -36,7 +37,7 @@ if t.TYPE_CHECKING:
 Asked = t.Mapping[str, tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
 
 
-class Memory(t.NamedTuple):
+class Memory(NamedTuple):
     """What the journal knows; empty where there is none."""
 
     past: t.Mapping[Key, Attempt] = {}

@@ -13,9 +13,10 @@ import threading
 import typing as t
 
 from ._errors import MissingMeans
+from ._tuples import NamedTuple
 
 
-class Completed(t.NamedTuple):
+class Completed(NamedTuple):
     code: int
     out: str
     err: str

@@ -8,11 +8,13 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
+from ._tuples import NamedTuple
+
 if t.TYPE_CHECKING:
     from ._records import Leftover, Ref
 
 
-class Expiry(t.NamedTuple):
+class Expiry(NamedTuple):
     """Which rows of a table leave: their date is in [since, before), and the user's condition holds."""
 
     rule: str  # its name
@@ -26,7 +28,7 @@ class Expiry(t.NamedTuple):
     zone: str = "UTC"  # of a column that has none itself
 
 
-class Archive(t.NamedTuple):
+class Archive(NamedTuple):
     """Where rows go: into a table, or into files."""
 
     table: str = ""  # as the user wrote it
@@ -35,7 +37,7 @@ class Archive(t.NamedTuple):
     compression: str = "auto"  # auto (zstd where there is a library for it), zstd, gzip
 
 
-class Sought(t.NamedTuple):
+class Sought(NamedTuple):
     """What is to be found out for one stage of a rule."""
 
     expiry: Expiry
@@ -46,7 +48,7 @@ class Sought(t.NamedTuple):
     files_before: datetime | None = None  # archive files whose rows are all older than this are to go
 
 
-class Child(t.NamedTuple):
+class Child(NamedTuple):
     """A foreign key by which rows of `table` hang from rows of `parent`."""
 
     table: Ref
@@ -63,7 +65,7 @@ class Child(t.NamedTuple):
     walk: tuple[str, ...] = ()  # its own key
 
 
-class Piece(t.NamedTuple):
+class Piece(NamedTuple):
     """A table that stores rows that are due: the rule's own, or one of its partitions."""
 
     ref: Ref
@@ -75,7 +77,7 @@ class Piece(t.NamedTuple):
     row_bytes: int = 0  # of a row, on average
 
 
-class Part(t.NamedTuple):
+class Part(NamedTuple):
     """A partition all of whose rows are due."""
 
     ref: Ref
@@ -85,7 +87,7 @@ class Part(t.NamedTuple):
     undated: str = ""  # the date column, where rows without a date would lie in this partition: they never leave
 
 
-class Depot(t.NamedTuple):
+class Depot(NamedTuple):
     """The archive table as it is."""
 
     ref: Ref
@@ -94,7 +96,7 @@ class Depot(t.NamedTuple):
     why_not: str = ""  # why rows cannot go there
 
 
-class Files(t.NamedTuple):
+class Files(NamedTuple):
     """The archive's folder as it is."""
 
     unsettled: tuple[str, ...] = ()  # files that a dead run left behind; absolute paths
@@ -104,7 +106,7 @@ class Files(t.NamedTuple):
     why_not: str = ""  # why nothing can be written there
 
 
-class Expired(t.NamedTuple):
+class Expired(NamedTuple):
     """What one stage of a rule finds in one database."""
 
     sought: Sought
@@ -124,7 +126,7 @@ class Expired(t.NamedTuple):
     ambiguous: tuple[Ref, ...] = ()  # several tables are called so
 
 
-class Missing(t.NamedTuple):
+class Missing(NamedTuple):
     """A rule whose table this database does not have."""
 
     sought: Sought
@@ -134,13 +136,13 @@ class Missing(t.NamedTuple):
 # ---- what passes through memory on its way into files ----------------------------------------------------------------
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     name: str
     type: str  # as the server writes it
     encoding: str  # of its values in `Frame.rows`: number, boolean, text, hex, any (each value says what it is)
 
 
-class Frame(t.NamedTuple):
+class Frame(NamedTuple):
     """The rows that one bite took out of one table.
 
     Values are None, bool, int, float, str (text; and numbers that must keep every digit, where the column says number)
@@ -155,14 +157,14 @@ class Frame(t.NamedTuple):
     last: str = ""
 
 
-class Pending(t.NamedTuple):
+class Pending(NamedTuple):
     """The last bite of a file of which nobody knows whether it was committed."""
 
     mark: str  # what the engine noted of the transaction
     keys: tuple[str, ...]
 
 
-class Taken(t.NamedTuple):
+class Taken(NamedTuple):
     """What a bite removed, children included; not committed."""
 
     rows: int = 0

@@ -10,11 +10,12 @@ import typing as t
 from datetime import datetime, timedelta, timezone, tzinfo
 
 from ._errors import BadInput
+from ._tuples import NamedTuple
 
 _TIMES = re.compile(r"\s*([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})\s*\Z")
 
 
-class Window(t.NamedTuple):
+class Window(NamedTuple):
     text: str  # with the zone, for messages
     opens: int  # minutes after midnight
     closes: int

@@ -15,6 +15,7 @@ import io
 import typing as t
 
 from .._errors import BadInput, MissingMeans
+from .._tuples import NamedTuple
 
 LEVEL_ZSTD = 3  # zstd's own default
 LEVEL_GZIP = 6  # gzip's own default
@@ -22,7 +23,7 @@ LEVEL_GZIP = 6  # gzip's own default
 LIBRARIES = ("compression.zstd", "zstandard", "pyzstd")
 
 
-class Codec(t.NamedTuple):
+class Codec(NamedTuple):
     """For one thread: the libraries' compressors are not made for more."""
 
     name: str  # zstd, gzip

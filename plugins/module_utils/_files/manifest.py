@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from .._errors import Refused
 from .._records import Ref
 from .._retention import Column
+from .._tuples import NamedTuple
 
 FORMAT = 1
 PARTIAL = ".partial"
@@ -20,7 +21,7 @@ PENDING = ".pending.json"
 MANIFEST = ".manifest.json"
 
 
-class Extent(t.NamedTuple):
+class Extent(NamedTuple):
     """How much of a file."""
 
     bytes: int = 0
@@ -30,7 +31,7 @@ class Extent(t.NamedTuple):
     sha256: str = ""  # of these bytes
 
 
-class Entry(t.NamedTuple):
+class Entry(NamedTuple):
     """A file that is being written."""
 
     name: str  # that it gets in the end
@@ -41,7 +42,7 @@ class Entry(t.NamedTuple):
     parent: str = ""  # the file of the rule's table, where this is one of its children
 
 
-class State(t.NamedTuple):
+class State(NamedTuple):
     """What a run notes before each bite: all that the next run needs if this one dies."""
 
     identity: str
@@ -61,7 +62,7 @@ class State(t.NamedTuple):
         return self._replace(entries=entries, mark="", keys=())
 
 
-class Manifest(t.NamedTuple):
+class Manifest(NamedTuple):
     """What one has to know of a finished file before it is read, or removed."""
 
     identity: str

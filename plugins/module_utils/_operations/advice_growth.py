@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from .._records import Finding, Measured, Ref
+from .._tuples import NamedTuple
 from .._units import say_bytes, say_seconds
 from . import trend
 from .advice_policy import Policy
@@ -17,7 +18,7 @@ SPAN = 86400.0  # seconds that it has to cover before an alarm is raised: a load
 SOON, LATER = 7.0, 30.0  # days until the disk is full
 
 
-class Growth(t.NamedTuple):
+class Growth(NamedTuple):
     """How an object grows; `days_to_full` of what it lies on."""
 
     ref: Ref

@@ -10,6 +10,7 @@ import typing as t
 from .._errors import BadInput
 from .._records import Ref
 from .._selection import Patterns, names_of
+from .._tuples import NamedTuple
 from .._units import duration, percentage, say_seconds, size
 
 OPTIONS: dict[str, t.Any] = {
@@ -30,7 +31,7 @@ OPTIONS: dict[str, t.Any] = {
 }
 
 
-class Policy(t.NamedTuple):
+class Policy(NamedTuple):
     """Durations in seconds, sizes in bytes, shares in percent."""
 
     tables: Patterns

@@ -10,13 +10,14 @@ import typing as t
 from .._health import Backend, Health
 from .._records import Finding, Measured, Ref
 from .._tasks import EndPrepared, EndSession
+from .._tuples import NamedTuple
 from .._units import say_count, say_seconds
 from .advice_policy import Policy
 
 PREPARED = 0  # in `blocked_by`: a prepared transaction, which no session holds any more
 
 
-class Chain(t.NamedTuple):
+class Chain(NamedTuple):
     """Sessions that wait, directly or through each other, for one that waits for nobody."""
 
     root: int

@@ -9,6 +9,7 @@ import typing as t
 
 from .._records import Measured, Plan, Ref, Server, Table, Wants
 from .._selection import Patterns, names_of
+from .._tuples import NamedTuple
 from .._units import percentage, size
 
 if t.TYPE_CHECKING:
@@ -24,7 +25,7 @@ OPTIONS: dict[str, t.Any] = {
 }
 
 
-class Policy(t.NamedTuple):
+class Policy(NamedTuple):
     tables: Patterns
     method: str
     scan_budget: int

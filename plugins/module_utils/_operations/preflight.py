@@ -10,6 +10,7 @@ from datetime import timezone
 
 from .._errors import BadInput
 from .._records import Activity, Database, Finding, Measured, Plan, Ref, Server, Wants
+from .._tuples import NamedTuple
 from .._units import duration, percentage, say_bytes, say_seconds
 
 if t.TYPE_CHECKING:
@@ -28,7 +29,7 @@ OPTIONS: dict[str, t.Any] = {
 STOPS = frozenset(["outside_window", "not_primary", "connections", "free_space"])
 
 
-class Policy(t.NamedTuple):
+class Policy(NamedTuple):
     window: Window | None
     max_transaction_age: float
     min_free_percent: float

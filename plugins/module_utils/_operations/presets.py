@@ -13,6 +13,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import BadInput
+from .._tuples import NamedTuple
 
 Fields = t.Mapping[str, t.Any]
 
@@ -20,7 +21,7 @@ Fields = t.Mapping[str, t.Any]
 EXPIRED = {"refuse_over_percent": 100.0}
 
 
-class Preset(t.NamedTuple):
+class Preset(NamedTuple):
     fields: Fields
     about: str
     source: str  # where table, column and meaning are written down

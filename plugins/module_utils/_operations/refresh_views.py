@@ -12,6 +12,7 @@ from .._records import Database, Finding, Limit, Measured, Note, Plan, Ref, Serv
 from .._selection import Patterns, names_of
 from .._structure import View
 from .._tasks import RefreshView
+from .._tuples import NamedTuple
 from .._units import duration, say_count, say_seconds
 
 OPTIONS: dict[str, t.Any] = {
@@ -26,7 +27,7 @@ ROOM = 10  # a view is weighed against the free space only where less than so ma
 LISTED = 5  # views that one finding names
 
 
-class Policy(t.NamedTuple):
+class Policy(NamedTuple):
     views: Patterns
     relations: Patterns  # the option `tables`, which takes views, too: only what both take is refreshed
     concurrent: str

@@ -11,6 +11,7 @@ from .._errors import BadInput
 from .._records import Measured
 from .._selection import Patterns
 from .._structure import Index
+from .._tuples import NamedTuple
 from .._units import duration, percentage, say_bytes, size
 
 REASONS = ["bloated", "invalid", "collation"]
@@ -28,7 +29,7 @@ OPTIONS: dict[str, t.Any] = {
 }
 
 
-class Policy(t.NamedTuple):
+class Policy(NamedTuple):
     tables: Patterns
     indexes: Patterns
     reasons: frozenset[str]
@@ -42,7 +43,7 @@ class Policy(t.NamedTuple):
     max_replica_lag: float | None
 
 
-class Need(t.NamedTuple):
+class Need(NamedTuple):
     what: str  # bloated, invalid, collation, forced
     reason: str
     measured: dict[str, t.Any]

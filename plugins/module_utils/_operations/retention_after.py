@@ -9,12 +9,13 @@ import typing as t
 
 from .._records import Database, Finding, Key, Measured, Ref, Step, Table
 from .._tasks import DropPartition, Purge
+from .._tuples import NamedTuple
 from . import vacuum
 
 AFTERWARDS = ("vacuum", "analyze")
 
 
-class Change(t.NamedTuple):
+class Change(NamedTuple):
     """What the steps of a plan do to a table."""
 
     gone: int = 0  # rows

@@ -9,10 +9,11 @@ import json
 import typing as t
 
 from .._records import Finding, Note, Ref
+from .._tuples import NamedTuple
 from .retention_refusals import Case, say_moment
 
 
-class Before(t.NamedTuple):
+class Before(NamedTuple):
     """What a step of this rule on this table noted when it last ended: see nibble.py."""
 
     due: int | None

@@ -14,13 +14,14 @@ from datetime import datetime, timezone
 from .._records import Finding, Measured, Ref
 from .._retention import Child, Expired
 from .._tasks import AddKey, CreateIndex
+from .._tuples import NamedTuple
 from .._units import say_count, say_seconds
 from .retention_rules import Policy, Rule, Stage
 
 LISTED = 10  # children or triggers that one finding names
 
 
-class Case(t.NamedTuple):
+class Case(NamedTuple):
     """What one rule finds in one table: the source with all that is done to it, or the archive table."""
 
     rule: Rule

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from .._errors import BadInput
 from .._retention import Archive, Expiry, Sought
 from .._selection import Patterns
+from .._tuples import NamedTuple
 from .._units import duration, percentage, size
 from .retention_options import RULE
 
@@ -19,7 +20,7 @@ LONGEST = 1000 * 366 * 86400.0  # seconds: calendars of databases and of Python 
 LONGEST_BITE = 60.0  # seconds
 
 
-class Rule(t.NamedTuple):
+class Rule(NamedTuple):
     name: str
     table: str
     column: str
@@ -42,7 +43,7 @@ class Rule(t.NamedTuple):
         return (self.delete_after, self.column, self.unit, self.zone, self.database)
 
 
-class Policy(t.NamedTuple):
+class Policy(NamedTuple):
     relations: Patterns  # the option `tables`: rules of other tables rest
     rules: tuple[Rule, ...]
     partitions: bool
@@ -54,7 +55,7 @@ class Policy(t.NamedTuple):
     count_timeout: float | None  # of the assessment: rows may be unknown there
 
 
-class Stage(t.NamedTuple):
+class Stage(NamedTuple):
     """One thing that a rule does: it deletes, it archives, or it cleans the archive table."""
 
     rule: Rule

@@ -10,6 +10,7 @@ import typing as t
 from .._records import Amount, Key, Leftover, Limit, Pace, Ref, Step
 from .._retention import Archive, Child, Expired, Expiry, Files, Part, Piece
 from .._tasks import DropLeftover, DropPartition, Purge, RemoveFiles, Settle
+from .._tuples import NamedTuple
 from .._units import say_bytes, say_count, say_seconds
 from .retention_backlog import noted
 from .retention_refusals import Case, say_moment, say_share
@@ -21,7 +22,7 @@ MOST_ROWS = 50_000  # of a bite
 MOST_BYTES = 16 << 20  # of a bite that passes through memory
 
 
-class Place(t.NamedTuple):
+class Place(NamedTuple):
     """What one stage of a rule finds in one table."""
 
     case: Case

@@ -9,13 +9,14 @@ import typing as t
 from datetime import datetime
 
 from .._records import Sample
+from .._tuples import NamedTuple
 
 LEAST = 7  # points: fewer show noise
 MOST = 60  # points: more add nothing but time, for every pair of them is looked at
 DAY = 86400.0
 
 
-class Trend(t.NamedTuple):
+class Trend(NamedTuple):
     """What a quantity does: `per_day` is the slope by Theil and Sen, the median of the slopes between all pairs."""
 
     per_day: float

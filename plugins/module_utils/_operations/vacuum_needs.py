@@ -10,6 +10,7 @@ import typing as t
 from .._errors import BadInput
 from .._records import Measured, Table
 from .._selection import Patterns
+from .._tuples import NamedTuple
 from .._units import duration, percentage, say_bytes, say_count, say_seconds, size
 
 ACTIONS = ["vacuum", "analyze", "freeze", "reclaim"]
@@ -45,7 +46,7 @@ NEEDED_BY = {
 }
 
 
-class Policy(t.NamedTuple):
+class Policy(NamedTuple):
     tables: Patterns
     actions: frozenset[str]
     dead_percent: float
@@ -66,7 +67,7 @@ class Policy(t.NamedTuple):
     max_replica_lag: float | None
 
 
-class Need(t.NamedTuple):
+class Need(NamedTuple):
     what: str  # vacuum, analyze, freeze, reclaim
     reason: str
     measured: dict[str, t.Any]

@@ -9,10 +9,11 @@ import typing as t
 
 from .._records import Key, Outcome, Step
 from .._tasks import lane_of
+from .._tuples import NamedTuple
 from .._units import say_seconds
 
 
-class _Busy(t.NamedTuple):
+class _Busy(NamedTuple):
     ends: float
     lane: t.Hashable
     key: Key

@@ -12,12 +12,13 @@ import typing as t
 from datetime import datetime, timezone
 
 from .._records import Attempt, Key, Note, Ref
+from .._tuples import NamedTuple
 from .host import alive
 
 FORGET_SECONDS = 30 * 86400.0  # deferred steps and cursors of runs so long ago mean nothing any more
 
 
-class Memory(t.NamedTuple):
+class Memory(NamedTuple):
     past: t.Mapping[Key, Attempt] = {}
     rates: t.Mapping[str, float] = {}  # bytes per second by kind of step
     overdue: frozenset[Key] = frozenset()

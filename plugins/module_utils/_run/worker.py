@@ -12,6 +12,7 @@ import typing as t
 from .._errors import Busy, CannotConnect, DbFault, Gone, Refused, Vanished
 from .._protocols import Engine, Session
 from .._records import Amount, Outcome, Pace, Proof, Server, Step, Tick, Work
+from .._tuples import NamedTuple
 from .._units import say_seconds
 from .control import Control
 from .limits import reading
@@ -25,7 +26,7 @@ Replan = t.Callable[[t.Any, Step], t.Optional[Step]]
 Tell = t.Callable[["Job", Tick, t.Optional[threading.Event]], None]
 
 
-class Verdict(t.NamedTuple):
+class Verdict(NamedTuple):
     """How an attempt ended: an outcome's status, or `again`."""
 
     status: str

@@ -9,6 +9,7 @@ import typing as t
 
 from ..._errors import DbFault
 from ..._records import Activity, Ref
+from ..._tuples import NamedTuple
 from .names import table_of
 
 # Another session's transaction keeps its locks on table definitions as long as it is open.
@@ -41,7 +42,7 @@ LONGEST_QUERY = """
      WHERE COMMAND IN ('Query', 'Execute') AND ID <> CONNECTION_ID()"""
 
 
-class Running(t.NamedTuple):
+class Running(NamedTuple):
     """A change of a table's definition, or a rebuild, that somebody runs."""
 
     id: int

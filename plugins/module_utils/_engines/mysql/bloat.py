@@ -14,6 +14,7 @@ import typing as t
 
 from ..._errors import Busy, DbFault, Refused
 from ..._records import Bloat, Finding, Ref, Server, Wants
+from ..._tuples import NamedTuple
 from . import keyspace, sampling
 from .catalog import Contents, Stored
 from .names import quoted, table_of
@@ -41,7 +42,7 @@ PURGE_ROWS, PURGE_TRANSACTIONS = 1000, 100_000
 MOST_SECONDS = 3.0  # of one query: where purge is behind, even the smallest key is a long search
 
 
-class Rows(t.NamedTuple):
+class Rows(NamedTuple):
     """How many live rows there are: the most likely number, and what it lies between."""
 
     likely: float
@@ -50,7 +51,7 @@ class Rows(t.NamedTuple):
     sampled: bool = False  # by the same ranges as the averages: their error is in `low` and `high` already
 
 
-class Look(t.NamedTuple):
+class Look(NamedTuple):
     """What was learned of one table or partition by looking at some of its rows."""
 
     shape: Shape
@@ -65,14 +66,14 @@ class Look(t.NamedTuple):
         return self.averages[2 + self.keys.index(key)] if key in self.keys else None
 
 
-class Asked(t.NamedTuple):
+class Asked(NamedTuple):
     """How closely one table is looked at."""
 
     budget: int  # bytes that may be read to count its rows: more than 0 asks for a closer look
     counted: bool  # whether its statistics can be of no other time
 
 
-class Findings(t.NamedTuple):
+class Findings(NamedTuple):
     """Bloat by table, what it was told from, and what keeps it from being true."""
 
     bloat: dict[Ref, Bloat]

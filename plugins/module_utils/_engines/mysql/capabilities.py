@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-import typing as t
+
+from ..._tuples import NamedTuple
 
 MYSQL, MARIADB = "mysql", "mariadb"
 Number = tuple[int, ...]
@@ -62,7 +63,7 @@ ALWAYS_LACKING = {
 SYSTEM_DATABASES = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")
 
 
-class Flavour(t.NamedTuple):
+class Flavour(NamedTuple):
     """What the server says it is."""
 
     name: str

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 from ..._errors import Refused
 from ..._records import Bloat, Finding, Ref, Server, Table, Wants
+from ..._tuples import NamedTuple
 from . import dictionary, privileges
 from .activity import Running
 from .capabilities import Flavour
@@ -35,7 +36,7 @@ ANALYZABLE = ("InnoDB", "MyISAM", "Aria")
 COPYING = ("MyISAM", "Aria")
 
 
-class Base(t.NamedTuple):
+class Base(NamedTuple):
     """A row of the list of tables."""
 
     name: str
@@ -60,21 +61,21 @@ class Base(t.NamedTuple):
         return default not in (0, "OFF")
 
 
-class Sizes(t.NamedTuple):
+class Sizes(NamedTuple):
     rows: int
     data: int
     indexed: int
     free: int
 
 
-class Statistics(t.NamedTuple):
+class Statistics(NamedTuple):
     updated: datetime
     rows: int
     clustered_pages: int
     other_pages: int
 
 
-class Stored(t.NamedTuple):
+class Stored(NamedTuple):
     """All that was read about one table or partition, before it becomes a Table."""
 
     ref: Ref
@@ -133,7 +134,7 @@ class Stored(t.NamedTuple):
         return found
 
 
-class Contents(t.NamedTuple):
+class Contents(NamedTuple):
     """One database: its tables and, beside them, the partitions of those that have any."""
 
     tables: tuple[Stored, ...]

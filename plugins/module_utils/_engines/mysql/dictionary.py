@@ -12,6 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from ..._errors import Busy
+from ..._tuples import NamedTuple
 from . import names
 
 TABLES = "SELECT TABLE_ID, NAME, SPACE, SPACE_TYPE, ZIP_PAGE_SIZE FROM information_schema.{tables}"
@@ -36,7 +37,7 @@ SPECIAL = """
      WHERE INDEX_TYPE IN ('FULLTEXT', 'SPATIAL')"""
 
 
-class Piece(t.NamedTuple):
+class Piece(NamedTuple):
     """One clustered index with its secondary indexes: a table, a partition or a subpartition."""
 
     database: str
@@ -60,7 +61,7 @@ class Piece(t.NamedTuple):
         return self.file_bytes if self.own_file else self.page_bytes * (self.clustered_pages + self.other_pages)
 
 
-class Dictionary(t.NamedTuple):
+class Dictionary(NamedTuple):
     """All pieces by database; without counters where a locked table hid them: `incomplete` says so in words."""
 
     pieces: dict[str, list[Piece]]

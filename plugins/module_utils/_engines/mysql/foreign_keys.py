@@ -12,6 +12,7 @@ from collections import defaultdict
 from ..._errors import Refused
 from ..._records import Ref, Server
 from ..._structure import ForeignKey, Index
+from ..._tuples import NamedTuple
 from .connection import Link
 
 REFERENCES = """
@@ -46,7 +47,7 @@ CHANGES = """
      WHERE OBJECT_TYPE = 'TABLE'"""
 
 
-class Reference(t.NamedTuple):
+class Reference(NamedTuple):
     """A foreign key with its rules."""
 
     key: ForeignKey
@@ -54,7 +55,7 @@ class Reference(t.NamedTuple):
     on_delete: str
 
 
-class Pair(t.NamedTuple):
+class Pair(NamedTuple):
     """One column of a foreign key, and what it refers to."""
 
     column: str

@@ -15,6 +15,7 @@ from datetime import timedelta
 from ..._errors import Busy, Refused
 from ..._health import Connections, Health, Logs, Prepared, Replica, Statement
 from ..._records import Server
+from ..._tuples import NamedTuple
 from . import waits
 from .connection import Link
 from .greeting import group_members, replica_status
@@ -55,7 +56,7 @@ NOT_COUNTED = {
 }
 
 
-class Counters(t.NamedTuple):
+class Counters(NamedTuple):
     """Of the server since it started."""
 
     connected: int

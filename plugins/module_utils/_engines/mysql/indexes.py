@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from ..._errors import DbFault, Refused
 from ..._records import Ref, Server, Wants
 from ..._structure import Index
+from ..._tuples import NamedTuple
 from .connection import Link
 from .names import place, quoted
 
@@ -68,7 +69,7 @@ BLOCK_SIZE = re.compile(r"key_block_size=(\d+)")
 METHODS = {"BTREE": "btree", "FULLTEXT": "fulltext", "SPATIAL": "spatial", "RTREE": "spatial", "HASH": "hash"}
 
 
-class Part(t.NamedTuple):
+class Part(NamedTuple):
     """A column of an index, as a row of PARTS tells of it."""
 
     table: str
@@ -81,7 +82,7 @@ class Part(t.NamedTuple):
     visible: bool
 
 
-class ForeignKey(t.NamedTuple):
+class ForeignKey(NamedTuple):
     """One side of a foreign key: the table here and its columns."""
 
     name: str
@@ -89,7 +90,7 @@ class ForeignKey(t.NamedTuple):
     columns: tuple[str, ...]
 
 
-class Counts(t.NamedTuple):
+class Counts(NamedTuple):
     """Uses by (table, index), and when the server began to count them."""
 
     uses: t.Mapping[tuple[str, str], int]

@@ -13,6 +13,7 @@ import string
 import typing as t
 from datetime import date, datetime, time, timedelta, timezone
 
+from ..._tuples import NamedTuple
 from .names import quoted
 
 BYTES = 8  # of a binary key
@@ -31,7 +32,7 @@ INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
 TEXTS, BINARIES, TIMES = ("char", "varchar"), ("binary", "varbinary"), ("date", "datetime", "timestamp")
 
 
-class Keys(t.NamedTuple):
+class Keys(NamedTuple):
     """A column from its first to its last value; `literal` gives the SQL of a number."""
 
     name: str

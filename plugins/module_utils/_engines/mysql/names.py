@@ -9,6 +9,7 @@ import re
 import typing as t
 
 from ..._records import Ref
+from ..._tuples import NamedTuple
 
 # `#P#` and `#SP#` stand before the names of partitions and subpartitions; MySQL writes them small since 8.0.18.
 _PARTITION = re.compile(r"#p#", re.IGNORECASE)
@@ -25,7 +26,7 @@ def table_of(ref: Ref) -> str:
     return quoted(ref.database, *ref.path)
 
 
-class Place(t.NamedTuple):
+class Place(NamedTuple):
     """Where a piece of InnoDB's storage belongs."""
 
     table: str

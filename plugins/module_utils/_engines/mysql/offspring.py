@@ -11,6 +11,7 @@ from collections import defaultdict
 from ..._errors import Busy, Refused
 from ..._records import Ref
 from ..._retention import Child, Frame
+from ..._tuples import NamedTuple
 from . import dictionary
 from .connection import Link
 from .names import quoted, table_of
@@ -32,7 +33,7 @@ VISIBLE = """
 SILENT = ("cascade", "set null", "set default")  # the server does it without a word, past triggers and counts
 
 
-class Edge(t.NamedTuple):
+class Edge(NamedTuple):
     """A foreign key."""
 
     table: Ref
@@ -157,7 +158,7 @@ def joined(root: str, chain: t.Sequence[Child]) -> str:
     return " STRAIGHT_JOIN ".join(words)
 
 
-class Member(t.NamedTuple):
+class Member(NamedTuple):
     """A foreign key whose rows leave with those they hang from."""
 
     child: Child
@@ -166,7 +167,7 @@ class Member(t.NamedTuple):
     goes: Target | None = None
 
 
-class Family(t.NamedTuple):
+class Family(NamedTuple):
     """All that hangs from the rule's table."""
 
     root: Store

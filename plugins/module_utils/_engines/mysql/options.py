@@ -11,6 +11,7 @@ import ssl
 import typing as t
 
 from ..._errors import BadInput, MissingMeans
+from ..._tuples import NamedTuple
 
 # What the sessions of this package rely on.
 RESERVED = frozenset(
@@ -22,7 +23,7 @@ RESERVED = frozenset(
 VERIFYING = ("verify-ca", "verify-full")
 
 
-class Login(t.NamedTuple):
+class Login(NamedTuple):
     """Everything that `pymysql.connect` needs but the database; `encrypted`: a plain connection must be refused."""
 
     arguments: dict[str, t.Any]

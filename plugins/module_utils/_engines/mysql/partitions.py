@@ -13,6 +13,7 @@ from ..._errors import Refused, Vanished
 from ..._records import Amount, Server, Tick, Work
 from ..._retention import Expiry
 from ..._tasks import DropPartition
+from ..._tuples import NamedTuple
 from . import old_rows, stores
 from .connection import Link
 from .faults import number_of
@@ -35,7 +36,7 @@ FIRST_DAY = datetime(1, 1, 1, tzinfo=timezone.utc)  # moments stand for what the
 YEAR_ZERO_DAYS = 366  # TO_DAYS of the first day that Python knows
 
 
-class Range(t.NamedTuple):
+class Range(NamedTuple):
     """A partition: what its column is below, as the column's own SQL text or number."""
 
     name: str

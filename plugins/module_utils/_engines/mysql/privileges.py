@@ -9,6 +9,7 @@ import re
 import typing as t
 
 from ..._errors import Refused
+from ..._tuples import NamedTuple
 
 GLOBAL = ("*", "*")
 _GRANT = re.compile(
@@ -33,14 +34,14 @@ PAST_READ_ONLY = {
 }
 
 
-class Grant(t.NamedTuple):
+class Grant(NamedTuple):
     names: frozenset[str]
     database: str  # a pattern of LIKE; * is all
     table: str
     given: bool = True
 
 
-class Grants(t.NamedTuple):
+class Grants(NamedTuple):
     """The login's grants; `known` is false when they could not be read, and then nothing is said to be missing."""
 
     account: str

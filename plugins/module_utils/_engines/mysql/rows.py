@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ..._tuples import NamedTuple
 from .names import quoted
 
 # https://dev.mysql.com/doc/refman/8.4/en/storage-requirements.html; MariaDB's own types with them.
@@ -18,7 +19,7 @@ _DIGITS = (0, 1, 1, 2, 2, 3, 3, 4, 4)  # bytes for the digits that do not fill a
 _POINTER = 20  # what stays in the row of a value that is stored on pages of its own
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     """A column as it is stored: `bytes` where that is fixed, else `sql`, an expression for it that is never NULL."""
 
     name: str
@@ -68,7 +69,7 @@ def _fixed(kind: str, whole: str, row: t.Sequence[t.Any]) -> float | None:
     return sizes.get(kind)
 
 
-class Layout(t.NamedTuple):
+class Layout(NamedTuple):
     """The page format that a row lies in."""
 
     page: int  # bytes of a page in memory

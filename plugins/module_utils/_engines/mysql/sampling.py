@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import typing as t
 
+from ..._tuples import NamedTuple
 from .keyspace import Keys
 from .names import quoted
 
@@ -20,14 +21,14 @@ PAGE = 16384  # bytes of most servers' pages
 MOST_ROWS = 1000  # of one range: where many keys lie close together it is cut off
 
 
-class Bite(t.NamedTuple):
+class Bite(NamedTuple):
     """Sums over the rows of one range of keys."""
 
     rows: int
     sums: tuple[float, ...]
 
 
-class Sample(t.NamedTuple):
+class Sample(NamedTuple):
     """Averages a row, and, where the ranges' share of all keys is known, how many rows there are."""
 
     seen: int

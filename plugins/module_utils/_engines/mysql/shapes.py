@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..._records import Server
+from ..._tuples import NamedTuple
 from . import keyspace
 from .capabilities import Flavour
 from .names import quoted
@@ -27,7 +28,7 @@ KEYS = """
      ORDER BY INDEX_NAME, SEQ_IN_INDEX"""
 
 
-class Key(t.NamedTuple):
+class Key(NamedTuple):
     """An index: columns with the length of their prefix, if any."""
 
     name: str
@@ -35,7 +36,7 @@ class Key(t.NamedTuple):
     columns: tuple[tuple[str, int | None], ...]
 
 
-class Shape(t.NamedTuple):
+class Shape(NamedTuple):
     """A table's columns and indexes, and the pages they lie in."""
 
     columns: tuple[Column, ...]

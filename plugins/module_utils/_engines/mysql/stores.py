@@ -9,6 +9,7 @@ import typing as t
 from collections import defaultdict
 
 from ..._records import Ref
+from ..._tuples import NamedTuple
 from .connection import Link
 from .names import quoted, table_of
 from .old_rows import DATES, INTEGERS, KINDS
@@ -32,7 +33,7 @@ PRIMARY = "PRIMARY"
 TRANSACTIONAL = "InnoDB"
 
 
-class Field(t.NamedTuple):
+class Field(NamedTuple):
     """A column."""
 
     name: str
@@ -54,14 +55,14 @@ class Field(t.NamedTuple):
         return KINDS.get(self.data_type, "")
 
 
-class Way(t.NamedTuple):
+class Way(NamedTuple):
     """An index along which rows can be walked: all columns by which it is sorted."""
 
     via: str  # the index
     columns: tuple[str, ...]
 
 
-class Sorting(t.NamedTuple):
+class Sorting(NamedTuple):
     """An index as the catalog shows it."""
 
     name: str
@@ -70,7 +71,7 @@ class Sorting(t.NamedTuple):
     plain: bool  # B-tree, seen by the optimizer, ascending, of whole columns and no expression
 
 
-class Store(t.NamedTuple):
+class Store(NamedTuple):
     """One table."""
 
     ref: Ref

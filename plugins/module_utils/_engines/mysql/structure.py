@@ -16,6 +16,7 @@ from collections import defaultdict
 from ..._errors import Refused
 from ..._records import Ref, Server
 from ..._structure import Counter, Index, Structure
+from ..._tuples import NamedTuple
 from . import foreign_keys
 from .connection import Link
 from .foreign_keys import Reference, some
@@ -56,7 +57,7 @@ LAST_OF_SEQUENCES = 2**63 - 2  # https://mariadb.com/kb/en/create-sequence/
 AT_ONCE = 200  # sequences read in one statement
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     """What a column's definition must keep when its type changes."""
 
     type: str
@@ -72,7 +73,7 @@ class Column(t.NamedTuple):
         return "auto_increment" in self.extra.lower()
 
 
-class Catalog(t.NamedTuple):
+class Catalog(NamedTuple):
     """What cures.py spells from: (table, column) -> its definition, and so on."""
 
     columns: t.Mapping[tuple[str, str], Column] = {}

@@ -9,12 +9,13 @@ import typing as t
 import zlib
 
 from ..._retention import Column, Frame
+from ..._tuples import NamedTuple
 from . import old_rows
 from .names import quoted
 from .stores import Field, Store
 
 
-class Target(t.NamedTuple):
+class Target(NamedTuple):
     """Where the rows of a table go: into which table, or through memory into a file."""
 
     store: Store

@@ -15,6 +15,7 @@ from collections import defaultdict
 
 from ..._errors import Busy, Refused
 from ..._health import Backend
+from ..._tuples import NamedTuple
 from .connection import Link
 
 PROCESSES = """
@@ -91,7 +92,7 @@ _SECRET = re.compile(
 _VALUE = re.compile(r"""['"]|\b0x""", re.IGNORECASE)
 
 
-class Process(t.NamedTuple):
+class Process(NamedTuple):
     """A row of the processlist."""
 
     id: int
@@ -110,18 +111,18 @@ class Process(t.NamedTuple):
         return self.user in ("system user", "event_scheduler") or self.command.startswith("Binlog Dump")
 
 
-class Transaction(t.NamedTuple):
+class Transaction(NamedTuple):
     thread: int
     seconds: float
     waits: float | None
 
 
-class Wait(t.NamedTuple):
+class Wait(NamedTuple):
     what: str
     blockers: set[int]
 
 
-class Sessions(t.NamedTuple):
+class Sessions(NamedTuple):
     processes: tuple[Process, ...]
     backends: tuple[Backend, ...]
     detached: tuple[float, ...]  # ages of transactions without a session

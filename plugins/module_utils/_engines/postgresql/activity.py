@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from ..._errors import Refused
 from ..._records import Activity, Finding, Ref, Server, Table
+from ..._tuples import NamedTuple
 from ..._units import say_seconds
 from .catalog import Row
 from .connection import APPLICATION, Session
@@ -98,7 +99,7 @@ SELECT a.pid, CASE WHEN a.application_name <> %(ours)s
 """
 
 
-class Holder(t.NamedTuple):
+class Holder(NamedTuple):
     """Somebody whom the server keeps dead rows for."""
 
     what: str
@@ -126,7 +127,7 @@ class Holder(t.NamedTuple):
         )
 
 
-class Horizon(t.NamedTuple):
+class Horizon(NamedTuple):
     """Who keeps vacuum from removing dead rows, and freezing from going on, in one database."""
 
     holders: tuple[Holder, ...]
@@ -227,7 +228,7 @@ def oldest_snapshot(session: Session, server_settings: t.Mapping[str, t.Any]) ->
     return max(0.0, seconds or 0.0)
 
 
-class Other(t.NamedTuple):
+class Other(NamedTuple):
     """A server process that works for another run of ours (perhaps that run has died), or for somebody else."""
 
     pid: int

@@ -9,6 +9,7 @@ import typing as t
 
 from ..._errors import Busy, Vanished
 from ..._records import Bloat, Ref, Server, Wants
+from ..._tuples import NamedTuple
 from . import columns, layout, toast
 from .catalog import Row
 from .connection import Session
@@ -43,7 +44,7 @@ SELECT DISTINCT a.attrelid FROM pg_catalog.pg_attribute a
 """
 
 
-class Parts(t.NamedTuple):
+class Parts(NamedTuple):
     """A table's bloat: of its rows, and of their values that are stored out of line."""
 
     row: Row

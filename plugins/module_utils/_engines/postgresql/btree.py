@@ -13,6 +13,7 @@ import functools
 import math
 import typing as t
 
+from ..._tuples import NamedTuple
 from . import layout
 from .layout import ITEM, WORD, Column, aligned
 
@@ -27,7 +28,7 @@ LEAST_SHARE = 1e-4  # of the values: repetitions that are rarer do not count
 ALIKE = 0.97
 
 
-class Values(t.NamedTuple):
+class Values(NamedTuple):
     """Values that repeat alike: how many there are, how often each occurs, and how large one entry is."""
 
     number: float
@@ -36,7 +37,7 @@ class Values(t.NamedTuple):
     fixed: bool  # all entries are of this size
 
 
-class _Entries(t.NamedTuple):
+class _Entries(NamedTuple):
     """Entries of one size as they lie on leaf pages."""
 
     number: float
@@ -44,7 +45,7 @@ class _Entries(t.NamedTuple):
     key: float  # bytes without posting list and line pointer
 
 
-class Tree(t.NamedTuple):
+class Tree(NamedTuple):
     block: int
     fillfactor: float
     shares: bool  # equal values share entries

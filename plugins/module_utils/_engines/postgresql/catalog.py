@@ -9,6 +9,7 @@ import typing as t
 from datetime import datetime
 
 from ..._records import Dead, Ref, Server, Table, Wants
+from ..._tuples import NamedTuple
 from .connection import Session
 from .files import files
 from .versions import has, major_of
@@ -142,7 +143,7 @@ OWN = {
 }
 
 
-class Row(t.NamedTuple):
+class Row(NamedTuple):
     """One row of TABLES."""
 
     oid: int

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import typing as t
-
 from ..._records import Ref, Server
 from ..._structure import Collation
+from ..._tuples import NamedTuple
 from .connection import Session
 from .versions import has, major_of
 
@@ -100,7 +99,7 @@ SELECT c.oid::pg_catalog.int8, c.relfilenode::pg_catalog.int8 FROM pg_catalog.pg
 CHECKS = "SELECT q.oid, q.conbin::pg_catalog.text FROM pg_catalog.pg_constraint q WHERE q.contype = 'c'"
 
 
-class Stale(t.NamedTuple):
+class Stale(NamedTuple):
     """Of an index: why its order may be wrong, and what differs after it is rebuilt or another version comes."""
 
     why: str

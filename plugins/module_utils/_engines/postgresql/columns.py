@@ -12,6 +12,7 @@ import json
 import typing as t
 from collections import Counter
 
+from ..._tuples import NamedTuple
 from . import layout
 from .connection import Session
 from .versions import has
@@ -122,7 +123,7 @@ SAMPLES = {"common_sizes": "common", "bound_sizes": "bounds"}
 ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 
 
-class Known(t.NamedTuple):
+class Known(NamedTuple):
     """One column and its statistics. None of them is known of a column that was never analyzed."""
 
     length: int

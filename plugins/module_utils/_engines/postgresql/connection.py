@@ -13,6 +13,7 @@ import time
 import typing as t
 
 from ..._errors import CannotConnect, DbFault, Gone, Stopped, Vanished
+from ..._tuples import NamedTuple
 from .driver import DriverError, Link, Rows, Values
 from .faults import Crowded, connect_fault, fault
 from .files import FOLDER
@@ -27,7 +28,7 @@ SILENT = r"timeout expired|timed out|Connection refused|No such file"
 READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT'), " + FOLDER
 
 
-class Kind(t.NamedTuple):
+class Kind(NamedTuple):
     """What a connection is for: connections of one kind are alike, and are used again."""
 
     read_only: bool = True

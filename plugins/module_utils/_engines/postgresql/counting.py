@@ -12,6 +12,7 @@ import typing as t
 
 from ..._errors import Refused
 from ..._retention import Child, Sought
+from ..._tuples import NamedTuple
 from . import foreign_keys
 from .connection import MOST, Connection, Session
 from .due import both, due
@@ -26,7 +27,7 @@ SELECT pg_catalog.set_config('enable_seqscan', 'on', true), pg_catalog.set_confi
 """
 
 
-class Found(t.NamedTuple):
+class Found(NamedTuple):
     """A rule's table: what is the same for all its stages."""
 
     subject: Subject
@@ -36,7 +37,7 @@ class Found(t.NamedTuple):
     children: tuple[Child, ...]
 
 
-class Counts(t.NamedTuple):
+class Counts(NamedTuple):
     """None: there was no time for it."""
 
     rows: t.Mapping[int, int] | None  # due, by oid of the table that stores them

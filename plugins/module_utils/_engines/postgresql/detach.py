@@ -11,6 +11,7 @@ import typing as t
 from ..._errors import Busy, DbFault, Refused, Stopped, Vanished
 from ..._records import Amount, Ref, Server, Tick, Work
 from ..._tasks import DropLeftover, DropPartition
+from ..._tuples import NamedTuple
 from ..._units import say_seconds
 from . import partitions
 from .connection import Session
@@ -46,7 +47,7 @@ SELECT coalesce(a.pid::pg_catalog.text, 'of a prepared transaction'), coalesce(a
 CLOCK = "SELECT pg_catalog.clock_timestamp()"
 
 
-class Words(t.NamedTuple):
+class Words(NamedTuple):
     """One statement each."""
 
     mark: str

@@ -9,6 +9,7 @@ import typing as t
 
 from ..._records import Ref
 from ..._retention import Child
+from ..._tuples import NamedTuple
 from .connection import Connection, Session
 from .names import quoted
 
@@ -64,7 +65,7 @@ ACTIONS = {"a": "no action", "r": "restrict", "c": "cascade", "n": "set null", "
 SILENT = ("cascade", "set null", "set default")  # what the server would do without a word
 
 
-class Edge(t.NamedTuple):
+class Edge(NamedTuple):
     """One foreign key: `table` hangs from `parent`."""
 
     parent: int

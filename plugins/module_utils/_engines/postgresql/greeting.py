@@ -10,6 +10,7 @@ import typing as t
 
 from ..._errors import Refused
 from ..._records import DatabaseInfo, Finding, Ref, Server
+from ..._tuples import NamedTuple
 from . import pooler, space
 from .connection import Connection
 from .versions import NEWEST_TESTED, OLDEST, has
@@ -60,7 +61,7 @@ SELECT pg_catalog.namesend(d.datname), d.datistemplate, d.datallowconn, d.datcon
 INVALID = -2  # pg_database.datconnlimit after an interrupted DROP DATABASE
 
 
-class Greeting(t.NamedTuple):
+class Greeting(NamedTuple):
     version: str
     number: int
     standby: bool

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import typing as t
-
 from ..._errors import Vanished
 from ..._records import Leftover, Ref, Wants
+from ..._tuples import NamedTuple
 from .connection import Session
 
 REINDEX = "reindex"  # the kind of wreckage
@@ -90,7 +89,7 @@ SELECT i.indexrelid::pg_catalog.int8, i.indisvalid,
 """
 
 
-class About(t.NamedTuple):
+class About(NamedTuple):
     oid: int
     table: int
     valid: bool
@@ -98,7 +97,7 @@ class About(t.NamedTuple):
     new_name: str  # of the index that REINDEX CONCURRENTLY would make now
 
 
-class Half(t.NamedTuple):
+class Half(NamedTuple):
     """An invalid index."""
 
     oid: int

@@ -13,6 +13,7 @@ import typing as t
 from ..._errors import Busy, Refused
 from ..._records import Ref
 from ..._retention import Child, Frame
+from ..._tuples import NamedTuple
 from .connection import Connection, Session
 from .foreign_keys import SILENT, Edge
 from .names import literal, quoted
@@ -22,7 +23,7 @@ from .subject import Subject, delete_refused, subjects
 Rows = t.Sequence[t.Sequence[t.Any]]
 
 
-class Held(t.NamedTuple):
+class Held(NamedTuple):
     """Columns of locked rows, as text."""
 
     columns: tuple[str, ...]

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import typing as t
 from datetime import datetime
 
 from ..._errors import Refused
 from ..._health import Archiver, Connections, Health, Logs, Prepared, Replica, Slot
 from ..._records import Server
+from ..._tuples import NamedTuple
 from . import sessions
 from .connection import Session
 from .versions import has, major_of
@@ -90,7 +90,7 @@ SELECT p.gid, p.database::pg_catalog.text, p.owner::pg_catalog.text,
 """
 
 
-class Row(t.NamedTuple):
+class Row(NamedTuple):
     """The row of SERVER."""
 
     used: int

@@ -12,6 +12,7 @@ import math
 import typing as t
 
 from ..._records import Bloat, Ref, Server, Wants
+from ..._tuples import NamedTuple
 from . import bloat as heap
 from . import btree, columns, layout, repeated
 from .columns import Known
@@ -31,7 +32,7 @@ SELECT leaf_pages, internal_pages, avg_leaf_density FROM {schema}.pgstatindex(%s
 """
 
 
-class Seen(t.NamedTuple):
+class Seen(NamedTuple):
     """What pgstatindex counts of one index: pages that are neither deleted nor empty, and how full leaf pages are."""
 
     leaves: int

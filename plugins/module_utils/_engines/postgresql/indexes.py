@@ -12,6 +12,7 @@ from datetime import datetime
 from ..._errors import Busy
 from ..._records import Database, Ref, Server, Wants
 from ..._structure import Index
+from ..._tuples import NamedTuple
 from .catalog import DATABASE_OWNER, MAY_MAINTAIN, settings_of
 from .connection import Session
 from .versions import has, major_of
@@ -122,7 +123,7 @@ Sizes = t.Mapping[int, t.Mapping[int, int]]  # see catalog.index_sizes()
 ONLINE, EXCLUSIVE = "online rebuild", "exclusive rebuild"
 
 
-class Row(t.NamedTuple):
+class Row(NamedTuple):
     """One row of INDEXES."""
 
     oid: int

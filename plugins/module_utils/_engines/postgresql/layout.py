@@ -14,6 +14,8 @@ import functools
 import math
 import typing as t
 
+from ..._tuples import NamedTuple
+
 ITEM = 4  # the line pointer of a row
 PAGE_HEADER = 24
 ROW_HEADER = 23
@@ -25,7 +27,7 @@ START: Place = (1.0,) + (0.0,) * (WORD - 1)
 ANYWHERE: Place = (1.0 / WORD,) * WORD
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     """A column as pg_attribute and pg_statistic describe it."""
 
     length: int  # bytes; -1 is variable
@@ -37,7 +39,7 @@ class Column(t.NamedTuple):
     constant: bool = False  # all values are of one size
 
 
-class Shape(t.NamedTuple):
+class Shape(NamedTuple):
     """A row on average, its line pointer included, and whether all rows are of this size."""
 
     bytes: float

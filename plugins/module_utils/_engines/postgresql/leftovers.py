@@ -12,6 +12,7 @@ from datetime import datetime
 from ..._errors import Refused
 from ..._records import Leftover, Ref, Server, Tick, Wants, Work
 from ..._tasks import DropLeftover
+from ..._tuples import NamedTuple
 from .connection import Session
 from .names import quoted, table_name
 
@@ -72,7 +73,7 @@ SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(r.oid))::pg_catalog.int8
 """
 
 
-class Wreck(t.NamedTuple):
+class Wreck(NamedTuple):
     relid: int  # of the table that was repacked
     ref: Ref
     names: tuple[str, ...]

@@ -13,6 +13,7 @@ import typing as t
 from ..._errors import Busy, Refused, Vanished
 from ..._records import Ref, Server, Tick, Work
 from ..._tasks import Analyze, Rebuild, Vacuum
+from ..._tuples import NamedTuple
 from .connection import Connection, Session
 from .names import table_name
 from .versions import has, major_of
@@ -30,7 +31,7 @@ GONE = re.compile(r"relation no longer exists")
 SKIPPED = re.compile(r"skipping|skipped|permission denied|only .* can (vacuum|analyze)", re.IGNORECASE)
 
 
-class Counters(t.NamedTuple):
+class Counters(NamedTuple):
     vacuums: int
     analyzes: int
     file: int

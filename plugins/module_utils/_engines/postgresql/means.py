@@ -14,6 +14,7 @@ import typing as t
 
 from ..._errors import MissingMeans
 from ..._records import Server
+from ..._tuples import NamedTuple
 from .catalog import Row
 from .connection import Session
 from .versions import has, major_of
@@ -44,7 +45,7 @@ def clients() -> t.Mapping[str, str]:
     return found
 
 
-class Means(t.NamedTuple):
+class Means(NamedTuple):
     """How tables of one database can be rebuilt online; `why_not` when they cannot."""
 
     why_not: str = ""

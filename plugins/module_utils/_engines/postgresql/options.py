@@ -9,6 +9,7 @@ import os
 import typing as t
 
 from ..._errors import BadInput
+from ..._tuples import NamedTuple
 
 DEFAULT_DATABASE = "postgres"
 VERIFYING = ("verify-ca", "verify-full")
@@ -16,7 +17,7 @@ VERIFYING = ("verify-ca", "verify-full")
 RESERVED = ("dbname", "database", "user", "password", "application_name", "client_encoding")
 
 
-class Login(t.NamedTuple):
+class Login(NamedTuple):
     """libpq's keywords for every session of a run, and what is said about them in messages."""
 
     keywords: t.Mapping[str, t.Any]

@@ -11,6 +11,7 @@ import typing as t
 
 from ..._records import Leftover, Ref
 from ..._retention import Part, Sought
+from ..._tuples import NamedTuple
 from .connection import Session
 from .due import bound
 from .names import literal
@@ -82,7 +83,7 @@ BOUND = re.compile(r"FOR VALUES FROM \((.*)\) TO \((.*)\)", re.DOTALL)
 PENDING = {True: "i.inhdetachpending", False: "false"}
 
 
-class Mark(t.NamedTuple):
+class Mark(NamedTuple):
     """What stands in the comment of a partition from before it is detached until it is dropped."""
 
     oid: int
@@ -105,7 +106,7 @@ def marked(comment: str | None) -> Mark | None:
         return None
 
 
-class Range(t.NamedTuple):
+class Range(NamedTuple):
     """One row of RANGES: a direct partition."""
 
     oid: int
@@ -121,7 +122,7 @@ class Range(t.NamedTuple):
     comment: str | None
 
 
-class Whole(t.NamedTuple):
+class Whole(NamedTuple):
     """A partition all of whose rows are due, and the tables that it is made of."""
 
     part: Part

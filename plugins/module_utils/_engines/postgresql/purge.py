@@ -10,6 +10,7 @@ import typing as t
 from ..._errors import DbFault, Refused, Vanished
 from ..._retention import Frame, Pending, Taken
 from ..._tasks import Purge, Settle
+from ..._tuples import NamedTuple
 from . import archives, foreign_keys, hanging, walks, witness
 from .connection import Connection, Session
 from .due import both, due, in_time
@@ -31,7 +32,7 @@ SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
 FEW = 20.0  # rows of a page where nobody has counted them
 
 
-class Ground(t.NamedTuple):
+class Ground(NamedTuple):
     """The table that a task takes rows from, as it is now."""
 
     subject: Subject

@@ -13,6 +13,7 @@ from ..._errors import Refused
 from ..._records import Ref
 from ..._retention import Column as Told
 from ..._retention import Expiry, Frame
+from ..._tuples import NamedTuple
 from .connection import Connection
 from .due import EPOCH, moment_of
 from .names import quoted, table_name
@@ -23,7 +24,7 @@ TEXT = "{}::pg_catalog.text"
 WITNESSES = 500  # rows of a bite that are remembered by their place and version
 
 
-class Removal(t.NamedTuple):
+class Removal(NamedTuple):
     """What is needed to take rows out of one table."""
 
     subject: Subject

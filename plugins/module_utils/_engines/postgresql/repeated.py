@@ -9,6 +9,7 @@ import itertools
 import math
 import typing as t
 
+from ..._tuples import NamedTuple
 from . import btree
 from .columns import Known
 from .indexes import Row
@@ -19,7 +20,7 @@ ALIKE = 1.2  # common values are taken together where they are common alike
 MOST_PARTS = 4  # of a column among several
 
 
-class Part(t.NamedTuple):
+class Part(NamedTuple):
     """Some values of a column that are common alike."""
 
     number: float

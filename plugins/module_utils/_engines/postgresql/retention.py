@@ -11,6 +11,7 @@ from ..._errors import Refused
 from ..._records import Ref, Server, Tick, Work
 from ..._retention import Child, Expired, Expiry, Missing
 from ..._tasks import DropLeftover, DropPartition, Purge, RemoveFiles, Settle, Task
+from ..._tuples import NamedTuple
 from . import archives
 from .connection import Session
 from .due import both, due
@@ -26,7 +27,7 @@ if t.TYPE_CHECKING:
 BETWEEN = "…"  # where the ends of a bite stand
 
 
-class Seen(t.NamedTuple):
+class Seen(NamedTuple):
     """What was measured of a table that rows leave: the words of its steps are made of it."""
 
     subject: Subject

@@ -11,6 +11,7 @@ import typing as t
 from ..._errors import Refused
 from ..._health import Backend, Statement
 from ..._records import Server
+from ..._tuples import NamedTuple
 from .connection import APPLICATION, Session
 from .versions import has, major_of
 
@@ -103,7 +104,7 @@ SET_TO = re.compile(
 )
 
 
-class Statements(t.NamedTuple):
+class Statements(NamedTuple):
     """pg_stat_statements: a session in its database, its schema, and whether its version is 1.8 or newer."""
 
     session: Session
@@ -111,7 +112,7 @@ class Statements(t.NamedTuple):
     modern: bool
 
 
-class Summed(t.NamedTuple):
+class Summed(NamedTuple):
     """What pg_stat_statements counted."""
 
     slowest: tuple[Statement, ...]

@@ -12,6 +12,7 @@ import typing as t
 
 from ..._errors import Vanished
 from ..._records import Ref
+from ..._tuples import NamedTuple
 from .connection import Session
 
 # From each view down: what its rule depends on, through plain views and to all partitions and children, as far as the
@@ -131,7 +132,7 @@ NO_STATE = "unknown"
 NAMED = 3  # reasons that are named
 
 
-class Row(t.NamedTuple):
+class Row(NamedTuple):
     """One row of SOURCES."""
 
     oid: int
@@ -144,7 +145,7 @@ class Row(t.NamedTuple):
     uncounted_somewhere: bool  # for some role or database
 
 
-class Sources(t.NamedTuple):
+class Sources(NamedTuple):
     """What one materialized view reads."""
 
     state: str | None = None

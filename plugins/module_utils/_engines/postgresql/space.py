@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..._records import Space, Step
 from ..._tasks import Reindex
+from ..._tuples import NamedTuple
 from .connection import Connection, Session
 
 WHO = """
@@ -52,13 +53,13 @@ PROC = Path("/proc")
 CLOCK_SLACK = 3.0  # seconds between a process's start and what its server says of it
 
 
-class Disk(t.NamedTuple):
+class Disk(NamedTuple):
     device: int
     free: int
     total: int
 
 
-class Needs(t.NamedTuple):
+class Needs(NamedTuple):
     """Bytes that a rebuild needs: by tablespace folder ("" is the data directory), for WAL, and for sorting."""
 
     folders: dict[str, float]

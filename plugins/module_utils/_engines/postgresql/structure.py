@@ -9,6 +9,7 @@ import typing as t
 
 from ..._records import Ref, Server, Wants
 from ..._structure import Counter, ForeignKey, Structure
+from ..._tuples import NamedTuple
 from .connection import Session
 
 # A foreign key of a partitioned table, or to one, has copies on each partition: those have a conparentid. An index
@@ -165,7 +166,7 @@ AT_ONCE = 1000
 NAMES = ["id", "row_id", "row_key", "row_number_id", "surrogate_id", "surrogate_key"]
 
 
-class Sequence(t.NamedTuple):
+class Sequence(NamedTuple):
     """One row of SEQUENCES."""
 
     oid: int

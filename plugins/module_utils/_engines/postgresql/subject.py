@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..._records import Ref
+from ..._tuples import NamedTuple
 from .connection import Session
 from .names import quoted, table_name
 
@@ -120,7 +121,7 @@ SELECT i.indrelid::pg_catalog.int8, k.relname::pg_catalog.text, i.indisunique AN
 """
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     """One row of COLUMNS."""
 
     relid: int
@@ -137,7 +138,7 @@ class Column(t.NamedTuple):
     builtin: bool
 
 
-class Index(t.NamedTuple):
+class Index(NamedTuple):
     """One row of INDEXES."""
 
     relid: int
@@ -149,7 +150,7 @@ class Index(t.NamedTuple):
     schemas: tuple[str, ...]  # of the operators
 
 
-class Subject(t.NamedTuple):
+class Subject(NamedTuple):
     """One row of TABLES, with its columns and indexes."""
 
     oid: int

@@ -14,6 +14,7 @@ import typing as t
 
 from ..._errors import Busy
 from ..._records import Bloat
+from ..._tuples import NamedTuple
 from . import layout
 from .catalog import Row
 from .columns import Known
@@ -45,7 +46,7 @@ PACKED = 0.85
 MEASURED_ERROR = 1.0  # points: free space is known in steps of 1/256 page
 
 
-class Toast(t.NamedTuple):
+class Toast(NamedTuple):
     """One row of TABLES."""
 
     table: int  # the oid of the table whose values these are

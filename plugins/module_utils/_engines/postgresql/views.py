@@ -13,6 +13,7 @@ from ..._errors import Busy, Refused, Vanished
 from ..._records import Ref, Server, Tick, Wants, Work
 from ..._structure import View
 from ..._tasks import RefreshView, Vacuum
+from ..._tuples import NamedTuple
 from . import catalog, maintenance, sources
 from .connection import Connection, Session
 from .names import quoted, table_name
@@ -56,7 +57,7 @@ LATE = 0.6  # seconds after which a server without FLUSH has sent, and again aft
 SEARCH_PATH = "Qualify the names in the functions that it calls: they are looked up in pg_catalog only, as since 17"
 
 
-class Row(t.NamedTuple):
+class Row(NamedTuple):
     """One row of VIEWS."""
 
     oid: int

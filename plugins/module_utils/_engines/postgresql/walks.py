@@ -11,6 +11,7 @@ import typing as t
 
 from ..._retention import Expiry
 from ..._tasks import CreateIndex
+from ..._tuples import NamedTuple
 from .names import literal, quoted
 from .subject import Column, Index, Subject
 
@@ -18,7 +19,7 @@ CTID = "ctid"
 Values = tuple[str, ...]  # of the walk's first columns, as the server writes them
 
 
-class Rung(t.NamedTuple):
+class Rung(NamedTuple):
     """One column of a walk: `ORDER BY` it as its index is ordered, so that nothing has to be sorted."""
 
     name: str
@@ -33,7 +34,7 @@ class Rung(t.NamedTuple):
         return f"{quoted(alias)}.{quoted(self.name)} DESC{' NULLS LAST' if self.nulls_first else ''}"
 
 
-class Walk(t.NamedTuple):
+class Walk(NamedTuple):
     """By date, and within one moment by `key`; or by `key` alone, over all rows; or by their place in the table."""
 
     date: Rung | None

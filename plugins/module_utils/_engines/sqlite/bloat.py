@@ -21,6 +21,7 @@ import sqlite3
 import typing as t
 
 from ..._records import Bloat
+from ..._tuples import NamedTuple
 from .catalog import Header
 
 _PLAYED = 4000  # cells; repeated with the same dice
@@ -48,7 +49,7 @@ SELECT name, sum(pgsize),
 """
 
 
-class Tree(t.NamedTuple):
+class Tree(NamedTuple):
     """One b-tree: a table's or an index's."""
 
     name: str
@@ -95,7 +96,7 @@ def trees(db: sqlite3.Connection, names: t.Sequence[str] | None = None) -> dict[
     return {row[0]: Tree(*row) for name in names for row in db.execute(one, (name,))}
 
 
-class Rebuilt(t.NamedTuple):
+class Rebuilt(NamedTuple):
     """Pages after a rebuild: expected, at least, at most."""
 
     pages: float

@@ -10,6 +10,7 @@ import sqlite3
 import typing as t
 from contextlib import closing
 
+from ..._tuples import NamedTuple
 from .connection import Way
 
 # Tables that a virtual table keeps for itself: FTS3, FTS4, FTS5, R*Tree. SQLite has ANALYZE pass over none of them,
@@ -44,7 +45,7 @@ SELECT m.sql FROM main.sqlite_schema AS m
 UNKNOWN = re.compile(r"(?:no such|unknown) function: (\w+)")
 
 
-class Header(t.NamedTuple):
+class Header(NamedTuple):
     """What the words of a task depend on, and the file's size in pages."""
 
     page_size: int = 4096
@@ -58,13 +59,13 @@ class Header(t.NamedTuple):
         return self.pages * self.page_size
 
 
-class Index(t.NamedTuple):
+class Index(NamedTuple):
     name: str  # as dbstat names it
     known_as: str  # as sqlite_stat1 names it
     partial: bool
 
 
-class TableInfo(t.NamedTuple):
+class TableInfo(NamedTuple):
     name: str
     indexes: tuple[Index, ...] = ()
     clustered: bool = False  # WITHOUT ROWID: the rows live in the tree of the primary key
@@ -151,7 +152,7 @@ def foreign_functions(db: sqlite3.Connection) -> list[str]:
     return sorted(found)
 
 
-class Statistics(t.NamedTuple):
+class Statistics(NamedTuple):
     """What sqlite_stat1 knows of one table."""
 
     rows: int | None = None  # when it was analyzed

@@ -14,6 +14,7 @@ import typing as t
 
 from ..._records import Ref
 from ..._retention import Child
+from ..._tuples import NamedTuple
 from . import shapes
 from .catalog import quoted
 from .shapes import Shape
@@ -26,7 +27,7 @@ SELECT m.name, f.id, f."table", f."from", f."to", f.on_delete
 """
 
 
-class Key(t.NamedTuple):
+class Key(NamedTuple):
     """A foreign key."""
 
     child: str
@@ -37,7 +38,7 @@ class Key(t.NamedTuple):
     number: int
 
 
-class Hanging(t.NamedTuple):
+class Hanging(NamedTuple):
     """A child with what both tables are made of."""
 
     child: Child

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 from ..._errors import Busy, CannotConnect, DbFault, Refused, Stopped, Vanished
+from ..._tuples import NamedTuple
 from ..._units import say_bytes
 from .activity import holders
 from .files import free_bytes, marks, size_of, temporary_directory, why_unreadable, why_unwritable
@@ -51,7 +52,7 @@ _CURES = (
 )
 
 
-class Way(t.NamedTuple):
+class Way(NamedTuple):
     """How a file can be read without a trace."""
 
     query: str

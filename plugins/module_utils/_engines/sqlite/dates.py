@@ -21,6 +21,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 
 from ..._errors import Refused
 from ..._retention import Expiry
+from ..._tuples import NamedTuple
 from .catalog import quoted
 
 _DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
@@ -34,7 +35,7 @@ LEAST, MOST = float("-inf"), float("inf")
 MOMENT, WALL, DAY = 0, 1, 2
 
 
-class Range(t.NamedTuple):
+class Range(NamedTuple):
     """Where an index has what is due: from `low` on, below `high`."""
 
     low: t.Any

@@ -15,6 +15,7 @@ import typing as t
 
 from ..._records import Ref
 from ..._retention import Depot
+from ..._tuples import NamedTuple
 from . import shapes
 from .catalog import quoted
 from .shapes import Column, Shape
@@ -27,7 +28,7 @@ _PLAIN_TYPE = re.compile(
 )
 
 
-class Found(t.NamedTuple):
+class Found(NamedTuple):
     """An archive table as it is, and what is to be said before rows can go there."""
 
     depot: Depot

@@ -14,12 +14,13 @@ import typing as t
 from ..._errors import BadInput
 from ..._records import Finding, Ref
 from ..._selection import Patterns
+from ..._tuples import NamedTuple
 
 BESIDE = ("-wal", "-shm", "-journal")  # files that SQLite keeps beside a database, and that belong to it
 _NAME_THEM = 'Name them by their full paths or globs, such as ["/srv/app/*.db", "-/srv/app/scratch.db"]'
 
 
-class Found(t.NamedTuple):
+class Found(NamedTuple):
     """The files that the option `databases` asks for."""
 
     paths: tuple[str, ...]  # resolved, each once

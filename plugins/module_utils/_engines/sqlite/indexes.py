@@ -15,6 +15,7 @@ import typing as t
 
 from ..._records import Ref
 from ..._structure import Index
+from ..._tuples import NamedTuple
 from .catalog import FEW, UNKNOWN, TableInfo, quoted
 
 _DEFINITIONS = """
@@ -32,7 +33,7 @@ _WRITERS_WAIT = "SQLite builds an index in one transaction, and writers wait for
 _FROM_WITHIN = "it needs {} that only the application has: run REINDEX from there"
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     """A row of _DEFINITIONS: one column of an index's key."""
 
     of: str  # the index
@@ -46,7 +47,7 @@ class Column(t.NamedTuple):
     computed: int  # perhaps: by the predicate, an expression, or a generated column of the table
 
 
-class Words(t.NamedTuple):
+class Words(NamedTuple):
     """What only the text of CREATE INDEX tells."""
 
     parts: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ import re
 import sqlite3
 import typing as t
 
+from ..._tuples import NamedTuple
 from . import catalog
 from .catalog import quoted
 from .cures import ROW_NUMBERS
@@ -38,7 +39,7 @@ _EVENT = re.compile(
 )
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     name: str
     type: str  # as it was declared
     filled: bool  # NOT NULL
@@ -59,7 +60,7 @@ class Column(t.NamedTuple):
         return "REAL" if any(word in declared for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
 
 
-class Index(t.NamedTuple):
+class Index(NamedTuple):
     name: str
     unique: bool
     origin: str  # c: CREATE INDEX, u: a UNIQUE constraint, pk: the primary key
@@ -69,7 +70,7 @@ class Index(t.NamedTuple):
     columns_desc: tuple[bool, ...]
 
 
-class Walk(t.NamedTuple):
+class Walk(NamedTuple):
     """The order in which rows are looked at: no two of them are equal."""
 
     names: tuple[str, ...]
@@ -77,7 +78,7 @@ class Walk(t.NamedTuple):
     by_date: bool  # it begins with the date: rows that stay are not looked at
 
 
-class Shape(t.NamedTuple):
+class Shape(NamedTuple):
     """A table that can be read and written."""
 
     name: str

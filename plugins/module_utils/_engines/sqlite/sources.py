@@ -13,6 +13,7 @@ import typing as t
 
 from ..._retention import Expiry
 from ..._tasks import Purge
+from ..._tuples import NamedTuple
 from . import shapes
 from .catalog import quoted
 from .children import Family, Hanging
@@ -26,7 +27,7 @@ _NOT_THERE = (";", "?", ":", "@", "$", "'", '"', "`", "[")
 _SEEN = 1000  # values of the date column that tell what kind of dates it has
 
 
-class Source(t.NamedTuple):
+class Source(NamedTuple):
     """A table from which a rule takes rows."""
 
     shape: Shape
@@ -39,7 +40,7 @@ class Source(t.NamedTuple):
         return self.dates.due()
 
 
-class Unfit(t.NamedTuple):
+class Unfit(NamedTuple):
     """Why a rule cannot be applied to a table."""
 
     code: str

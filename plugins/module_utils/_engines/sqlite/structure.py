@@ -15,6 +15,7 @@ from collections import defaultdict
 from ..._errors import Refused
 from ..._records import Database, Ref
 from ..._structure import Counter, ForeignKey, Structure
+from ..._tuples import NamedTuple
 from . import catalog
 from .connection import Session
 
@@ -40,7 +41,7 @@ MOST = 2**63 - 1
 ROW_ID = "id"
 
 
-class Column(t.NamedTuple):
+class Column(NamedTuple):
     name: str
     key: int  # its place in the primary key, from 1 on
     filled: bool  # never NULL
@@ -48,7 +49,7 @@ class Column(t.NamedTuple):
     type: str
 
 
-class Text(t.NamedTuple):
+class Text(NamedTuple):
     """A row of the schema."""
 
     kind: str
@@ -57,7 +58,7 @@ class Text(t.NamedTuple):
     sql: str
 
 
-class Catalog(t.NamedTuple):
+class Catalog(NamedTuple):
     """What cures.py spells from."""
 
     columns: t.Mapping[str, tuple[Column, ...]] = {}
