@@ -13,7 +13,14 @@ import typing as t
 
 __all__ = ["NamedTuple"]
 
-MADE = ("__module__", "__qualname__", "__annotations__", "__classcell__")  # of the class, not of what it defines
+MADE = (
+    "__module__",
+    "__qualname__",
+    "__annotations__",
+    "__annotate_func__",
+    "__annotate__",
+    "__classcell__",
+)  # of the class, not of what it defines
 
 if t.TYPE_CHECKING:
     from typing import NamedTuple
@@ -25,7 +32,10 @@ else:
         def __new__(cls, name: str, bases: tuple[type, ...], given: dict[str, t.Any]) -> type:
             if not bases:
                 return super().__new__(cls, name, bases, given)
-            fields = given.get("__annotations__", {})
+            fields = given.get("__annotations__")
+            if fields is None:  # an interpreter that makes them when they are asked for: 1 is annotationlib's VALUE
+                annotate = given.get("__annotate_func__") or given.get("__annotate__")
+                fields = annotate(1) if annotate else {}
             # A type that is none of a string is not compiled.
             made = t.NamedTuple(name, [(field, object) for field in fields])
             made.__module__, made.__annotations__ = given["__module__"], fields
