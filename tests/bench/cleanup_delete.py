@@ -57,6 +57,7 @@ def main() -> None:
         print(f"PostgreSQL {server.version}, {ROWS:,} rows, half of them due, {ROUNDS} rounds", flush=True)
         found: dict[str, list[float]] = {"one DELETE": [], "db_cleanup": [], "beside an old snapshot": []}
         wall: list[float] = []
+        step: list[float] = []
         for number in range(ROUNDS):
             for name in list(found)[:: 1 if number % 2 == 0 else -1]:
                 server.script(MAKE.format(rows=ROWS), database=DATABASE)
@@ -66,6 +67,7 @@ def main() -> None:
                     run = ours(server)
                     took = run.purging
                     wall.append(run.seconds)
+                    step.append(run.taken("delete"))
                 else:
                     with old_snapshot(server):
                         took = ours(server).purging
@@ -76,5 +78,7 @@ def main() -> None:
                 found[name].append(took)
         peer, mine, held = (told(name, times, "s") for name, times in found.items())
         told("db_cleanup with its vacuum", wall, "s")
+        alone = told("its purge alone", step, "s")
+    print(f"the purge alone has {100 * peer / alone:.0f} % of the speed of one DELETE")
     print(f"db_cleanup has {100 * peer / mine:.0f} % of the speed of one DELETE (to be at least 60)")
     print(f"beside an old snapshot it takes {held / mine:.2f} times its own time (to be at most 1.3)")
