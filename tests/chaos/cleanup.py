@@ -116,12 +116,14 @@ class Test:
 
     def _first(self) -> None:
         run = Run(self._options(), self.folder / "first", stop=self.case.stop, mutant=self.case.mutant)
-        self.hit = run.stops()
-        if not self.hit:
-            return
-        if self.case.number % 2:
-            self._application()
-        self._strike(run)
+        try:
+            self.hit = run.stops()
+            if self.hit:
+                if self.case.number % 2:
+                    self._application()
+                self._strike(run)
+        finally:
+            run.dispose()
 
     def _strike(self, run: Run) -> None:
         means, where = self.case.cell.means, self.place.where

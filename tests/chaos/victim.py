@@ -222,6 +222,12 @@ class Run:
             self._wait(seconds, stopped=False)
         return -1 if self._code is None else self._code
 
+    def dispose(self) -> None:
+        """Where the test ended before it did, it does not stay."""
+        if self._code is None:
+            self.kill()
+            self.end()
+
     def _wait(self, seconds: float, *, stopped: bool) -> str:
         until, pause = time.monotonic() + seconds, 0.002
         while True:
