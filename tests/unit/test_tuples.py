@@ -58,7 +58,7 @@ def test_a_record_is_what_typing_makes() -> None:
 def test_a_record_is_copied_and_pickled() -> None:
     ours = Ours("a", 1)
     assert copy.deepcopy(ours) == pickle.loads(pickle.dumps(ours)) == ours
-    assert type(copy.copy(ours)) is Ours
+    assert copy.copy(ours).__class__ is Ours
 
 
 @pytest.mark.parametrize("wrong", [{}, {"name": "a", "length": 1}])

@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.manifest import MANIFEST
@@ -77,7 +78,14 @@ class Bite(NamedTuple):
     commits: bool = True
 
 
-PLAN = {1: Bite(bite(1)), 2: Bite(bite(2)), 3: Bite(bite(3), commits=False), 4: Bite(bite(4))}
+PLAN: Mapping[int, Bite] = MappingProxyType(
+    {
+        1: Bite(bite(1)),
+        2: Bite(bite(2)),
+        3: Bite(bite(3), commits=False),
+        4: Bite(bite(4)),
+    }
+)
 
 
 def step(folder: Path, world: World, plan: Mapping[int, Bite] = PLAN) -> None:

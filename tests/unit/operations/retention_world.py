@@ -199,8 +199,8 @@ ARCHIVE = {"archive_after": "90d"}
 BOTH = {"archive_after": "90d", "delete_after": "900d"}
 
 
-def made(rule: dict[str, Any] = RULE, options: dict[str, Any] | None = None, **found: Any) -> Plan:
-    asked = policy(rule, **(options or {}))
+def made(rule: dict[str, Any] | None = None, options: dict[str, Any] | None = None, **found: Any) -> Plan:
+    asked = policy(rule or RULE, **(options or {}))
     return retention.plan(asked, seen(asked, **found))
 
 

@@ -183,7 +183,7 @@ def busy(**fields: Any) -> Table:
     return Table(ref("events"), **whole)
 
 
-def followed(tables: Any, rule: dict[str, Any] = RULE, **found: Any) -> list[Step]:
+def followed(tables: Any, rule: dict[str, Any] | None = None, **found: Any) -> list[Step]:
     plan = made(rule, tables=tables, **{"rows": 20_000, "of_rows": 100_000, **found})
     return [step for step in plan.steps if step.projected]
 

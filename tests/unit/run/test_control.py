@@ -34,7 +34,9 @@ from .test_scheduling import takes
 # A run that deletes all rows and would then go on for ever, under the control that modules use.
 ENDLESS = """
         import signal
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever ignores it around these tests
+        # Whatever ignores them around these tests.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.control import Registration
         how = Execution(jobs=2, stop_file=sys.argv[4])
         registration = Registration("db_cleanup", "localhost:1", ["shop"], directory=Path(sys.argv[3]))

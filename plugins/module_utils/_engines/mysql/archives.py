@@ -75,7 +75,7 @@ def trouble(source: Store, found: Store) -> str:
         return f"it is no table with transactions ({found.engine or found.type.lower()})"
     for field in source.fields:
         other = found.field(field.name)
-        if other is not None and not other.generated and not takes(other, field):
+        if other is not None and not other.generated and not takes(field, other):
             return f"its column {other.name} ({_said(other)}) does not take {_said(field)}"
     for other in found.fields:
         counts = "auto_increment" in other.extra.lower()
@@ -91,15 +91,15 @@ def _said(field: Field) -> str:
     return f"{field.type}{charset}{'' if field.nullable else ' NOT NULL'}"
 
 
-def takes(field: Field, other: Field) -> bool:
+def takes(source: Field, into: Field) -> bool:
     """Whether a column holds every value of another one, unchanged."""
-    if other.nullable and not field.nullable:
+    if source.nullable and not into.nullable:
         return False
-    if field.charset != other.charset and other.charset not in CHARSETS.get(field.charset, ()):
+    if into.charset != source.charset and source.charset not in CHARSETS.get(into.charset, ()):
         return False
-    if _bare(field) == _bare(other):
+    if _bare(into) == _bare(source):
         return True
-    return _wider(field, other)
+    return _wider(into, source)
 
 
 def _bare(field: Field) -> str:

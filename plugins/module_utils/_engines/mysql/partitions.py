@@ -170,7 +170,7 @@ def drop(link: Link, task: DropPartition, server: Server, cursor: str | None) ->
             link.run(words[0], obj=obj)
             _assure(link, task)
         try:
-            link.run(next(x for x in words if x.startswith("ALTER")), obj=obj)
+            link.run(words[1] if _judged(task) else words[0], obj=obj)
         except Refused as fault:
             if number_of(fault.__cause__ or fault) == NO_SUCH_PARTITION:
                 raise Vanished(fault.cause, database=task.ref.database, obj=obj) from fault

@@ -132,7 +132,7 @@ class Whole(NamedTuple):
 
 def leaves(session: Session, oid: int) -> list[tuple[int, str]]:
     """Those that store the rows, and of what kind they are."""
-    return [(relid, kind) for relid, kind in session.rows(LEAVES, (oid,))]
+    return list(session.rows(LEAVES, (oid,)))
 
 
 def ranges(session: Session, oid: int, major: int) -> list[Range]:

@@ -188,7 +188,8 @@ class Bites:
         conditions += due(self.column, self.task.expiry, self.alias)
         self.connection.rows("BEGIN")
         self.open = True
-        count, frames = 0, t.cast("list[Frame]", [])
+        count = 0
+        frames: list[Frame] = []
         if self.hanging.matters:
             held = self._lock(conditions)
             self.hanging.assure_alone(self.connection, held)

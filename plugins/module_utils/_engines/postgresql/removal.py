@@ -54,9 +54,9 @@ class Removal(NamedTuple):
         )
 
     def _moment(self) -> str:
-        if self.dated is None:
-            return ""
-        column, expiry = self.dated
+        return self._moment_in(*self.dated) if self.dated else ""
+
+    def _moment_in(self, column: Column, expiry: Expiry) -> str:
         alias = quoted(self.alias)
         moment = moment_of(f"{alias}.{quoted(column.name)}", column, expiry)
         version = ", ".join(f"{alias}.{name}::pg_catalog.text" for name in ("tableoid", "ctid", "xmin"))
