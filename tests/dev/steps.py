@@ -21,7 +21,7 @@ from .environment import DEV, ROOT
 
 LOGS = DEV / "logs"
 # A step that hangs would otherwise be cut off without a word by whoever runs the tests.
-TIMEOUT = 1500.0
+TIMEOUT = 3000.0
 _RUNNING: set[subprocess.Popen[str]] = set()
 
 
