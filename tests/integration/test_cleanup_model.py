@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.fleet import Server
+from tests.integration import conftest
 from tests.integration.cleanup import Row, content, rows_in_files, rows_of
-from tests.integration.conftest import Pool, tested
+from tests.integration.conftest import Pool
 from tests.integration.module_runner import Ran, run
 from tests.integration.retention_model import Fate, Place, World, fate, worlds
 
@@ -120,7 +121,7 @@ def explore(place: Place, folder: Path, data: st.DataObject) -> None:
 @drawn
 @given(data=st.data())
 def test_sqlite(tmp_path: Path, folder: Path, data: st.DataObject) -> None:
-    tested(f"sqlite {sqlite3.sqlite_version}")
+    conftest.tested(f"sqlite {sqlite3.sqlite_version}")
     explore(Place(tmp_path / "model.sqlite3"), folder, data)
 
 

@@ -302,7 +302,8 @@ def test_sessions_that_work_long_are_found_and_ended(postgresql: Server, databas
         secret = "SELECT pg_sleep(60), 'x' AS ok /* ALTER ROLE me PASSWORD 'hidden-one' */"
         thread = threading.Thread(target=_sleep, args=(sleeper, secret))
         thread.start()
-        until(lambda: "pg_sleep" in str(postgresql.sql("SELECT query FROM pg_stat_activity WHERE state = 'active'")))
+        old = "SELECT query FROM pg_stat_activity WHERE state = 'active' AND now() - query_start > interval '0.2 s'"
+        until(lambda: "pg_sleep" in str(postgresql.sql(old)))
         ran = stats(postgresql, name, long_query="100ms", long_transaction="100ms")
         found = recommended(ran)
         fixes = {r["code"]: r["fix"] for r in found.values()}
