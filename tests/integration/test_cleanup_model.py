@@ -10,7 +10,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +136,23 @@ def test_server(pool: Pool, database: Callable[[Server], str], folder: Path, nam
         explore(place, folder, data)
 
     each()
+
+
+@pytest.mark.parametrize("name", ["postgresql-16", "mariadb", "mysql"])
+def test_a_day_that_has_not_ended_stays_in_its_file(
+    pool: Pool, database: Callable[[Server], str], folder: Path, name: str
+) -> None:
+    """Rows of the cutoff's own day are not due, though the day began before the cutoff."""
+    server = pool.get(name)
+    place = database(server)
+    day = (datetime.now(UTC) - timedelta(days=90)).date()
+    server.script(
+        f"CREATE TABLE days (id int PRIMARY KEY, at date); INSERT INTO days VALUES (1, '{day}'), (2, CURRENT_DATE);",
+        database=place,
+    )
+    ages = {"archive_after": "30d", "delete_after": "90d", "refuse_over_percent": 100}
+    rule = {"name": "r", "table": "days", "date_column": "at", "archive_dir": str(folder), **ages}
+    options = {**server.login(), "databases": [place], "journal": "none", "rules": [rule]}
+    assert run("db_cleanup", options).changed
+    assert not run("db_cleanup", options).changed
+    assert len(rows_in_files(folder)) == 1

@@ -18,6 +18,8 @@ from .retention_options import RULE
 
 LONGEST = 1000 * 366 * 86400.0  # seconds: calendars of databases and of Python begin with the year 1
 LONGEST_BITE = 60.0  # seconds
+# A manifest says of a calendar day when it began; until it has ended, wherever that is, its rows are not old enough.
+A_DAY = timedelta(hours=25)
 
 
 class Rule(NamedTuple):
@@ -288,7 +290,7 @@ def _of_source(rule: Rule, policy: Policy, now: datetime) -> t.Iterator[Stage]:
             rule.optional,
             policy.partitions,
             policy.count_timeout,
-            files_before=gone if rule.archive.folder else None,
+            files_before=gone - A_DAY if gone and rule.archive.folder else None,
         )
         yield Stage(rule, sought, rule.archive_after)
 
