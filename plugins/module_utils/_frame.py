@@ -32,6 +32,7 @@ from ._tasks import Analyze, DropLeftover, Task, Vacuum
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
+    from ._backups import Shelf
     from ._health import Health
 
 Asked = t.Mapping[str, tuple[Operation, t.Any]]  # name of an operation -> (planner, policy)
@@ -64,7 +65,7 @@ class Stages:
         found = self._look(self.chosen, self.wants)
         databases = _readable(self.chosen, found)
         read = [d for d, f in zip(databases, found) if not isinstance(f, DbFault)]
-        measured = self._measured(databases, memory)._replace(health=self._health(read))
+        measured = self._measured(databases, memory)._replace(health=self._health(read), shelf=self._shelf())
         closer = Wants()
         for operation, policy in self.asked.values():
             closer = closer.merge(operation.doubts(policy, measured))
@@ -103,6 +104,14 @@ class Stages:
             notes=memory.notes,
             samples=memory.samples,
         )
+
+    def _shelf(self) -> Shelf | None:
+        """The backup folder is the host's own: no engine is asked."""
+        if self.wants.backups is None:
+            return None
+        from ._files.backups import look
+
+        return look(self.wants.backups)
 
     def _health(self, databases: t.Sequence[Database]) -> Health | None:
         """Asked once, where the first readable database is; a server without any has none that we could ask in."""
@@ -197,10 +206,10 @@ class Stages:
             wants = wants._replace(expired=tuple(s for s in wants.expired if s.expiry.rule == rule))
         found = self.engine.measure(session, wants, self.server)._replace(system=system)
         memory = Memory(past=self.verified)
-        measured = self._measured([found], memory)
+        measured = self._measured([found], memory)._replace(shelf=self._shelf())
         if operation.doubts(policy, measured).exact:
             closer = self.engine.measure(session, wants._replace(exact=(ref,)), self.server)
-            measured = self._measured([_overlay(found, closer)], memory)
+            measured = measured._replace(databases=(_overlay(found, closer),))
         return measured
 
 

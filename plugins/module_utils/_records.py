@@ -14,6 +14,7 @@ from datetime import datetime
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
+    from ._backups import Sheltered, Shelf
     from ._health import Health
     from ._retention import Expired, Missing, Sought
     from ._structure import Collation, Index, Structure, View
@@ -221,6 +222,7 @@ class Measured(NamedTuple):
     notes: t.Mapping[Key, Note] = {}  # what the last such step that ended well left for the next
     samples: t.Mapping[Ref, tuple[Sample, ...]] = {}  # sizes of earlier days, oldest first; when asked for
     health: Health | None = None
+    shelf: Shelf | None = None  # the backup folder, when asked for
     blocked: t.Mapping[Key, str] = {}  # steps that a limit would stop now, and why: other needs get steps of their own
 
 
@@ -238,6 +240,7 @@ class Wants(NamedTuple):
     health: bool = False  # of the server: measured once, not in each database
     samples: bool = False  # the journal's sizes
     expired: tuple[Sought, ...] = ()  # rows that are due to leave
+    backups: Sheltered | None = None  # the backup folder: looked at once, not in each database
     leftovers: bool = False
     activity: bool = False  # open transactions, connections, free space
     freeze_from: float | None = None  # look into system and unselected databases from this freeze_percent on
@@ -263,6 +266,7 @@ class Wants(NamedTuple):
             health=self.health or other.health,
             samples=self.samples or other.samples,
             expired=tuple(dict.fromkeys(self.expired + other.expired)),
+            backups=self.backups or other.backups,
             leftovers=self.leftovers or other.leftovers,
             activity=self.activity or other.activity,
             freeze_from=min(ages, default=None),

@@ -15,6 +15,7 @@ from ._records import Pace, Ref
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
+    from ._backups import Backup, Manner
     from ._retention import Archive, Child, Expiry
 
 
@@ -181,6 +182,73 @@ class RemoveFiles(NamedTuple):
         return "remove_archive"
 
 
+class Dump(NamedTuple):
+    """A backup is written: of a database; or (`ref` is the server) of all of it, or of what belongs to no database."""
+
+    ref: Ref
+    method: str  # dump, physical, pgbackrest, globals
+    manner: Manner
+    jobs: int = 1  # parallel workers inside this one
+    exclude: tuple[str, ...] = ()  # patterns of tables whose rows are left out
+    decode: bool = False  # parsed to its end while it streams by, since nobody here can read it afterwards
+    parent: Backup | None = None  # the backup that an incremental one builds on
+
+    @property
+    def kind(self) -> str:
+        return "dump"
+
+
+class Verify(NamedTuple):
+    """A backup is read again; its manifest then says how far it was verified."""
+
+    ref: Ref
+    backup: Backup | None  # None: the one that the step before it writes
+    manner: Manner
+    level: str  # checksum, decode, restore
+
+    @property
+    def kind(self) -> str:
+        return "verify"
+
+
+class CopyBackup(NamedTuple):
+    ref: Ref
+    backup: Backup | None  # None: the one that the steps before it write and verify
+    manner: Manner
+    to: str  # a folder, or s3://bucket/prefix
+
+    @property
+    def kind(self) -> str:
+        return "copy"
+
+
+class RemoveBackup(NamedTuple):
+    """Files that a manifest names, and the manifest."""
+
+    ref: Ref
+    backup: Backup
+    copies: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return "remove_backup"
+
+
+class Restore(NamedTuple):
+    """A backup becomes a database; as a drill, one that is compared with the manifest and thrown away."""
+
+    ref: Ref  # the database that comes to be
+    backup: Backup
+    drill: bool = False
+    replace: bool = False
+    globals: Backup | None = None  # roles and tablespaces, restored before
+    jobs: int = 1
+
+    @property
+    def kind(self) -> str:
+        return "restore"
+
+
 # Cures that nobody carries out: the engine spells them as the fix of a finding.
 
 
@@ -278,6 +346,11 @@ Task = t.Union[
     DropPartition,
     Settle,
     RemoveFiles,
+    Dump,
+    Verify,
+    CopyBackup,
+    RemoveBackup,
+    Restore,
 ]
 Cure = t.Union[Task, DropIndex, CreateIndex, EndSession, EndPrepared, DropSlot, Widen, AddKey, ConvertEngine]
 

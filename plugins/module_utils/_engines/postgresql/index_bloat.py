@@ -76,7 +76,9 @@ def estimate(
     """
     if row.bytes and row.table_reltuples == 0 and not row.live:  # no statistics are kept of an empty table
         return _bloat(row, block, (1.0,), (), error=0.0)
-    if row.where and row.reltuples == 0 and row.table_reltuples > 0:  # nor of expressions, where nothing meets its WHERE
+    if (
+        row.where and row.reltuples == 0 and row.table_reltuples > 0
+    ):  # nor of expressions, where nothing meets its WHERE
         entered = UNSEEN * row.table_reltuples / SAMPLE + row.changed
         return _bloat(row, block, (1.0,), (1.0 + math.ceil(entered / WIDEST),), error=PARTIAL_ERROR)
     laid = [k.column for k in known]

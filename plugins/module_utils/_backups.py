@@ -1,0 +1,119 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups as their manifests tell of them, and how they are asked for. Beside _records.py on the bottom shelf. No I/O."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime
+
+from ._tuples import NamedTuple
+
+LEVELS = ("", "checksum", "decode", "restore")  # of verification, each of them more than the one before
+
+
+class Stored(NamedTuple):
+    """One file of a backup, as it lies there: compressed, and encrypted where it is."""
+
+    name: str  # relative to the folder of the manifest
+    bytes: int
+    sha256: str
+    what: str  # dump, globals, physical
+    plain_bytes: int = 0  # before it was compressed and encrypted; 0: unknown
+
+
+class Backup(NamedTuple):
+    """What a manifest says. Moments are in UTC."""
+
+    id: str  # unique; begins with the moment at which it began, so that names sort by time; nothing else depends on that
+    server: str  # which server, wherever it is reached: the engine's name and what tells its servers apart
+    address: str  # where it was reached then
+    engine: str  # postgresql, mysql, mariadb, sqlite
+    version: str  # of the server
+    database: str  # "": the server as a whole (physical), or what belongs to none of its databases (globals)
+    method: str  # dump, physical, pgbackrest, globals
+    tool: str  # "pg_dump 16.14"
+    arguments: tuple[str, ...]  # of the tool; no secret is ever among them
+    began: datetime
+    ended: datetime
+    files: tuple[Stored, ...]
+    format: str = ""  # of the dump: custom, directory, sql, tar, file
+    compression: str = "none"  # zstd, gzip, none
+    encryption: str = ""  # gpg, age; "": none
+    source_bytes: int = 0  # that the database had
+    rows: t.Mapping[str, int] | None = None  # by table, of the same snapshot; None: the method does not tell
+    parent: str = ""  # id of the backup that an incremental one builds on
+    pin: bool = False  # is never rotated away
+    level: str = ""  # of LEVELS, reached so far
+    verified_at: datetime | None = None
+    copies: tuple[str, ...] = ()  # where it was copied to, and verified there
+    about: t.Mapping[str, str] = {}  # what a restore needs beside: character set, collation, owner, position in the log
+    folder: str = ""  # where the manifest was found; not part of it
+
+    @property
+    def bytes(self) -> int:
+        """That it takes on the disk."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def whole(self) -> bool:
+        """It needs no other backup."""
+        return not self.parent
+
+
+class Broken(NamedTuple):
+    """A manifest that cannot be read, or whose files are missing or have another size. Neither counts nor protects."""
+
+    name: str  # of the manifest, relative to the backup folder
+    why: str
+    backup: Backup | None = None  # where the manifest itself can be read
+
+
+class Unfinished(NamedTuple):
+    """What a backup that died left behind; nobody works on it any more."""
+
+    database: str
+    files: tuple[str, ...]  # relative to the backup folder
+    bytes: int
+
+
+class Sheltered(NamedTuple):
+    """What is wanted to be known of backups."""
+
+    folder: str
+    target: str = ""  # copies: a folder or s3://bucket/prefix; looked into only where it is a folder
+    timeout: float | None = None
+
+
+class Shelf(NamedTuple):
+    """The backup folder as it is."""
+
+    folder: str
+    backups: tuple[Backup, ...] = ()  # complete as far as a look at names and sizes tells; oldest first, by `began`
+    broken: tuple[Broken, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
+    foreign: tuple[str, ...] = ()  # files that no manifest names: never touched
+    free: int | None = None  # bytes of its file system
+    device: int | None = None  # of its file system, to be compared with the data's
+    why_not: str = ""  # why nothing can be written there
+
+
+class Encryption(NamedTuple):
+    """To whom a backup is encrypted. Only public matter: whoever backs up need not be able to read."""
+
+    program: str  # gpg, age
+    recipients: tuple[str, ...]
+
+
+class Manner(NamedTuple):
+    """How a backup is written: the same for every engine, carried out by _files/."""
+
+    folder: str  # the backup folder, absolute
+    compression: str = "zstd"  # zstd, gzip, none
+    compression_level: int | None = None  # None: fast, and no larger than what the engine's own tool makes by default
+    encryption: Encryption | None = None
+    rate_limit: int | None = None  # bytes a second, of what is read from the server
+    nice: int = 0
+    pin: bool = False
+    identity: str = ""  # Backup.server
