@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Backups as their manifests tell of them, and how they are asked for. Beside _records.py on the bottom shelf. No I/O."""
+"""Backups as their manifests tell of them, and how they are asked for. Beside _records.py on the bottom shelf."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stored(NamedTuple):
 class Backup(NamedTuple):
     """What a manifest says. Moments are in UTC."""
 
-    id: str  # unique; begins with the moment at which it began, so that names sort by time; nothing else depends on that
+    id: str  # unique; begins with the moment at which it began, for whoever looks at the folder
     server: str  # which server, wherever it is reached: the engine's name and what tells its servers apart
     address: str  # where it was reached then
     engine: str  # postgresql, mysql, mariadb, sqlite

@@ -14,7 +14,7 @@ from datetime import datetime
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
-    from ._backups import Sheltered, Shelf
+    from ._backups import Shelf, Sheltered
     from ._health import Health
     from ._retention import Expired, Missing, Sought
     from ._structure import Collation, Index, Structure, View

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .._backups import Sheltered, Shelf
+from .._backups import Shelf, Sheltered
 
 
 def look(wanted: Sheltered) -> Shelf:

@@ -24,8 +24,8 @@ from .names import quoted, table_name
 # top where values share entries, where statistics are old, and where only a part of the rows is in the index.
 FIXED_ERROR, VARYING_ERROR, SHARED_ERROR, STALE_ERROR, PARTIAL_ERROR = 2.0, 4.0, 1.5, 15.0, 2.0
 SMALL = 32  # pages: below, a page more or less is a large share
-# Rows of the sample that ANALYZE takes (300 for each of default_statistics_target). What it did not meet in that many is,
-# 19 times of 20, less than three of them: the "rule of three" of statistics.
+# Rows of the sample that ANALYZE takes (300 for each of default_statistics_target). Of what it did not meet there are, 19
+# times of 20, fewer than three in that many rows: the "rule of three" of statistics.
 SAMPLE, UNSEEN = 30000, 3.0
 WIDEST = 3  # entries of a b-tree fit on a page at least
 
@@ -78,7 +78,7 @@ def estimate(
         return _bloat(row, block, (1.0,), (), error=0.0)
     if (
         row.where and row.reltuples == 0 and row.table_reltuples > 0
-    ):  # nor of expressions, where nothing meets its WHERE
+    ):  # nor of expressions without a row
         entered = UNSEEN * row.table_reltuples / SAMPLE + row.changed
         return _bloat(row, block, (1.0,), (1.0 + math.ceil(entered / WIDEST),), error=PARTIAL_ERROR)
     laid = [k.column for k in known]
