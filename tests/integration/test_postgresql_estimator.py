@@ -17,7 +17,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
 from tests.fleet import Server
 
 from .conftest import Pool
-from .module_runner import run
+from .module_runner import run, until
 from .pg import client, role, use
 from .shapes import shapes
 
@@ -155,6 +155,39 @@ def test_blanks_where_nobody_knows_whether_they_share_entries(postgresql: Server
     assert known.high - known.low < 20
     assert unknown.low <= truth <= unknown.high
     assert unknown.low <= known.percent <= unknown.high
+
+
+CHANGED = "SELECT pg_catalog.pg_stat_get_mod_since_analyze('t'::regclass)"
+
+
+def test_partial_indexes_that_statistics_found_empty(postgresql: Server, database: Make) -> None:
+    """Expressions have no statistics then. What no sample met, and what has come since, lies within the interval."""
+    name = database(postgresql)
+    postgresql.script(
+        """
+        CREATE TABLE t (id int, state text, v text) WITH (autovacuum_enabled = false);
+        CREATE INDEX gone ON t (lower(v)) WHERE state = 'new';
+        CREATE INDEX refilled ON t (lower(v)) WHERE state = 'new' OR id < 0;
+        INSERT INTO t SELECT i, CASE WHEN i % 2 = 0 THEN 'new' ELSE 'done' END, md5(i::text)
+          FROM generate_series(1, 80000) i;
+        UPDATE t SET state = 'done' WHERE state = 'new';
+        """,
+        database=name,
+    )
+    postgresql.sql("VACUUM ANALYZE t", database=name)
+    with use(postgresql) as pg:
+        gone = {x.ref.path[1]: x.bloat for x in pg.measure(name, ESTIMATE).indexes}["gone"]
+        postgresql.sql("INSERT INTO t SELECT -i, 'done', md5(i::text) FROM generate_series(1, 9000) i", database=name)
+        until(lambda: int(postgresql.sql(CHANGED, database=name)[0][0]) >= 9000, what="its counters")
+        refilled = {x.ref.path[1]: x.bloat for x in pg.measure(name, ESTIMATE).indexes}["refilled"]
+    for index, bloat in (("gone", gone), ("refilled", refilled)):
+        truth = freed(postgresql, name, index, "REINDEX INDEX")
+        assert truth is not None
+        assert bloat is not None, index
+        judged = Judged(index, False, truth, bloat)
+        assert judged.inside, str(judged)
+    assert gone is not None
+    assert gone.low > 90
 
 
 def test_what_has_no_estimate_is_unknown(postgresql: Server, database: Make) -> None:

@@ -24,8 +24,8 @@ from .names import quoted, table_name
 # top where values share entries, where statistics are old, and where only a part of the rows is in the index.
 FIXED_ERROR, VARYING_ERROR, SHARED_ERROR, STALE_ERROR, PARTIAL_ERROR = 2.0, 4.0, 1.5, 15.0, 2.0
 SMALL = 32  # pages: below, a page more or less is a large share
-# Rows of the sample that ANALYZE takes (300 for each of default_statistics_target). Of what it did not meet there are, 19
-# times of 20, fewer than three in that many rows: the "rule of three" of statistics.
+# Rows of the sample that ANALYZE takes (300 for each of default_statistics_target). Of what it did not meet there are,
+# 19 times of 20, fewer than three in that many rows: the "rule of three" of statistics.
 SAMPLE, UNSEEN = 30000, 3.0
 WIDEST = 3  # entries of a b-tree fit on a page at least
 
