@@ -76,6 +76,7 @@ class Unfinished(NamedTuple):
     database: str
     files: tuple[str, ...]  # relative to the backup folder
     bytes: int
+    server: str = ""  # whose it was, as Backup.server says it; "": nobody knows
 
 
 class Sheltered(NamedTuple):
@@ -104,6 +105,31 @@ class Encryption(NamedTuple):
 
     program: str  # gpg, age
     recipients: tuple[str, ...]
+
+
+class Decryption(NamedTuple):
+    """What a backup is read with where it is encrypted. The passphrase is a secret; the rest names files."""
+
+    identity: str = ""  # age: the file with the identity
+    home: str = ""  # gpg: the folder of the key ring; "": the user's own
+    passphrase: str = ""  # gpg: of the key; handed over by a pipe
+
+    def __repr__(self) -> str:
+        return f"Decryption(identity={self.identity!r}, home={self.home!r})"
+
+
+class Bucket(NamedTuple):
+    """How an S3-compatible service is reached. What is empty comes from where boto3 looks for it."""
+
+    endpoint_url: str = ""
+    region: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    session_token: str = ""
+    ca_bundle: str = ""  # a file; where the service has a certificate of one's own
+
+    def __repr__(self) -> str:
+        return f"Bucket(endpoint_url={self.endpoint_url!r}, region={self.region!r})"
 
 
 class Manner(NamedTuple):

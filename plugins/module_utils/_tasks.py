@@ -15,7 +15,7 @@ from ._records import Pace, Ref
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
-    from ._backups import Backup, Manner
+    from ._backups import Backup, Bucket, Manner
     from ._retention import Archive, Child, Expiry
 
 
@@ -216,6 +216,7 @@ class CopyBackup(NamedTuple):
     backup: Backup | None  # None: the one that the steps before it write and verify
     manner: Manner
     to: str  # a folder, or s3://bucket/prefix
+    bucket: Bucket | None = None  # how the service is reached, where `to` is a bucket
 
     @property
     def kind(self) -> str:
@@ -228,6 +229,7 @@ class RemoveBackup(NamedTuple):
     ref: Ref
     backup: Backup
     copies: tuple[str, ...] = ()
+    bucket: Bucket | None = None  # how the service of copies is reached
 
     @property
     def kind(self) -> str:
