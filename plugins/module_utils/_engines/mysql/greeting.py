@@ -44,7 +44,7 @@ def greet(link: t.Any) -> tuple[Server, Grants]:
     findings: list[Finding] = list(missing_grants(grants, link.flavour.name))
     role, source = read_role(link, settings, grants, findings)
     lacks = {**link.flavour.lacks(), **_lacks(link, settings, grants, role)}
-    settings.update(source=source, ours=link.id)
+    settings.update(source=source, ours=link.id, identity=identity(link))
     names = [str(row[0]) for row in link.rows(DATABASES)]
     server = Server(
         engine=link.flavour.name,
@@ -65,6 +65,16 @@ def clock(link: t.Any) -> datetime:
     """The server's clock; the session's time zone is UTC."""
     now: datetime = link.rows("SELECT NOW(6)")[0][0]
     return now.replace(tzinfo=timezone.utc)
+
+
+def identity(link: t.Any) -> str:
+    """What tells this server from every other, wherever it is reached; its address where it has nothing of the kind.
+
+    MariaDB has server_uid since 10.5.26, 10.6.19, 10.11.9 and 11.2.5 (MDEV-33987).
+    """
+    rows = link.rows("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_uuid', 'server_uid')")
+    own = next((str(value) for _name, value in rows if value), "")
+    return f"{link.flavour.name}:{own or link.login.address}"
 
 
 def read_settings(link: t.Any) -> dict[str, t.Any]:
