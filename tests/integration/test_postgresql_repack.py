@@ -17,7 +17,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import means, repack
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import (
+    clients,
+    leftovers,
+    means,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import Kind
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused, Stopped
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropLeftover, Rebuild
@@ -129,8 +134,8 @@ def test_its_command_line_harms_nobody_and_hides_the_password(server: Server, sh
         assert "--no-password" in words
         assert words[words.index("--table") + 1] == '"public"."t"'
         assert server.password not in " ".join(words)
-        with repack.private_folder() as folder:
-            env = repack.environment(pg.engine._connector, folder)
+        with clients.private_folder() as folder:
+            env = clients.environment(pg.engine._connector, folder, Kind(), leftovers.REPACK)
             passfile = folder / "pgpass"
             assert env["PGPASSFILE"] == str(passfile)
             assert passfile.stat().st_mode & 0o777 == 0o600

@@ -28,6 +28,7 @@ SELECT pg_catalog.current_setting('server_version'),
                 AND pg_catalog.pg_has_role(r.oid, 'USAGE')),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication s WHERE s.state IS DISTINCT FROM 'backup'),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
+       pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
        (SELECT pg_catalog.jsonb_object_agg(s.name, s.setting)::pg_catalog.text FROM pg_catalog.pg_settings s
          WHERE s.name = ANY (%s))
 """
@@ -58,6 +59,8 @@ SELECT pg_catalog.namesend(d.datname), d.datistemplate, d.datallowconn, d.datcon
   FROM pg_catalog.pg_database d
  ORDER BY d.datname
 """
+# What initdb made up: a standby and a copy of the files have their primary's.
+IDENTITY = "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
 INVALID = -2  # pg_database.datconnlimit after an interrupted DROP DATABASE
 
 
@@ -72,6 +75,7 @@ class Greeting(NamedTuple):
     roles: list[str]
     standbys: int
     slots: int
+    tells: bool
     settings: str
 
 
@@ -90,6 +94,7 @@ def greet(connection: Connection, *, address: str, allow_untested: bool) -> Serv
         slots=found.slots,
         standbys=found.standbys,
         pid=found.pid,
+        identity=f"postgresql:{connection.rows(IDENTITY)[0][0] if found.tells else address}",
     )
     behind = pooler.recognise(connection, found.pid)
     settings["here"] = not behind and space.is_here(connection, found.pid, str(settings.get("data_directory") or ""))

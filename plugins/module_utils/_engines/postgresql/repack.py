@@ -7,46 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import shlex
-import shutil
-import tempfile
 import time
 import typing as t
 from datetime import datetime
-from pathlib import Path
 
 from ..._errors import Busy, DbFault, Refused, Stopped
 from ..._process import Completed, Program
 from ..._records import Ref, Server, Tick, Work
 from ..._tasks import DropLeftover, Rebuild
 from . import activity, leftovers, maintenance
+from .clients import environment, private_folder
 from .connection import Connector, Kind, Session
 from .means import PACKAGE, Means
 from .names import conninfo_value, table_name
 from .versions import has, major_of
 
 FEWEST_SECONDS = 10  # that pg_repack tries to lock the table, at most a second at a time, before it gives up
-# libpq's keywords and the variables that stand for them, for a program whose command line others can read.
-VARIABLES = {
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "sslcrl": "PGSSLCRL",
-    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
-    "channel_binding": "PGCHANNELBINDING",
-    "gssencmode": "PGGSSENCMODE",
-    "krbsrvname": "PGKRBSRVNAME",
-    "passfile": "PGPASSFILE",
-    "requirepeer": "PGREQUIREPEER",
-    "require_auth": "PGREQUIREAUTH",
-    "connect_timeout": "PGCONNECT_TIMEOUT",
-    "hostaddr": "PGHOSTADDR",
-    "service": "PGSERVICE",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-}
 
 
 # ---- the words -------------------------------------------------------------------------------------------------------
@@ -84,7 +62,9 @@ def repack(session: Session, task: Rebuild, server: Server, words: t.Sequence[st
     since = activity.clock(session)
     yield Tick()
     with private_folder() as folder:
-        program = Program(words, env=environment(connector, folder), package=PACKAGE)
+        program = Program(
+            words, env=environment(connector, folder, Kind(False, 0.0), leftovers.REPACK), package=PACKAGE
+        )
         done: Completed | None = None
         try:
             while done is None:
@@ -123,32 +103,6 @@ def judge(done: Completed, ref: Ref) -> DbFault:
     if re.search(r"timed out|timeout|[Uu]nable to obtain|could not obtain|[Aa]nother pg_repack|deadlock", said):
         return Busy(message, **where, cure="Somebody holds a lock on it")
     return Refused(message, **where)
-
-
-@contextlib.contextmanager
-def private_folder() -> t.Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="dbfleet-"))  # mode 0700
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def environment(connector: Connector, folder: Path) -> dict[str, str]:
-    """The caller's, with our connection's options; the password in a file that nobody else can read."""
-    login = connector.login
-    env = {**os.environ, "LC_ALL": "C", "PGAPPNAME": leftovers.REPACK}
-    # pg_repack sets its own, short waits for locks.
-    env["PGOPTIONS"] = connector.options(Kind(False, 0.0))
-    env.update({name: str(login.keywords[key]) for key, name in VARIABLES.items() if key in login.keywords})
-    if login.password:
-        path = folder / "pgpass"
-        secret = login.password.replace("\\", "\\\\").replace(":", "\\:")
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as passfile:
-            passfile.write(f"*:*:*:*:{secret}\n")
-        env.pop("PGPASSWORD", None)
-        env["PGPASSFILE"] = str(path)
-    return env
 
 
 CANCEL = "SELECT pg_catalog.pg_cancel_backend(%s)"
