@@ -81,7 +81,7 @@ class Action:
         params = self.module.params
         how, policy, opening = execution(params), self.operation.policy(params), self._window()
         self.address = asked_for(params)
-        engine = open_engine(params, how)
+        engine = open_engine(params, how, getattr(self.operation, "ENGINE", ""))
         with self._control(how) as control:
             # What was asked for before the run began keeps it from starting steps, and not from saying which are due.
             early = control.stopped()
@@ -247,7 +247,8 @@ class Action:
             "server": report.server_facts(server),
             "steps": [report.step_result(o, engine, server) for o in shown],
             "findings": [report.finding_result(f, engine, server) for f in findings[:most]],
-            "summary": {**summary, "findings": len(findings)},
+            **{name: list(things[:most]) for name, things in self.plan.shown.items()},
+            "summary": {**summary, "findings": len(findings), **{n: len(s) for n, s in self.plan.shown.items()}},
         }
         changed = any(o.changed or o.status == "planned" for o in self.outcomes)
         result = {"changed": changed, "ansible_facts": {self.name: fact}, "summary": fact["summary"]}

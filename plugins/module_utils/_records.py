@@ -352,6 +352,7 @@ class Step(NamedTuple):
 class Plan(NamedTuple):
     steps: tuple[Step, ...] = ()
     findings: tuple[Finding, ...] = ()
+    shown: t.Mapping[str, t.Sequence[t.Any]] = {}  # lists that the module's fact has besides
 
 
 class Outcome(NamedTuple):

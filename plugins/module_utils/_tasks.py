@@ -94,6 +94,7 @@ class DropLeftover(NamedTuple):
     what: str  # kind of wreckage: "pg_repack", "reindex", …
     names: tuple[str, ...]
     table: Ref | None = None  # where `ref` is an index
+    folder: str = ""  # of backups that died: `names` are relative to it
 
     @property
     def kind(self) -> str:

@@ -12,9 +12,12 @@ from .._protocols import Engine
 from .._records import Execution
 
 
-def open_engine(params: t.Mapping[str, t.Any], execution: Execution) -> Engine:
-    """The engine that the option `engine` names. Does not connect. Raises BadInput, MissingMeans."""
-    name = params["engine"]
+def open_engine(params: t.Mapping[str, t.Any], execution: Execution, name: str = "") -> Engine:
+    """The engine that the option `engine` names, or the operation's own. Does not connect. Raises BadInput,
+
+    MissingMeans.
+    """
+    name = name or params["engine"]
     if name == "postgresql":
         from .postgresql import PostgreSQL
 
@@ -27,4 +30,8 @@ def open_engine(params: t.Mapping[str, t.Any], execution: Execution) -> Engine:
         from .sqlite import SQLite
 
         return SQLite(params, execution)
+    if name == "backups":
+        from .backups import Backups
+
+        return Backups(params, execution)
     raise BadInput(f"engine: {name!r} is not known", cure="Use postgresql, mysql, mariadb or sqlite")
