@@ -28,7 +28,7 @@ from ..._tasks import (
     Task,
     Widen,
 )
-from . import activity, bloat, catalog, dictionary, greeting, guard, maintenance, replicas, space
+from . import activity, bloat, catalog, dictionary, gauges, greeting, guard, maintenance, space
 from .connection import Link, answers, is_silence
 from .names import quoted
 from .options import driver, login
@@ -53,6 +53,7 @@ class MySQL:
     def __init__(self, params: t.Mapping[str, t.Any], execution: Execution) -> None:
         driver()
         self.login, self.execution = login(params), execution
+        self._gauges = gauges.Gauges(self.login, execution)
         self._links: list[Link] = []
         self._opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
         self._stopped = False
@@ -170,21 +171,7 @@ class MySQL:
 
     def gauge(self, session: Link, name: str, step: Step) -> float | None:
         """A reading for a Limit, or None when it cannot be known."""
-        ref = step.task.ref
-        if name == "oldest_snapshot":
-            return activity.oldest_snapshot(session, ref)
-        if name == "replica_lag":
-            return replicas.lag(self.login, self.execution)
-        if name == "wal_backlog":
-            return activity.log_bytes(session)
-        if name == "wal_missing":
-            return 0.0  # the binary log holds a rebuild's statement, not its rows
-        if name in ("disk_missing", "tmp_missing"):
-            settings = greeting.read_settings(session)
-            needs = space.needs(session, settings, ref.database, ref.path[0], step.size)
-            kind = "data" if name == "disk_missing" else "tmp"
-            return space.missing(session, settings, kind, needs, self.execution.assume_free_space)
-        return None
+        return self._gauges.read(session, name, step)
 
     def spell(self, task: Cure, server: Server) -> t.Sequence[str]:
         """The words of a task: what check mode shows."""
@@ -236,6 +223,7 @@ class MySQL:
 
     def close(self) -> None:
         """Ends every session that is still open."""
+        self._gauges.close()
         with self._lock:
             open_links = list(self._links)
         for link in open_links:

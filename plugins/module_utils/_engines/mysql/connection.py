@@ -14,7 +14,7 @@ from ..._errors import CannotConnect, DbFault, Gone, Stopped, Vanished
 from ..._records import Execution
 from .capabilities import Flavour, flavour_of
 from .faults import UNKNOWN_DATABASE, number_of, text_of, translated
-from .options import Login, driver
+from .options import Login, connect, driver
 
 IDENTITY = "SELECT VERSION(), @@version_comment, CONNECTION_ID(), @@pseudo_thread_id"
 A_YEAR = 31536000
@@ -194,7 +194,7 @@ def _opened(login: Login, database: str) -> t.Any:
     try:
         # The driver waits connect_timeout for the network alone, and for ever for a server that takes connections and
         # says nothing: until the session is there, the same time is the most that any answer may take.
-        return pymysql.connect(**{"read_timeout": arguments["connect_timeout"], **arguments})
+        return connect(**{"read_timeout": arguments["connect_timeout"], **arguments})
     except (pymysql.Error, OSError, RuntimeError, ValueError, TypeError) as fault:
         number = number_of(fault)
         if number in (1040, 1203, 1226):

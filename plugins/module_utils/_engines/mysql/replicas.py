@@ -14,30 +14,53 @@ from .greeting import replica_status
 from .options import Login
 
 
-def lag(login: Login, execution: Execution) -> float | None:
-    """Seconds that the slowest of them lags; None when one cannot be asked, does not replicate, or does not know."""
-    worst = 0.0
-    for name in execution.replicas:
-        seconds = _lag_of(login, execution, name)
-        if seconds is None:
+class Replicas:
+    """Sessions with the replicas, kept open for the run and opened anew where they break. For one thread at a time."""
+
+    def __init__(self, login: Login, execution: Execution) -> None:
+        self._login, self._execution = login, execution
+        self._open: dict[str, Link] = {}
+
+    def lag(self) -> float | None:
+        """Seconds that the slowest lags; None when one cannot be asked, replicates nothing, or does not know."""
+        worst = 0.0
+        for name in self._execution.replicas:
+            seconds = self._lag_of(name)
+            if seconds is None:
+                return None
+            worst = max(worst, seconds)
+        return worst if self._execution.replicas else None
+
+    def _lag_of(self, name: str) -> float | None:
+        kept = self._open.pop(name, None)
+        try:
+            if kept is not None:
+                try:
+                    return self._asked(name, kept)
+                except DbFault:
+                    pass  # the replica may have been started anew since
+            return self._asked(name, Link(_patient(elsewhere(self._login, name)), self._execution))
+        except DbFault:
             return None
-        worst = max(worst, seconds)
-    return worst if execution.replicas else None
+
+    def _asked(self, name: str, link: Link) -> float | None:
+        try:
+            found = [_seconds(row) for row in replica_status(link)]
+        except BaseException:
+            link.close()
+            raise
+        self._open[name] = link
+        known = [seconds for seconds in found if seconds is not None]
+        return max(known) if known and len(known) == len(found) else None
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
 
 
-def _lag_of(login: Login, execution: Execution, name: str) -> float | None:
-    try:
-        link = Link(elsewhere(login, name), execution)
-    except DbFault:
-        return None
-    try:
-        found = [_seconds(row) for row in replica_status(link)]
-    except DbFault:
-        return None
-    finally:
-        link.close()
-    known = [seconds for seconds in found if seconds is not None]
-    return max(known) if known and len(known) == len(found) else None
+def _patient(login: Login) -> Login:
+    """A replica that has taken the question and never answers is not waited for without end."""
+    return login._replace(arguments={"read_timeout": login.arguments["connect_timeout"], **login.arguments})
 
 
 def _seconds(row: t.Mapping[str, t.Any]) -> float | None:
