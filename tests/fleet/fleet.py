@@ -86,7 +86,7 @@ class Fleet:
             server.drop()
         for server in self.servers:
             server.dropped()
-        remove(self.path)
+        _discard(self.path)
         if self._handles_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -221,6 +221,14 @@ def end(folder: Path) -> None:
     """Stop the servers of a fleet that its own process left behind, and remove its files."""
     for record in folder.glob("*/server.json"):
         end_recorded(record.parent)
+    _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a fleet's files, and last the word about its owner: who is killed meanwhile leaves what sweep() finds."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            remove(path)
     remove(folder)
 
 
