@@ -15,7 +15,7 @@ from ._records import Pace, Ref
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
-    from ._backups import Backup, Bucket, Manner
+    from ._backups import Backup, Bucket, Decryption, Manner
     from ._retention import Archive, Child, Expiry
 
 
@@ -206,6 +206,8 @@ class Verify(NamedTuple):
     backup: Backup | None  # None: the one that the step before it writes
     manner: Manner
     level: str  # checksum, decode, restore
+    decrypt: Decryption | None = None
+    on: str = "throwaway"  # where a drill is done: throwaway, same_server
 
     @property
     def kind(self) -> str:
@@ -246,6 +248,8 @@ class Restore(NamedTuple):
     replace: bool = False
     globals: Backup | None = None  # roles and tablespaces, restored before
     jobs: int = 1
+    decrypt: Decryption | None = None
+    on: str = "throwaway"  # where a drill is done: throwaway, same_server
 
     @property
     def kind(self) -> str:

@@ -50,6 +50,7 @@ class Link:
     def __init__(self, login: Login, execution: Execution, database: str = "") -> None:
         self.database, self.login, self.execution = database, login, execution
         self.stopping = False
+        self.stopped = threading.Event()  # the same, for whoever waits for a client program
         self.asked = 0.0  # time.monotonic() of the question that has no answer yet
         self._closed = False
         self._local = False
@@ -162,6 +163,7 @@ class Link:
             if self._closed or self.stopping:
                 return
             self.stopping = True
+            self.stopped.set()
         with contextlib.suppress(DbFault):
             other = _opened(self.login, "")
             try:
