@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +15,10 @@ import typing as t
 
 from ._errors import MissingMeans
 from ._tuples import NamedTuple
+
+SAID = 1 << 16  # bytes of standard error that are kept: its end
+PIPE_BYTES = 1 << 20  # /proc/sys/fs/pipe-max-size of an ordinary user
+F_SETPIPE_SZ = 1031  # fcntl has the name since Python 3.10; Linux only
 
 
 class Completed(NamedTuple):
@@ -26,8 +31,7 @@ class Program:
     """A client program under way: `wait` in slices, `stop` from any thread. SIGINT first: most clean up then."""
 
     def __init__(self, argv: t.Sequence[str], *, env: t.Mapping[str, str], package: str = "") -> None:
-        if shutil.which(argv[0]) is None:
-            raise MissingMeans(f"{argv[0]} is not there", cure=f"Install the package {package or argv[0]}")
+        _which(argv[0], os.environ, package)
         # Threads use this: AnsibleModule.run_command cannot be stopped, and its output cannot be read as it comes.
         self._child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
@@ -62,14 +66,106 @@ class Program:
 
     def stop(self, patience: float = 10.0) -> None:
         """Ends the whole process group."""
-        for sign, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-            if self._child.poll() is not None:
-                return
-            try:
-                os.killpg(self._child.pid, sign)
-            except ProcessLookupError:
-                return
-            try:
-                self._child.wait(seconds)
-            except subprocess.TimeoutExpired:
-                continue
+        _end(self._child, patience)
+
+
+class Stage:
+    """A program inside a pipe: bytes in, bytes out. What it says on standard error is read meanwhile.
+
+    `source` is the descriptor that it reads (-1: none), `drain` where it writes. None: a new pipe, whose other end is
+    `input` or `output`, and the caller's to close.
+    """
+
+    def __init__(
+        self,
+        argv: t.Sequence[str],
+        *,
+        env: t.Mapping[str, str],
+        source: int | None = None,
+        drain: int | None = None,
+        cwd: str | None = None,
+        package: str = "",
+        hand_over: t.Sequence[int] = (),
+    ) -> None:
+        self.name = os.path.basename(argv[0])
+        _which(argv[0], env, package)
+        self.input = self.output = -1
+        ends: list[int] = []
+        try:
+            if source is None:
+                source, self.input = _pipe(ends)
+            if drain is None:
+                self.output, drain = _pipe(ends)
+            # Bytes pass through threads: AnsibleModule.run_command would keep them all in memory.
+            self._child = subprocess.Popen(  # pylint: disable=ansible-bad-function
+                list(argv),
+                env=dict(env),
+                stdin=subprocess.DEVNULL if source == -1 else source,
+                stdout=drain,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                pass_fds=tuple(hand_over),
+                start_new_session=True,
+            )
+        except BaseException:
+            for fd in ends:
+                os.close(fd)
+            raise
+        for fd in ends:
+            if fd not in (self.input, self.output):
+                os.close(fd)
+        self._said = bytearray()
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+
+    def _listen(self) -> None:
+        pipe = self._child.stderr
+        if pipe:
+            with pipe:
+                for words in iter(lambda: os.read(pipe.fileno(), SAID), b""):
+                    self._said += words
+                    del self._said[:-SAID]
+
+    def wait(self, seconds: float | None = None) -> Completed | None:
+        """How it ended, and the end of what it said; None while it runs."""
+        try:
+            code = self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self._reader.join(5)
+        return Completed(code, "", self._said.decode("utf-8", "replace"))
+
+    def stop(self, patience: float = 10.0) -> None:
+        """Ends the whole process group."""
+        _end(self._child, patience)
+
+
+def _which(program: str, env: t.Mapping[str, str], package: str) -> None:
+    if shutil.which(program, path=env.get("PATH")) is None:
+        raise MissingMeans(f"{program} is not there", cure=f"Install the package {package or program}")
+
+
+def _pipe(ends: list[int]) -> tuple[int, int]:
+    """A pipe that holds as much as one read takes, where the system lets it."""
+    pair = os.pipe()
+    ends += pair
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pair[0], F_SETPIPE_SZ, PIPE_BYTES)
+    return pair
+
+
+def _end(child: subprocess.Popen[t.Any], patience: float) -> None:
+    """Most clean up at SIGINT."""
+    for sign, seconds in ((signal.SIGINT, patience), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        if child.poll() is not None:
+            return
+        try:
+            os.killpg(child.pid, sign)
+        except ProcessLookupError:
+            return
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue

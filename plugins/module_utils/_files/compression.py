@@ -36,9 +36,9 @@ def codec(asked: str) -> Codec:
     if asked not in ("auto", "zstd", "gzip"):
         raise BadInput(f"archive_compression: {asked!r} is not known", cure="It is one of auto, zstd, gzip")
     if asked != "gzip":
-        library = _library()
-        if library:
-            return Codec("zstd", ".zst", _packer(*library))
+        found = library()
+        if found:
+            return Codec("zstd", ".zst", _packer(*found))
         if asked == "zstd":
             raise MissingMeans(
                 "archive_compression: zstd needs a library that Python does not have here",
@@ -51,11 +51,11 @@ def opened(path: str) -> t.BinaryIO:
     """A file of either kind for reading, as its name says; all its frames. Raises OSError, MissingMeans."""
     if not path.endswith(".zst"):
         return t.cast("t.BinaryIO", gzip.open(path, "rb"))
-    library = _library()
-    if not library:
+    found = library()
+    if not found:
         codec("zstd")
         raise MissingMeans("zstd is not there")
-    name, module = library
+    name, module = found
     if name == "zstandard":
         reader = module.ZstdDecompressor().stream_reader
         return t.cast("t.BinaryIO", reader(io.FileIO(path), read_across_frames=True))
@@ -66,13 +66,31 @@ def _gzip(data: bytes) -> bytes:
     return gzip.compress(data, LEVEL_GZIP, mtime=0)  # the same rows are the same bytes
 
 
-def _library() -> tuple[str, t.Any] | None:
+def library() -> tuple[str, t.Any] | None:
+    """The best of the libraries for zstd that are there, and its name."""
     for name in LIBRARIES:
         try:
             return name, importlib.import_module(name)
         except ImportError:
             continue
     return None
+
+
+def stream_zstd(level: int, threads: int) -> t.Any:
+    """A compressor of one frame whose bytes come by and by, with a checksum. Raises MissingMeans."""
+    found = library()
+    if not found:
+        raise MissingMeans("zstd needs a library that Python does not have here")
+    name, module = found
+    if name == "zstandard":
+        return module.ZstdCompressor(level=level, write_checksum=True, threads=threads).compressobj()
+    if name == "pyzstd":
+        kinds = module.CParameter
+        return module.ZstdCompressor(
+            {kinds.compressionLevel: level, kinds.checksumFlag: 1, kinds.nbWorkers: threads if threads > 1 else 0}
+        )
+    kinds = module.CompressionParameter
+    return module.ZstdCompressor(options={kinds.compression_level: level, kinds.checksum_flag: 1})
 
 
 def _packer(name: str, library: t.Any) -> t.Callable[[bytes], bytes]:

@@ -52,6 +52,7 @@ def make_folder(folder: str) -> None:
     for path in reversed(absent):
         with suppress(FileExistsError):  # another run was faster
             os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)  # whatever the umask
         sync_folder(os.path.dirname(path))
     if not os.path.isdir(folder):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
@@ -88,7 +89,7 @@ def _no_follow() -> int:
     return getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """A write may take less than it was given: a signal, a full disk. Raises OSError."""
     rest = memoryview(data)
     while rest:

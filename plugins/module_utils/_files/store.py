@@ -11,17 +11,28 @@ with part(task) as new:
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 import typing as t
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 
-from .._backups import Backup
-from .._tasks import Dump
+from .._backups import Backup, Manner, Stored
+from .._errors import DbFault, Refused, Stopped
+from . import durable, spread
+from .backup_manifest import MANIFEST, PARTIAL, new_id, path_of, write_manifest
+from .pipeline import Chain
+from .pump import TICK, Pace, Pump, Worker
+from .sinks import Disk, Sink, ending, sink_of
+from .unfinished import Marker, folder_name, take_away
+
+if t.TYPE_CHECKING:
+    from .._tasks import Dump
 
 
 class Tap(t.Protocol):
-    """Sees the plain bytes pass by, before they are compressed. Called from a thread of its own, one call at a time."""
+    """Sees the plain bytes pass by, before they are compressed. Used by one thread, not always the caller's."""
 
     def feed(self, data: bytes) -> None:
         """Up to 1 MB more. Raises DbFault: then the backup fails."""
@@ -33,10 +44,14 @@ class Tap(t.Protocol):
 class Part:
     """A backup that is being written."""
 
-    id: str  # of the backup
-    began: datetime
-    said: dict[str, str]  # what programs that ended well said on standard error, by the name of the program
-    folder: str  # absolute; of the files and of the manifest
+    def __init__(self, folder: str, manner: Manner, database: str) -> None:
+        self.began = datetime.now(timezone.utc)
+        self.id = new_id(self.began)
+        self.folder = folder  # absolute; of the files and of the manifest
+        self.said: dict[str, str] = {}  # by the programs that ended well on standard error, by their names
+        self._manner, self._files, self._sealed = manner, t.cast("list[Stored]", []), False
+        self._names: list[str] = []  # in this folder, without PARTIAL: files, and folders of files
+        self._marker = Marker(folder, self.id, manner.identity, database)
 
     def run(
         self,
@@ -56,7 +71,17 @@ class Part:
         they. compress=False: what they write is compressed already. Raises ProgramFailed (pipeline.py), Refused,
         MissingMeans, Stopped, and what taps raise; closing the generator ends the programs.
         """
-        raise NotImplementedError
+        name, disk, sink = self._begin(ext, compress)
+        try:
+            chain = Chain([self._nicely(argv) for argv in pipeline], env, cwd=cwd)
+        except BaseException:
+            sink.abort()
+            sink.close()
+            raise
+        pump = Pump(chain, sink, taps, self._manner.rate_limit)
+        yield from pump.run(stop)
+        self.said.update(pump.said)
+        self._files.append(Stored(name, disk.bytes, disk.sha256, what, pump.bytes))
 
     def feed(
         self,
@@ -69,11 +94,37 @@ class Part:
         compress: bool = True,
     ) -> t.Generator[int, None, None]:
         """The same from Python; `chunks` are asked for in the caller's thread. Raises as run() does."""
-        raise NotImplementedError
+        name, disk, sink = self._begin(ext, compress)
+        pace, size, told, last = Pace(self._manner.rate_limit), 0, 0, time.monotonic()
+        try:
+            for chunk in chunks:
+                if stop and stop.is_set():
+                    raise Stopped("stopped")
+                for tap in taps:
+                    tap.feed(chunk)
+                sink.write(chunk)
+                size += len(chunk)
+                pace.keep(len(chunk))
+                if time.monotonic() - last >= TICK:
+                    yield size - told
+                    told, last = size, time.monotonic()
+            for tap in taps:
+                tap.end()
+            for _second in Worker(sink.finish).ticks(stop):
+                yield 0
+            yield size - told
+        finally:
+            sink.abort()
+            sink.close()
+        self._files.append(Stored(name, disk.bytes, disk.sha256, what, size))
 
     def place(self, ext: str) -> str:
         """A new empty folder, mode 0700, for a program that writes many files itself; its absolute path."""
-        raise NotImplementedError
+        path = os.path.join(self.folder, self._name(ext) + PARTIAL)
+        with durable.refusing(f"{path} cannot be made"):
+            os.mkdir(path, 0o700)
+            os.chmod(path, 0o700)
+        return path
 
     def spread(
         self,
@@ -90,18 +141,90 @@ class Part:
         Yields by how many bytes the place has grown (then hashed bytes as 0), at least once a second. Never encrypted,
         compressed as the program does it: raises Refused where the task wants it encrypted. Else as run().
         """
-        raise NotImplementedError
+        if self._manner.encryption:
+            raise Refused(
+                f"{argv[0]} writes files itself: they would be on the disk before they are encrypted",
+                cure="Take a method that streams, or leave out encrypt",
+            )
+        program = spread.Program(self._nicely(argv), env, place, cwd)
+        yield from program.run(stop)
+        self.said.update(program.said)
+        found: list[Stored] = []
+        for _second in Worker(lambda: found.extend(spread.take(place, what))).ticks(stop):
+            yield 0
+        self._files += found
 
     def seal(self, backup: Backup) -> Backup:
         """Flushed, renamed, the manifest last: from here on it is a backup, and the result is what its manifest says.
 
         Of `backup`, these are set here: id, server, files, compression, encryption, pin, folder. Raises Refused.
         """
-        raise NotImplementedError
+        manner = self._manner
+        backup = backup._replace(
+            id=self.id,
+            server=manner.identity or backup.server,
+            files=tuple(self._files),
+            compression=manner.compression,
+            encryption=manner.encryption.program if manner.encryption else "",
+            pin=manner.pin,
+            folder=self.folder,
+        )
+        if not self._files:
+            raise Refused(f"the backup {self.id} has no files")
+        with durable.refusing(f"the backup {path_of(backup)} could not be finished"):
+            for name in self._names:
+                path = os.path.join(self.folder, name)
+                os.rename(path + PARTIAL, path)
+            durable.sync_folder(self.folder)
+            write_manifest(backup)
+        self._sealed = True
+        return backup
+
+    def close(self) -> None:
+        """What was not sealed is removed. Never raises: what cannot be removed is found by the next run."""
+        with suppress(OSError):
+            if not self._sealed:
+                names = [name + tail for name in self._names for tail in (PARTIAL, "")]
+                # The manifest first: flushing its name may have failed after it was there.
+                take_away(self.folder, [self.id + MANIFEST], last="")
+                take_away(self.folder, names, last="")
+        with suppress(OSError):
+            self._marker.drop()
+
+    def _begin(self, ext: str, compress: bool) -> tuple[str, Disk, Sink]:
+        name = self._name(ext + ending(self._manner, compress=compress))
+        disk = Disk(os.path.join(self.folder, name + PARTIAL))
+        try:
+            return name, disk, sink_of(self._manner, disk, compress=compress)
+        except DbFault:
+            disk.close()
+            raise
+
+    def _name(self, ext: str) -> str:
+        name = f"{self.id}.{ext}"
+        with durable.refusing(f"{self.folder} cannot be written"):
+            self._marker.add(name)
+        self._names.append(name)
+        return name
+
+    def _nicely(self, argv: t.Sequence[str]) -> t.Sequence[str]:
+        """The kernel derives the priority on the disk from this one, where it has such a thing (man 2 ioprio_set)."""
+        if not self._manner.nice:
+            return argv
+        return ["nice", "-n", str(self._manner.nice), *argv]
 
 
 @contextmanager
 def part(task: Dump) -> t.Iterator[Part]:
     """A new backup below task.manner.folder; what is not sealed is removed on leaving. Raises Refused, MissingMeans."""
-    yield Part()
-    raise NotImplementedError
+    folder = os.path.join(os.path.abspath(task.manner.folder), folder_name(task.ref.database))
+    with durable.refusing(f"{folder} cannot be written"):
+        why_not = durable.why_not(os.path.abspath(task.manner.folder))
+        if why_not:
+            raise Refused(why_not, cure="Name a folder of the backup's user: backup_dir")
+        durable.make_folder(folder)
+        new = Part(folder, task.manner, task.ref.database)
+    try:
+        yield new
+    finally:
+        new.close()

@@ -1,0 +1,115 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The thread through which the bytes of a backup pass from programs to a sink, so that somebody can tick meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import typing as t
+
+from .._errors import Stopped
+from .pipeline import Chain, blocks
+from .sinks import LONGEST, Sink
+
+TICK = 1.0  # seconds
+
+
+class Eyes(t.Protocol):
+    """store.Tap."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Pace:
+    """No more bytes a second than that."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit, self._next, self.halt = limit, time.monotonic(), threading.Event()
+
+    def keep(self, size: int) -> None:
+        """Waits until the next block may be read."""
+        if self._limit:
+            self._next = max(self._next, time.monotonic() - TICK) + size / self._limit
+            self.halt.wait(max(0.0, self._next - time.monotonic()))
+
+
+class Worker:
+    """A function in a thread of its own; what it raises comes out of `ticks`."""
+
+    def __init__(self, work: t.Callable[[], None]) -> None:
+        self._work, self._fault, self._done = work, t.cast("BaseException | None", None), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._fault = error
+        finally:
+            self._done.set()
+
+    def ticks(self, stop: threading.Event | None) -> t.Iterator[None]:
+        """One a second until it has ended. Raises Stopped, and what the work raised."""
+        while not self._done.wait(TICK):
+            if stop and stop.is_set():
+                raise Stopped("stopped")
+            yield
+        if self._fault:
+            raise self._fault
+
+    def ended(self) -> bool:
+        """Whether it has, or does so soon."""
+        self._thread.join(LONGEST)
+        return not self._thread.is_alive()
+
+
+class Pump:
+    """From programs through taps into a sink."""
+
+    def __init__(self, source: Chain, sink: Sink, taps: t.Sequence[Eyes], limit: int | None) -> None:
+        self._source, self._sink, self._taps = source, sink, taps
+        self._pace, self.bytes, self.said = Pace(limit), 0, t.cast("dict[str, str]", {})
+
+    def run(self, stop: threading.Event | None) -> t.Generator[int, None, None]:
+        """Yields bytes since the last time. Leaving it ends the programs and closes the file."""
+        worker, told = Worker(self._work), 0
+        try:
+            for _second in worker.ticks(stop):
+                now = self.bytes
+                yield now - told
+                told = now
+            yield self.bytes - told
+        finally:
+            self._pace.halt.set()
+            self._source.stop()
+            self._sink.abort()
+            if worker.ended():  # else the number of its descriptor must not become another file's
+                self._sink.close()
+
+    def _work(self) -> None:
+        try:
+            for data in blocks(self._source.output):
+                self._see(data)
+                self._sink.write(data)
+                self.bytes += len(data)
+                self._pace.keep(len(data))
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(self._source.output)  # whoever goes on writing ends
+        self.said = self._source.finish()
+        for tap in self._taps:
+            tap.end()
+        self._sink.finish()
+
+    def _see(self, data: memoryview) -> None:
+        if self._taps:
+            seen = bytes(data)
+            for tap in self._taps:
+                tap.feed(seen)
