@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.fleet import Fleet, Missing
 
-from .cleanup import ENGINES, KINDS, MEANS, Cell, Score, attack, cells, start
+from .cleanup import ENGINES, KINDS, MEANS, Cell, Score, attack, cells, sparse, start
 from .places import place_on
 from .victim import MUTANTS, PHASES
 
@@ -30,6 +30,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", choices=choices, action="append", default=[])
     parser.add_argument("--hits", type=int, default=int(os.environ.get("CHAOS_HITS", "6")), help="of each cell")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("DBFLEET_SEED", "2026")))
+    parser.add_argument("--sparse", action="store_true", help="each phase of each kind by one of the means, in turn")
     parser.add_argument("--mutant", choices=list(MUTANTS), default="", help="two phases swapped: this must fail")
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -48,15 +49,15 @@ def _one(asked: argparse.Namespace) -> int:
             asked.report.write_text(json.dumps({"missing": str(why)}))
             return 0
         found, work = list[list[object]](), fleet.folder("work")
-        for cell in cells(place):
-            if _wanted(asked, cell):
-                how = {"hits": asked.hits, "seed": asked.seed, "mutant": asked.mutant}
-                score = attack(place, work, cell, **how)
-                found.append([*cell, score.hits, score.failures])
-                said = f"{score.hits} hits, {len(score.failures)} failures"
-                print(f"{', '.join(cell)}: {said}", file=sys.stderr, flush=True)
-                # What was found stands there whatever becomes of this process.
-                asked.report.write_text(json.dumps({"version": place.version, "cells": found}))
+        wanted = [cell for cell in cells(place) if _wanted(asked, cell)]
+        for cell in sparse(wanted) if asked.sparse else wanted:
+            how = {"hits": asked.hits, "seed": asked.seed, "mutant": asked.mutant}
+            score = attack(place, work, cell, **how)
+            found.append([*cell, score.hits, score.failures])
+            said = f"{score.hits} hits, {len(score.failures)} failures"
+            print(f"{', '.join(cell)}: {said}", file=sys.stderr, flush=True)
+            # What was found stands there whatever becomes of this process.
+            asked.report.write_text(json.dumps({"version": place.version, "cells": found}))
     return 0
 
 
@@ -95,6 +96,7 @@ def _beside(report: Path, asked: argparse.Namespace) -> None:
     words = ["cleanup", f"--engine={report.stem}", f"--hits={asked.hits}", f"--seed={asked.seed}"]
     words += [f"--{name}={value}" for name in ("kind", "phase", "means") for value in getattr(asked, name)]
     words += [f"--mutant={asked.mutant}"] if asked.mutant else []
+    words += ["--sparse"] if asked.sparse else []
     subprocess.run([sys.executable, "-m", "tests.chaos", *words, f"--report={report}"], check=False)
 
 

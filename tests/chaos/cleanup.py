@@ -9,7 +9,7 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,15 @@ def cells(place: Place) -> Iterator[Cell]:
                 # Where only the module dies, nobody waits for the answer.
                 if phase != "unanswered" or means in ("session ended", "server stopped"):
                     yield Cell(place.name, kind, phase, means)
+
+
+def sparse(wanted: Iterable[Cell]) -> Iterator[Cell]:
+    """Each phase of each kind once; what strikes there changes from phase to phase, and from kind to kind."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in wanted:
+        found.setdefault((cell.kind, cell.phase), []).append(cell)
+    for (kind, phase), choice in found.items():
+        yield choice[(KINDS.index(kind) + PHASES.index(phase)) % len(choice)]
 
 
 class Test:
