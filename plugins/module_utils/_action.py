@@ -242,7 +242,7 @@ class Action:
         shown = self.outcomes if len(self.outcomes) <= most else report.worst_first(self.outcomes)[:most]
         summary = report.summary(self.outcomes, time.monotonic() - self.began)
         findings = report.ordered((*self.findings, *self.plan.findings))
-        fact = {
+        fact: dict[str, t.Any] = {
             "engine": server.engine,
             "server": report.server_facts(server),
             "steps": [report.step_result(o, engine, server) for o in shown],

@@ -117,6 +117,8 @@ def _csv_lines(columns: t.Sequence[Column], rows: Rows, odd: Odd) -> str:
         return '"' + value.replace('"', '""') + '"'
 
     def text(value: t.Any) -> str:
+        if value.isalnum():  # most values, and faster than to look for what must be quoted
+            return str(value)
         return always(value) if CSV_QUOTED.search(value) or odd(value) else str(value)
 
     def any_value(value: t.Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 from datetime import timedelta, timezone, tzinfo
 
-from .._backups import Backup, Broken, Bucket, Sheltered, Shelf
+from .._backups import Backup, Broken, Bucket, Shelf, Sheltered
 from .._errors import BadInput
 from .._records import Amount, Finding, Key, Measured, Plan, Ref, Server, Step, Wants
 from .._selection import Patterns

@@ -95,8 +95,9 @@ def judged(keep: Keep, backups: t.Iterable[Backup], now: datetime) -> list[Verdi
     out = []
     for backup in ordered:
         missing = "" if roots[backup.id][0] else roots[backup.id][1]
-        why = (f"its parent {missing} is not there: nothing is known of it",) if missing else ()
-        out.append(Verdict(backup, (*reasons[backup.id], *why), missing))
+        if missing:
+            reasons[backup.id].append(f"its parent {missing} is not there: nothing is known of it")
+        out.append(Verdict(backup, tuple(reasons[backup.id]), missing))
     return out
 
 

@@ -15,23 +15,29 @@ from ..._records import Database, DatabaseInfo, Execution, Server, Step, Wants, 
 from ..._tasks import (
     AddKey,
     ConvertEngine,
+    CopyBackup,
     CreateIndex,
     Cure,
     DropIndex,
+    DropLeftover,
     DropSlot,
+    Dump,
     EndPrepared,
     EndSession,
     Purge,
+    RemoveBackup,
     RemoveFiles,
+    Restore,
     Settle,
     Task,
+    Verify,
     Widen,
 )
 from . import guard, maintenance
 from .activity import is_hot
 from .catalog import Header, header
 from .connection import Kept, Session
-from .files import Selection, on_disk
+from .files import Selection, device_of, on_disk
 from .measure import measure
 
 if t.TYPE_CHECKING:
@@ -44,6 +50,10 @@ _LACKS = {
     "freeze": "SQLite has no transaction ids",
     "cost delay": "SQLite cannot be slowed down",
     "refresh": "there are no materialized views",
+    "physical": "a dump is the file itself, page for page",
+    "pgbackrest": "that is for PostgreSQL",
+    "globals": "nothing belongs to no file",
+    "exclude": "a file is backed up as a whole",
 }
 
 
@@ -81,7 +91,13 @@ class SQLite:
             now=datetime.now().astimezone(),
             databases=tuple(infos),
             lacks=_LACKS,
-            settings={"files": heads},
+            settings={
+                "files": heads,
+                "identity": {path: f"sqlite:{socket.gethostname()}:{path}" for path in ("", *found.paths)},
+                "device": {path: device_of(path) for path in found.paths},
+                # A copy of the file stands in the backup folder while it is checked.
+                "backup_scratch": {path: on_disk(path) for path in found.paths},
+            },
             findings=found.findings,
         )
 
@@ -148,6 +164,10 @@ class SQLite:
             from . import retiring
 
             return retiring.spell(task, self._known())
+        if _of_backups(task):
+            from . import backup
+
+            return backup.spell(task)
         return maintenance.spell(task, server)
 
     def carry_out(self, session: Session, task: Task, server: Server, cursor: str | None) -> Work:
@@ -155,6 +175,10 @@ class SQLite:
             from . import retiring
 
             return retiring.carry_out(session, task, server, cursor)
+        if _of_backups(task):
+            from . import backup
+
+            return backup.carry_out(session, task, server)
         return maintenance.carry_out(session, task, server, cursor)
 
     @contextmanager
@@ -180,6 +204,11 @@ class SQLite:
     def close(self) -> None:
         for session in list(self._sessions):
             session.close()
+
+
+def _of_backups(task: Cure) -> bool:
+    backups = (Dump, Verify, CopyBackup, RemoveBackup, Restore)
+    return isinstance(task, backups) or (isinstance(task, DropLeftover) and bool(task.folder))
 
 
 def _why(fault: DbFault) -> str:

@@ -184,6 +184,10 @@ def missing_statistics(info: TableInfo, rows: int, known: Statistics | None) -> 
     return f"index {', '.join(missing)}" if missing else ""
 
 
+def pragma(db: sqlite3.Connection, name: str) -> int:
+    return _one(db, f"PRAGMA main.{name}")
+
+
 def count(db: sqlite3.Connection, table: str) -> int:
     """Rows, by reading the smallest tree of the table."""
     return _one(db, f"SELECT count(*) FROM main.{quoted(table)}")

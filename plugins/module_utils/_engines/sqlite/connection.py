@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import typing as t
 from contextlib import contextmanager
 from urllib.parse import quote
@@ -136,6 +137,7 @@ class Session:
         self._kept = kept or Kept()
         self._live: set[sqlite3.Connection] = set()
         self._cancelled = False
+        self.stopped = threading.Event()  # for whatever is not a statement of SQLite
 
     def read(self, ask: t.Callable[[sqlite3.Connection, Way], T]) -> T:
         """The answer of `ask` from one consistent state; leaves no trace. Raises Busy, Stopped, Refused."""
@@ -226,6 +228,7 @@ class Session:
 
     def cancel(self) -> None:
         self._cancelled = True
+        self.stopped.set()
         for db in list(self._live):
             try:
                 db.interrupt()

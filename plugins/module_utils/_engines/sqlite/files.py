@@ -123,6 +123,14 @@ def size_of(path: str) -> int:
         return 0
 
 
+def device_of(path: str) -> int | None:
+    """Of the file system that the file is on; None where it is not there."""
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return None
+
+
 def on_disk(path: str) -> int:
     """Bytes that a database takes: the file and its write-ahead log."""
     return size_of(path) + size_of(path + "-wal")
