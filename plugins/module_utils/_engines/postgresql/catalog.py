@@ -34,6 +34,7 @@ WITH held AS MATERIALIZED (
       FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'm', 'p') AND {only}
+       AND pg_catalog.mod(c.oid::pg_catalog.int8, %(halves)s) = %(half)s
 )
 SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
        c.relpersistence::pg_catalog.text,
@@ -219,7 +220,9 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
         all_frozen="c.relallfrozen" if has("all frozen pages", major) else "NULL::pg_catalog.int4",
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
     )
-    found = session.rows(statement, {**values, "folder": folder, "block": int(server.settings["block_size"])})
+    values.update(folder=folder, block=int(server.settings["block_size"]), halves=1, half=0)
+    with session.twin() as twin:
+        found = session.rows(statement, values) if twin is None else _halves(session, twin, statement, values)
     rows = [Row(*row) for row in found if None not in row[7:10]]  # a size is NULL where a table was dropped meanwhile
     if not any(row.relkind == "p" for row in rows):
         return rows
@@ -227,13 +230,24 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
     return [_summed(row, *below.get(row.oid, (0, 0))) if row.relkind == "p" else row for row in rows]
 
 
+def _halves(session: Session, twin: Session, statement: str, values: dict[str, t.Any]) -> list[t.Any]:
+    """Its rows, one half of the tables asked in each session."""
+    from .beside import both
+
+    one, other = both(
+        lambda: session.rows(statement, {**values, "halves": 2, "half": 1}),
+        lambda: twin.rows(statement, {**values, "halves": 2, "half": 0}),
+    )
+    return [*one, *other]
+
+
 def index_sizes(rows: t.Iterable[Row]) -> dict[int, dict[int, int]]:
     """By oid of the table those of its indexes, in bytes by oid; -1: not by one file. Nothing where none were asked."""
     found = {}
     for row in rows:
         if row.index_sizes:
-            pairs = (each.split(":") for each in row.index_sizes.split(" "))
-            found[row.oid] = {int(oid): int(size) for oid, size in pairs}
+            numbers = iter(map(int, row.index_sizes.replace(":", " ").split(" ")))
+            found[row.oid] = dict(zip(numbers, numbers))
     return found
 
 

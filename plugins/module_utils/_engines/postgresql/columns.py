@@ -154,16 +154,13 @@ class Known(NamedTuple):
         width = float(self.width - 3 if self.expression and self.width <= layout.SHORT + 3 else self.width)
         return layout.sampled(align, width, nulls, self.sizes(nulls))
 
-    def sizes(self, nulls: float) -> list[tuple[float, float]]:
+    def sizes(self, nulls: float) -> list[tuple[int, float]]:
         """Of the most common values with their shares, of the others by quantiles of equal weight."""
-        weights: dict[int, float] = {}
-        for size, share in zip(self.common_sizes or (), self.shares or ()):
-            weights[size] = weights.get(size, 0.0) + share
+        found = list(zip(self.common_sizes or (), self.shares or ()))
         if self.bound_sizes:
             each = max(0.0, 1.0 - nulls - sum(self.shares or ())) / len(self.bound_sizes)
-            for size, number in Counter(self.bound_sizes).items():
-                weights[size] = weights.get(size, 0.0) + number * each
-        return [(float(size), weight) for size, weight in weights.items()]
+            found += [(size, number * each) for size, number in Counter(self.bound_sizes).items()]
+        return found
 
 
 def of_tables(session: Session, oids: t.Sequence[int]) -> dict[int, list[Known]]:
@@ -218,11 +215,11 @@ class _Reader(dict[str, Known]):
             float(nulls) if nulls else None,
             float(distinct) if distinct else None,
             known == "t",
-            [float(share) for share in _several(shares)] if shares else None,
-            [int(size) for size in _several(common)] if common else None,
-            [int(size) for size in _several(bounds)] if bounds else None,
+            list(map(float, _several(shares))) if shares else None,
+            list(map(int, _several(common))) if common else None,
+            list(map(int, _several(bounds))) if bounds else None,
         )
-        self[text] = found = found._replace(column=found.laid())
+        self[text] = found = Known(*found[:-1], found.laid())
         return found
 
 

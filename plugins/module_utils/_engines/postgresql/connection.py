@@ -25,7 +25,12 @@ APPLICATION = "dbfleet"
 MOST = 2**31 - 1  # milliseconds that a setting of the server can hold
 CROWDED = 5.0  # seconds that a session waits for another one of ours, where the server takes no more of them
 SILENT = r"timeout expired|timed out|Connection refused|No such file"
-READABLE = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT'), " + FOLDER
+MANY = 5000  # relations of a database from which on a second session is worth the 5 ms that it costs
+READABLE = f"""
+SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT'), {FOLDER},
+       (SELECT c.reltuples >= {MANY} FROM pg_catalog.pg_class c
+         WHERE c.oid = 'pg_catalog.pg_class'::pg_catalog.regclass)
+"""
 
 
 class Kind(NamedTuple):
@@ -103,7 +108,9 @@ class Connector:
         self.open_ones: set[Connection] = set()
         self.stopped = False
         self.opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
-        self.readable: dict[str, tuple[bool, str | None]] = {}  # by database: see Session.sees_statistics, .folder
+        self.readable: dict[
+            str, tuple[bool, str | None, bool]
+        ] = {}  # by database: see Session.sees_statistics, .folder, .twin
         self.lately: dict[str, tuple[float, t.Any]] = {}  # by database: what proofs of the last moment have seen
         # Indexes by database and oid: built, and replaced, by steps of this run that failed and may have left them.
         self.made: set[tuple[str, int]] = set()
@@ -289,16 +296,32 @@ class Pool:
 class Session:
     """A session of one step, on one database: a connection that only reads, and one that works where needed."""
 
-    def __init__(self, pool: Pool, database: str, lock_timeout: float) -> None:
+    def __init__(self, pool: Pool, database: str, lock_timeout: float, held: int = 0) -> None:
         self.database, self.lock_timeout, self._pool = database, lock_timeout, pool
         self.stopped = threading.Event()
         self._held: dict[Kind, Connection] = {}
-        self._reader = self._take(Kind(True, lock_timeout))
+        self._reader = self._take(Kind(True, lock_timeout), held)
 
-    def _take(self, kind: Kind) -> Connection:
+    def _take(self, kind: Kind, more: int = 0) -> Connection:
         if kind not in self._held:
-            self._held[kind] = self._pool.take(self.database, kind, held=len(self._held))
+            self._held[kind] = self._pool.take(self.database, kind, held=len(self._held) + more)
         return self._held[kind]
+
+    @contextlib.contextmanager
+    def twin(self) -> t.Iterator[Session | None]:
+        """A second session beside this one, for a thread of its own; None where that is not worth it, or not to be had.
+
+        Where a database has many relations the server works on one question a session, and has more than one core.
+        """
+        other = None
+        if self._readable()[2]:
+            with contextlib.suppress(CannotConnect):
+                other = Session(self._pool, self.database, self.lock_timeout, held=1)
+        try:
+            yield other
+        finally:
+            if other:
+                other.end()
 
     def rows(self, statement: str, values: Values = ()) -> Rows:
         """Reads. The connection could not write if it wanted to: its transactions are read-only."""
@@ -331,11 +354,11 @@ class Session:
         """Where the files of the database are, if the login may ask for their sizes; seen from the server's own."""
         return self._readable()[1]
 
-    def _readable(self) -> tuple[bool, str | None]:
+    def _readable(self) -> tuple[bool, str | None, bool]:
         known = self._pool.connector.readable
         if self.database not in known:
-            ((statistics, folder),) = self.rows(READABLE)
-            known[self.database] = bool(statistics), folder
+            ((statistics, folder, many),) = self.rows(READABLE)
+            known[self.database] = bool(statistics), folder, bool(many)
         return known[self.database]
 
     @property

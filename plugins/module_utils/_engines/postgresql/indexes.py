@@ -13,6 +13,7 @@ from ..._errors import Busy
 from ..._records import Database, Ref, Server, Wants
 from ..._structure import Index
 from ..._tuples import NamedTuple
+from . import catalog
 from .catalog import DATABASE_OWNER, MAY_MAINTAIN, settings_of
 from .connection import Session
 from .versions import has, major_of
@@ -106,8 +107,6 @@ EVERYTHING = "true"
 LARGE = """i.indrelid = ANY (ARRAY(
     SELECT b.indrelid FROM pg_catalog.pg_index b JOIN pg_catalog.pg_class s ON s.oid = b.indexrelid AND s.relkind = 'i'
      WHERE b.indexrelid IN (SELECT oid FROM held) OR pg_catalog.pg_relation_size(b.indexrelid) >= %(least)s))"""
-# Where all of their sizes are known already.
-KNOWN = "i.indrelid = ANY (%(tables)s::pg_catalog.oid[])"
 UNKNOWN = "CASE WHEN k.oid = ANY (%(unknown)s::pg_catalog.oid[]) THEN pg_catalog.pg_relation_size(k.oid) END"
 ONLY = "(i.indexrelid = ANY (ARRAY({named})) OR i.indrelid = ANY (ARRAY({named})))"
 # By relname first: there is an index on it. The names are those of indexes or of tables.
@@ -175,12 +174,14 @@ class Row(NamedTuple):
         return settings_of(self.options).get(name)
 
 
-def read(session: Session, wants: Wants, server: Server, found: Database, sizes: Sizes) -> Database:
+def read(
+    session: Session, wants: Wants, server: Server, found: Database, tables: t.Sequence[catalog.Row] = ()
+) -> Database:
     """The database with its indexes and mismatched collations; with the bloat of indexes where that is wanted.
 
-    `sizes` of indexes are by table, where they are known already.
+    `tables` are those of the database, where they are known already: perhaps with the sizes of their indexes.
     """
-    rows = _patiently(session, wants, server, sizes)
+    rows = _patiently(session, wants, server, tables)
     made = {row.oid: index(row, session.database, server) for row in rows}
     if wants.indexes and rows:
         from . import needs
@@ -202,9 +203,15 @@ def read(session: Session, wants: Wants, server: Server, found: Database, sizes:
     return found._replace(indexes=tuple(made.values()))
 
 
-def _patiently(session: Session, wants: Wants, server: Server, sizes: Sizes) -> list[Row]:
+def _patiently(session: Session, wants: Wants, server: Server, tables: t.Sequence[catalog.Row]) -> list[Row]:
+    sizes = catalog.index_sizes(tables)
+    lean = bool(sizes) and not wants.indexes and not wants.only
     for left in reversed(range(AGAIN)):
         try:
+            if lean:
+                from . import large_indexes
+
+                return large_indexes.read(session, wants, server, tables, sizes)
             return rows_of(session, wants, server, sizes)
         except Busy:
             if not left:
@@ -219,7 +226,7 @@ def rows_of(session: Session, wants: Wants, server: Server, sizes: Sizes) -> lis
     paths = [ref.path for ref in wants.only if len(ref.path) == 2]
     known = {} if wants.only else {oid: size for its in sizes.values() for oid, size in its.items()}
     statement = INDEXES.format(
-        only=_which(wants, bool(known)),
+        only=_which(wants),
         size=UNKNOWN if known else "pg_catalog.pg_relation_size(k.oid)",
         last_scan="pg_catalog.pg_stat_get_lastscan(k.oid)"
         if has("last scan", major)
@@ -227,13 +234,11 @@ def rows_of(session: Session, wants: Wants, server: Server, sizes: Sizes) -> lis
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
         nulls_equal="i.indnullsnotdistinct" if has("nulls not distinct", major) else "false",
     )
-    least = wants.index_bloat_min_bytes
     values = {
         "block": int(server.settings["block_size"]),
-        "least": least,
+        "least": wants.index_bloat_min_bytes,
         "schemas": [path[0] for path in paths],
         "names": [path[1] for path in paths],
-        "tables": [oid for oid, its in sizes.items() if any(size >= least or size < 0 for size in its.values())],
         "unknown": [oid for oid, size in known.items() if size < 0],
     }
     # A size is NULL where an index was dropped meanwhile, or made since the others were known.
@@ -242,17 +247,16 @@ def rows_of(session: Session, wants: Wants, server: Server, sizes: Sizes) -> lis
     return [Row(*row) for row in sized if row[11] >= 0]
 
 
-def _which(wants: Wants, known: bool) -> str:
+def _which(wants: Wants) -> str:
     if wants.only:
         return ONLY.format(named=NAMED)
-    if wants.indexes:
-        return EVERYTHING
-    return KNOWN if known else LARGE
+    return EVERYTHING if wants.indexes else LARGE
 
 
 def index(row: Row, database: str, server: Server) -> Index:
     """What the catalogs say of one index; what it is needed for, collations and bloat are added by those who know."""
     parent = Ref(database, (row.parent_schema or "", row.parent_name)) if row.parent_name else None
+    last = " ".join((row.texts[row.keys - 1], row.equality)).strip() if row.texts else ""
     return Index(
         ref=Ref(database, (row.schema, row.name)),
         table=Ref(database, (row.table_schema, row.table_name)),
@@ -260,7 +264,7 @@ def index(row: Row, database: str, server: Server) -> Index:
         bytes=row.bytes,
         rows=max(0, int(row.reltuples)),
         columns=tuple(row.names[: row.keys]),
-        parts=(*row.texts[: row.keys - 1], " ".join((row.texts[row.keys - 1], row.equality)).strip()),
+        parts=(*row.texts[: row.keys - 1], last) if row.texts else (),
         included=tuple(row.names[row.keys :]),
         where=row.where,
         unique=row.unique,

@@ -51,22 +51,22 @@ def variable(align: int, width: float, null_share: float) -> Column:
     return Column(-1, align, width, null_share, short=1.0 if width <= SHORT else 0.0)
 
 
-def sampled(align: int, width: float, null_share: float, sizes: t.Sequence[tuple[float, float]]) -> Column:
+def sampled(align: int, width: float, null_share: float, sizes: t.Sequence[tuple[int, float]]) -> Column:
     """A column of variable length, some of whose values are known: (size as stored, weight)."""
     whole = mean = short = 0.0
     rests = [0.0] * WORD
     for size, weight in sizes:
         whole += weight
         mean += size * weight
-        rests[int(size) % WORD] += weight
+        rests[size % WORD] += weight
         if size <= SHORT:
             short += weight
     if whole <= 0:
         return variable(align, width, null_share)
     # The server's mean counts all rows that it has seen, cut down to a whole number: the sample fills in the rest.
     width = min(max(mean / whole, width), width + 1.0)
-    constant = all(size == sizes[0][0] for size, weight in sizes)
-    return Column(-1, align, width, null_share, tuple(r / whole for r in rests), short / whole, constant)
+    constant = min(sizes)[0] == max(sizes)[0]
+    return Column(-1, align, width, null_share, tuple([r / whole for r in rests]), short / whole, constant)
 
 
 def walk(columns: t.Iterable[Column], place: Place = START) -> tuple[float, Place]:
@@ -95,6 +95,8 @@ def padding(place: Place) -> float:
 
 
 def _padded(place: Place, align: int) -> tuple[float, Place]:
+    if align == 1:
+        return 0.0, place
     total, begins = 0.0, [0.0] * WORD
     for at, share in enumerate(place):
         if not share:
@@ -106,7 +108,8 @@ def _padded(place: Place, align: int) -> tuple[float, Place]:
 
 
 def _moved(place: Place, length: int) -> Place:
-    return tuple(place[(at - length) % WORD] for at in range(WORD))
+    back = -length % WORD
+    return place[back:] + place[:back]
 
 
 def _after(place: Place, rests: Place) -> Place:

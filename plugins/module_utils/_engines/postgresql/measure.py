@@ -33,12 +33,30 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
     if wants.leftovers and (wants.tables or not wants.indexes):  # of tables; those of indexes come with them
         found = found._replace(leftovers=leftovers.read(session, wants))
     rows = _patiently(session, wants, server) if wants.tables or wants.bloat or wants.exact else None
+    if rows is None:
+        return _more(session, wants, server, found, ())
+    with session.twin() as twin:
+        if twin is None or not (wants.indexes or wants.index_bloat):
+            found = _more(session, wants, server, found, rows)
+            tables, findings = _objects(session, wants, server, rebuilding, rows)
+        else:
+            from .beside import both
+
+            (tables, findings), found = both(
+                lambda: _objects(session, wants, server, rebuilding, rows),
+                lambda: _more(twin, wants, server, found, rows),
+            )
+    return found._replace(tables=tables, findings=(*found.findings, *findings))
+
+
+def _more(session: Session, wants: Wants, server: Server, found: Database, rows: t.Sequence[Row]) -> Database:
+    """Indexes, views and structure; `rows` are the tables, where they are known."""
     if wants.indexes or wants.index_bloat:
         from . import halfbuilt, indexes
 
         if wants.leftovers:
             found = found._replace(leftovers=(*found.leftovers, *halfbuilt.leftovers(session, wants)))
-        found = indexes.read(session, wants, server, found, catalog.index_sizes(rows or ()))
+        found = indexes.read(session, wants, server, found, rows)
     if wants.views:
         from . import views
 
@@ -47,9 +65,6 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
         from . import structure
 
         found = found._replace(structure=structure.read(session, wants, server))
-    if rows is not None:
-        tables, findings = _objects(session, wants, server, rebuilding, rows)
-        found = found._replace(tables=tables, findings=(*found.findings, *findings))
     return found
 
 
