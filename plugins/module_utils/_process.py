@@ -73,7 +73,7 @@ class Stage:
     """A program inside a pipe: bytes in, bytes out. What it says on standard error is read meanwhile.
 
     `source` is the descriptor that it reads (-1: none), `drain` where it writes. None: a new pipe, whose other end is
-    `input` or `output`, and the caller's to close.
+    `input` or `output`, and the caller's to close. `under`: words in front, of what becomes the program (nice).
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Stage:
         cwd: str | None = None,
         package: str = "",
         hand_over: t.Sequence[int] = (),
+        under: t.Sequence[str] = (),
     ) -> None:
         self.name = os.path.basename(argv[0])
         _which(argv[0], env, package)
@@ -98,7 +99,7 @@ class Stage:
                 self.output, drain = _pipe(ends)
             # Bytes pass through threads: AnsibleModule.run_command would keep them all in memory.
             self._child = subprocess.Popen(  # pylint: disable=ansible-bad-function
-                list(argv),
+                [*under, *argv],
                 env=dict(env),
                 stdin=subprocess.DEVNULL if source == -1 else source,
                 stdout=drain,

@@ -48,12 +48,13 @@ class Chain:
         fed: bool = False,
         cwd: str | None = None,
         hand_over: t.Sequence[int] = (),
+        under: t.Sequence[str] = (),
     ) -> None:
         self._stages: list[Stage] = []
         self.output, source = -1, None if fed else -1
         try:
             for argv in commands:
-                stage = Stage(argv, env=env, source=source, cwd=cwd, hand_over=hand_over)
+                stage = Stage(argv, env=env, source=source, cwd=cwd, hand_over=hand_over, under=under)
                 self._stages.append(stage)
                 if self.output >= 0:
                     os.close(self.output)

@@ -64,9 +64,9 @@ class Worker:
         if self._fault:
             raise self._fault
 
-    def ended(self) -> bool:
+    def ended(self, seconds: float = LONGEST) -> bool:
         """Whether it has, or does so soon."""
-        self._thread.join(LONGEST)
+        self._thread.join(seconds)
         return not self._thread.is_alive()
 
 

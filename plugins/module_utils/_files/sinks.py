@@ -96,8 +96,8 @@ class Packed:
 class Through:
     """Programs; what comes out of them is written on by a thread of its own."""
 
-    def __init__(self, commands: t.Sequence[t.Sequence[str]], then: Sink) -> None:
-        self._chain = Chain(commands, environment(), fed=True)
+    def __init__(self, commands: t.Sequence[t.Sequence[str]], then: Sink, under: t.Sequence[str] = ()) -> None:
+        self._chain = Chain(commands, environment(), fed=True, under=under)
         self._names = " | ".join(command[0] for command in commands)
         self._then, self._fault, self._wrote = then, t.cast("BaseException | None", None), False
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
@@ -161,10 +161,15 @@ def ending(manner: Manner, *, compress: bool) -> str:
     return packed + (ENDINGS.get(manner.encryption.program, "") if manner.encryption else "")
 
 
+def under_of(manner: Manner) -> list[str]:
+    """The kernel derives the priority on the disk from this one, where it has such a thing (man 2 ioprio_set)."""
+    return ["nice", "-n", str(manner.nice)] if manner.nice else []
+
+
 def sink_of(manner: Manner, disk: Disk, *, compress: bool) -> Sink:
     """All that a stream passes on its way to the disk. Raises MissingMeans, BadInput."""
     pack = packer(manner.compression, manner.compression_level) if compress else None
     programs = [pack] if isinstance(pack, list) else []
     programs += [locker(manner.encryption)] if manner.encryption else []
-    sink: Sink = Through(programs, disk) if programs else disk
+    sink: Sink = Through(programs, disk, under_of(manner)) if programs else disk
     return sink if pack is None or isinstance(pack, list) else Packed(pack, sink)

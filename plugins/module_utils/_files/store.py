@@ -24,7 +24,7 @@ from . import durable, spread
 from .backup_manifest import MANIFEST, PARTIAL, new_id, path_of, write_manifest
 from .pipeline import Chain
 from .pump import TICK, Pace, Pump, Worker
-from .sinks import Disk, Sink, ending, sink_of
+from .sinks import Disk, Sink, ending, sink_of, under_of
 from .unfinished import Marker, folder_name, take_away
 
 if t.TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Part:
         self.folder = folder  # absolute; of the files and of the manifest
         self.said: dict[str, str] = {}  # by the programs that ended well on standard error, by their names
         self._manner, self._files, self._sealed = manner, t.cast("list[Stored]", []), False
+        self._under = under_of(manner)
         self._names: list[str] = []  # in this folder, without PARTIAL: files, and folders of files
         self._marker = Marker(folder, self.id, manner.identity, database)
 
@@ -73,7 +74,7 @@ class Part:
         """
         name, disk, sink = self._begin(ext, compress)
         try:
-            chain = Chain([self._nicely(argv) for argv in pipeline], env, cwd=cwd)
+            chain = Chain(pipeline, env, cwd=cwd, under=self._under)
         except BaseException:
             sink.abort()
             sink.close()
@@ -146,7 +147,7 @@ class Part:
                 f"{argv[0]} writes files itself: they would be on the disk before they are encrypted",
                 cure="Take a method that streams, or leave out encrypt",
             )
-        program = spread.Program(self._nicely(argv), env, place, cwd)
+        program = spread.Program(argv, env, place, cwd, self._under)
         yield from program.run(stop)
         self.said.update(program.said)
         found: list[Stored] = []
@@ -206,12 +207,6 @@ class Part:
             self._marker.add(name)
         self._names.append(name)
         return name
-
-    def _nicely(self, argv: t.Sequence[str]) -> t.Sequence[str]:
-        """The kernel derives the priority on the disk from this one, where it has such a thing (man 2 ioprio_set)."""
-        if not self._manner.nice:
-            return argv
-        return ["nice", "-n", str(self._manner.nice), *argv]
 
 
 @contextmanager
