@@ -15,7 +15,7 @@ from ._errors import DbFault, Held, Stopped
 from ._frame import Memory, Stages, choice
 from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
 from ._protocols import Engine, Operation
-from ._records import Execution, Finding, Outcome, Plan, Ref, Server
+from ._records import Execution, Finding, Measured, Outcome, Plan, Ref, Server
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -144,7 +144,9 @@ class Action:
         journal = open_journal(params["journal"], self.address, readonly=self.check, warn=self.module.warn)
         with journal:
             try:
-                plan = self._plan(stages, journal)
+                # A run counts once, under the guard: before it one row is enough to know that there is something to do.
+                runs = not self.check and not closed and stages.wants.expired
+                plan = self._plan(stages, journal, "any" if runs else "exact")
             except Stopped as stop:
                 message = f"{stop.cause}, before it was known what is due"
                 self.findings.append(Finding(2, "not_measured", Ref(""), message, fix="Run it again"))
@@ -166,12 +168,14 @@ class Action:
             return _put_off(plan, why)
         return foresee(plan.steps, jobs=how.jobs, budget=how.time_budget, one_writer=engine.one_writer)
 
-    def _plan(self, stages: Stages, journal: Journal) -> Plan:
+    def _plan(self, stages: Stages, journal: Journal, counting: str) -> Plan:
         """Measures and plans, in the order in which the runner will work."""
         from ._run.forecast import forecast
 
         memory = Memory(journal.past(), journal.overdue(), journal.owned(), journal.notes())
-        measured, plans = self.watch.run(lambda: stages.plans(memory))
+        measured, plans = self.watch.run(lambda: stages.plans(memory, counting))
+        if counting == "any" and _uncounted(measured) and all(s.skip for s in plans[self.name].steps):
+            measured, plans = self.watch.run(lambda: stages.plans(memory))  # what is told without a run is told exactly
         plan = forecast(plans[self.name], memory.past, journal.rates(), memory.overdue, measured.server.now)
         self.plan = plan
         return plan
@@ -187,7 +191,7 @@ class Action:
         try:
             with ExitStack() as stack:
                 self._enter_guard(stack, stages.engine, databases, how)
-                plan = _only_in(databases, self._plan(stages, journal))
+                plan = _only_in(databases, self._plan(stages, journal, "enough"))
                 self._carry_out(stages, how, journal, plan)
         except Stopped as stop:
             self.outcomes = _put_off(plan, stop.cause)
@@ -255,6 +259,12 @@ class Action:
         if getattr(self.module, "_diff", False):
             result["diff"] = report.diff(shown, engine, server)
         return result
+
+
+def _uncounted(measured: Measured) -> bool:
+    """Whether some rows were only glimpsed; what is refused whatever their number is none of these."""
+    found = (expired for database in measured.databases for expired in database.expired)
+    return any(e.rows is None and not e.why_not and not e.ambiguous for e in found)
 
 
 def _put_off(plan: Plan, why: str) -> list[Outcome]:

@@ -77,9 +77,10 @@ class Stages:
         again = dict(zip((i.name for i in infos), self._look(infos, wants)))
         return measured._replace(databases=tuple(_overlay(d, again.get(d.name)) for d in measured.databases))
 
-    def plans(self, memory: Memory) -> tuple[Measured, dict[str, Plan]]:
+    def plans(self, memory: Memory, counting: str = "exact") -> tuple[Measured, dict[str, Plan]]:
         """Every planner's plan. Steps that a limit would stop now are planned again as skipped, with the reason."""
-        measured = self.measure(memory)
+        self.wants = self.wants._replace(counting=counting)
+        measured = self.measure(memory)._replace(glimpsed=counting == "any")
         plans = self._plan(measured)
         blocked = self._blocked(plans)
         if blocked:

@@ -224,6 +224,7 @@ class Measured(NamedTuple):
     health: Health | None = None
     shelf: Shelf | None = None  # the backup folder, when asked for
     blocked: t.Mapping[Key, str] = {}  # steps that a limit would stop now, and why: other needs get steps of their own
+    glimpsed: bool = False  # rows were looked for, and not counted: unknown is no news yet
 
 
 class Wants(NamedTuple):
@@ -248,6 +249,7 @@ class Wants(NamedTuple):
     scan_budget: int | None = None  # bytes that exact measurement may read
     only: tuple[Ref, ...] = ()  # the proof measures what was touched, nothing else: tables, indexes, views
     shared: bool = False  # of many proofs: who else is at work may have been read for another one a moment ago
+    counting: str = "exact"  # of `expired`: exact; enough: totals as exact as Sought.share needs; any: is there a row?
 
     def merge(self, other: Wants) -> Wants:
         smallest = [w.bloat_min_bytes for w in (self, other) if w.bloat]

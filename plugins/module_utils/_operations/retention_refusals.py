@@ -59,8 +59,8 @@ class Case(NamedTuple):
 
     @property
     def assessed(self) -> bool:
-        """Counting was given so little time that unknown is no news: the run counts for itself."""
-        return self.policy.count_timeout is not None
+        """Counting was given so little time, or none, that unknown is no news: the run counts for itself."""
+        return self.policy.count_timeout is not None or self.measured.glimpsed
 
     def say(self, priority: int, code: str, message: str, **more: t.Any) -> Finding:
         return Finding(priority, code, more.pop("ref", self.ref), f"rule {self.rule.name}: {message}", **more)
@@ -284,7 +284,7 @@ def archive_grows(case: Case) -> t.Iterator[Finding]:
 
 
 def counted_in_vain(case: Case) -> t.Iterator[Finding]:
-    if case.assessed and case.rows is None:
+    if case.assessed and case.rows is None and not case.measured.glimpsed:
         most = say_seconds(case.policy.count_timeout or 0)
         message = f"counting the rows that are due took longer than {most}: their number is unknown here"
         yield case.say(3, "counting_timed_out", message)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import typing as t
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 from .._errors import BadInput
@@ -270,7 +271,15 @@ def stages(policy: Policy, now: datetime) -> list[Stage]:
             expiry = _expiry(rule, now, rule.delete_after)._replace(table=table, where="")
             sought = Sought(expiry, None, True, policy.partitions, policy.count_timeout)
             found.append(Stage(rule, sought, rule.delete_after, of_archive=True))
-    return found
+    alone = Counter(stage.rule.name for stage in found)
+    return [_shared(stage, alone[stage.rule.name]) for stage in found]
+
+
+def _shared(stage: Stage, count: int) -> Stage:
+    """Where all that a rule removes is seen at once, its refusal can be decided with less than an exact total."""
+    if count > 1:
+        return stage
+    return stage._replace(sought=stage.sought._replace(share=stage.rule.refuse_over_percent))
 
 
 def _of_source(rule: Rule, policy: Policy, now: datetime) -> t.Iterator[Stage]:

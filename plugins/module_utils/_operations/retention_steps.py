@@ -19,7 +19,10 @@ from .retention_rules import Policy, Stage
 SAFETY, WRECKAGE = 3, 8  # ranks
 FIRST_BITE = 1000  # rows
 MOST_ROWS = 50_000  # of a bite
-MOST_BYTES = 16 << 20  # of a bite that passes through memory
+# Of a bite that passes through memory, where a row takes several times its size: the module's own size stays the same
+# however many rows there are. What a file costs for each bite (three times until it is on the disk) is little by then.
+MOST_ROWS_IN_MEMORY = 8_000
+MOST_BYTES = 4 << 20
 
 
 class Place(NamedTuple):
@@ -136,9 +139,11 @@ def _had_its_rows(case: Case, step: Step) -> bool:
 
 
 def _most_rows(piece: Piece, archive: Archive | None) -> int:
-    if archive is None or not archive.folder or piece.row_bytes <= 0:
+    if archive is None or not archive.folder:
         return MOST_ROWS
-    return max(1, min(MOST_ROWS, MOST_BYTES // piece.row_bytes))
+    if piece.row_bytes <= 0:
+        return MOST_ROWS_IN_MEMORY
+    return max(1, min(MOST_ROWS_IN_MEMORY, MOST_BYTES // piece.row_bytes))
 
 
 def _children(place: Place) -> tuple[Child, ...]:

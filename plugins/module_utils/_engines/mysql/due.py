@@ -36,6 +36,14 @@ class Due:
         self.now = now if where and not old_rows.steady(where) else None
         self.dates = old_rows.dates(field.data_type, sought.expiry)
         self.where = f"{self.dates} AND {old_rows.wrapped(where)}" if where else self.dates
+        self.seen: bool | None = None  # whether any is due; None: nobody has looked
+        self.counting = True  # a count is wanted, where there is something to be counted
+
+    def look(self, partition: str, *, counting: bool) -> None:
+        """Looks for one row first. Without `counting` nothing more is asked: what is due has an unknown number."""
+        query = f"SELECT 1 FROM {self._source(partition)} WHERE {self.where} LIMIT 1"
+        found = self.timed(lambda: bool(self.link.rows(query, obj=str(self.store.ref))))
+        self.seen, self.counting = found, counting or found is False
 
     def check(self) -> None:
         """Whether the user's condition stands alone, with and without parentheses around it. Raises Refusal."""
@@ -61,11 +69,15 @@ class Due:
         return f"{self.store.sql}{part}" + (f" FORCE INDEX ({quoted(way.via)})" if way else "")
 
     def count(self, partition: str) -> int | None:
-        """Rows that are due; None where it took too long."""
+        """Rows that are due; None where it took too long, or nobody wants to know."""
+        if self.seen is False:
+            return 0
         return self.number(f"SELECT COUNT(*) FROM {self._source(partition)} WHERE {self.where}")
 
     def number(self, query: str) -> int | None:
         """The answer to a question for one number."""
+        if not self.counting:
+            return None
         return self.timed(lambda: int(self.link.rows(query, obj=str(self.store.ref))[0][0]))
 
     def all(self) -> int | None:

@@ -84,6 +84,7 @@ class _Look:
     def __init__(self, link: Link, wants: Wants, server: Server, grants: Grants) -> None:
         self.link, self.server, self.grants = link, server, grants
         self.only = frozenset(wants.only)
+        self.counting = wants.counting
         self._edges: list[offspring.Edge] | None = None
 
     def expired(self, sought: Sought, store: Store) -> Expired:
@@ -103,12 +104,19 @@ class _Look:
         sought_date = sought._replace(expiry=sought.expiry._replace(column=field.name))
         due = Due(self.link, sought_date, store, field, self.server.now.timestamp())
         due.check()
+        if self.only or self.counting == "any":
+            # After a purge nothing is left, as a rule, and what runs counts under the guard.
+            due.look(self._sole(), counting=self.counting != "any")
         pieces, parts = self._pieces(due, drop=sought.partitions)
         rows = _sum([p.rows for p in parts] + [p.rows for p in pieces if not any(x.ref == p.ref for x in parts)])
         whole = self._whole(due, rows)
         pieces = tuple(self._walked(due, piece, whole) for piece in pieces)
         found = found._replace(rows=rows, of_rows=whole, pieces=pieces, parts=parts)
         return self._surroundings(found, due)
+
+    def _sole(self) -> str:
+        """The partition that is looked at, where it is one alone."""
+        return next(iter(self.only)).partition if len(self.only) == 1 else ""
 
     def _surroundings(self, found: Expired, due: Due) -> Expired:
         """What leaves with the rows, fires for them, and takes them."""

@@ -22,9 +22,11 @@ from .subject import Column, Subject, from_only
 
 SMALL = 100_000  # rows: counting them costs less than an estimate that is wrong
 SHARE = 10  # one of so many rows is due: then the share must be known well
+FAR = 5  # times the rows of which those that are due would be as many as may be: no estimate is wrong by as much
 PREPARE = """
 SELECT pg_catalog.set_config('enable_seqscan', 'on', true), pg_catalog.set_config('enable_bitmapscan', 'on', true)
 """
+BY_INDEX = "SELECT pg_catalog.set_config('enable_seqscan', 'off', true)"
 
 
 class Found(NamedTuple):
@@ -67,13 +69,22 @@ class Counter:
         self.due = both(due(column, sought.expiry, self.alias))
         self.until = None if sought.timeout is None else time.monotonic() + sought.timeout
 
-    def count(self, leaves: t.Sequence[int]) -> Counts:
-        """`leaves`: those that matter, by oid."""
+    def count(self, leaves: t.Sequence[int], counting: str, *, first: bool) -> Counts:
+        """`leaves`: those that matter, by oid. `first`: probably none is due, so one row is looked for first.
+
+        `counting`: see Wants.
+        """
+        if first or counting == "any":
+            found = self._within(lambda: any(self._any(source) for source in self._sources(leaves)))
+            if found is False:
+                return Counts(dict.fromkeys(leaves, 0), self._of_rows(0, counting), self._children(0))
+            if counting == "any":
+                return Counts(None, None, self.found.children)
         rows = self._within(lambda: self._rows(leaves))
         if rows is None:
             return Counts(None, None, self.found.children)
         total = sum(rows.values())
-        return Counts(rows, self._of_rows(total), self._children(total))
+        return Counts(rows, self._of_rows(total, counting), self._children(total))
 
     def _within(self, count: t.Callable[[], t.Any]) -> t.Any:
         """None where the time is over. The transaction has ended then."""
@@ -103,26 +114,51 @@ class Counter:
         none = f"SELECT tableoid, {columns} FROM ONLY {subject.spelled}"
         return f"({' UNION ALL '.join(parts or [none])}) AS {quoted(self.alias)}"
 
+    def _all(self, leaves: t.Sequence[int]) -> bool:
+        """Whether the parent may be asked, rather than each of its partitions."""
+        return len(leaves) == len(self.found.leaves) and self.found.subject.kind == "p"
+
+    def _sources(self, leaves: t.Sequence[int]) -> list[str]:
+        if self._all(leaves):
+            return [self.source]
+        return [from_only(self.found.leaves[oid].ref(self.sought.expiry.database), self.alias) for oid in leaves]
+
+    def _any(self, source: str) -> bool:
+        """By an index, if any helps: where all such rows have just gone, the statistics still speak of them."""
+        self.connection.rows(BY_INDEX)
+        found = self.connection.rows(f"SELECT 1 FROM {source} WHERE {self.due} LIMIT 1")
+        self.connection.rows(PREPARE)
+        return bool(found)
+
     def _rows(self, leaves: t.Sequence[int]) -> dict[int, int]:
-        if len(leaves) == len(self.found.leaves) and self.found.subject.kind == "p":
+        if self._all(leaves):
             what = f"{quoted(self.alias)}.tableoid::pg_catalog.oid::pg_catalog.int8, pg_catalog.count(*)"
             return dict(self.connection.rows(f"SELECT {what} FROM {self.source} WHERE {self.due} GROUP BY 1"))
-        return {oid: self._of(self.found.leaves[oid]) for oid in leaves}
+        return {oid: self._number(f"{source} WHERE {self.due}") for oid, source in zip(leaves, self._sources(leaves))}
 
-    def _of(self, leaf: Subject) -> int:
-        source = from_only(leaf.ref(self.sought.expiry.database), self.alias)
-        return int(self.connection.rows(f"SELECT pg_catalog.count(*) FROM {source} WHERE {self.due}")[0][0])
+    def _number(self, source: str) -> int:
+        return int(self.connection.rows(f"SELECT pg_catalog.count(*) FROM {source}")[0][0])
 
-    def _of_rows(self, due_rows: int) -> int | None:
-        """Of how many rows: by the statistics only where these are far from making a difference."""
-        known = [leaf.rows for leaf in self.found.leaves.values()]
-        estimate = sum(rows or 0.0 for rows in known)
-        if None not in known and estimate >= SMALL and estimate > SHARE * due_rows:
-            return int(estimate)
-        counted = self._within(lambda: self.connection.rows(f"SELECT pg_catalog.count(*) FROM {self.source}")[0][0])
-        if counted is not None:
-            return int(counted)
-        return max(int(estimate), due_rows) if None not in known else None
+    def _of_rows(self, due_rows: int, counting: str) -> int | None:
+        """Of how many rows: by the statistics only where these are far from making a difference.
+
+        Where not all is to be known, the estimate tells how many, once counting has shown that there are enough.
+        """
+        known, share = [leaf.rows for leaf in self.found.leaves.values()], self.sought.share
+        estimate = int(sum(rows or 0.0 for rows in known))
+        rough = None not in known and estimate >= SMALL
+        enough = math.ceil(100 * due_rows / share) + 1 if share else 0
+        if rough and estimate > (FAR * enough if share else SHARE * due_rows):
+            return estimate
+        source = self.source
+        if rough and share and counting == "enough":
+            if share >= 100:
+                return max(estimate, due_rows)
+            source = f"(SELECT FROM {self.source} LIMIT {enough:d}) AS enough"
+        counted: int | None = self._within(lambda: self._number(source))
+        if counted is None:
+            return max(estimate, due_rows) if None not in known else None
+        return max(estimate, counted) if source != self.source and counted >= enough else counted
 
     def _children(self, due_rows: int) -> tuple[Child, ...]:
         if not due_rows:

@@ -155,7 +155,8 @@ class _Reader:
             empty = empty._replace(detaching=wrecks)
         chosen = [oid for oid, leaf in found.leaves.items() if self._chosen(leaf)]
         with reading(self.session) as connection:
-            counts = Counter(connection, sought, found, column).count(chosen)
+            counter = Counter(connection, sought, found, column)
+            counts = counter.count(chosen, self.wants.counting, first=bool(self.wants.only))
         whole = [one for one in whole if self._may_go(one, sought, counts, chosen)]
         parts = tuple(self._part(one, counts, bool(found.edges)) for one in whole)
         gone = frozenset() if sought.archive else frozenset(oid for one in whole for oid in one.tree)

@@ -145,8 +145,10 @@ class _Look:
                 span = sources.range_of(self.db, source)
                 bound = {"low": span.low, "high": span.high}
                 due = " AND ".join([*sources.in_range(source), f"({source.due})"])
+                if self._glimpsed(source.shape.words, due, bound):
+                    return None, None, tuple(children)
                 rows = self._number(source.shape.words, due, bound)
-                of_rows = self._number(source.shape.words, "1", {})
+                of_rows = self._number(source.shape.words, "1", {}) if rows or not self.wants.only else None
                 self._find_no_dates(source, ref, span.high)
                 for place, one in enumerate(source.family.hanging):
                     # Nothing hangs from nothing.
@@ -156,6 +158,12 @@ class _Look:
         except _TooLong:
             pass
         return rows, of_rows, tuple(children)
+
+    def _glimpsed(self, words: str, condition: str, bound: t.Mapping[str, t.Any]) -> bool:
+        """Whether there are rows, and nobody wants to know how many: what runs counts under the guard."""
+        if self.wants.counting != "any":
+            return False
+        return self.db.execute(f"SELECT 1 FROM {words} WHERE {condition} LIMIT 1", bound).fetchone() is not None
 
     def _number(self, words: str, condition: str, bound: t.Mapping[str, t.Any]) -> int:
         return int(self.db.execute(f"SELECT count(*) FROM {words} WHERE {condition}", bound).fetchone()[0])
