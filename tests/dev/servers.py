@@ -27,18 +27,21 @@ REQUIRED = {
     "mysql": r"mysql\b",
     "sqlite": r"sqlite\b",
 }
+# What the linters call, and what backups pass through: the package that has it.
+PROGRAMS = {"shellcheck": "shellcheck", "zstd": "zstd", "pigz": "pigz", "gpg": "gnupg", "age": "age"}
 NOTHING_COLLECTED = "exited with 5"
 
 
 def machine(log: Log) -> None:
-    """As root on Debian: install the servers and shellcheck. Services of the packages are never started."""
+    """As root on Debian: install the servers, and programs beside them. Services of the packages are never started."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise StepSkipped("not root on Debian: only what is installed is tested with")
-    if shutil.which("shellcheck") is None:
+    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+    if missing:
         apt = ["apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         log.run(*apt, "update", env=env)
-        log.run(*apt, "install", "--no-install-recommends", "shellcheck", env=env)
+        log.run(*apt, "install", "--no-install-recommends", *missing, env=env)
     _need("tests/fleet/__main__.py")
     log.run(sys.executable, "-m", "tests.fleet", "install")
 

@@ -5,10 +5,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import typing as t
+from contextlib import suppress
 
-from .._backups import Backup, Bucket
+from .._backups import Backup, Bucket, Stored
+from .._errors import BadInput, Refused, Stopped, Vanished
+from . import backups, durable, unfinished
+from .backup_manifest import MANIFEST, PARTIAL, Distrusted, path_of, read_manifest, write_manifest
+from .pipeline import BLOCK
+from .pump import Pace, Worker
+from .reader import compare, forget
+
+BUCKET = "s3://"
+
+
+class Progress:
+    """Between a copy that is made in a thread and whoever ticks for it."""
+
+    def __init__(self, rate_limit: int | None) -> None:
+        self.bytes, self.pace = 0, Pace(rate_limit)
+
+    def more(self, size: int) -> None:
+        """So much was copied. Raises Stopped."""
+        self.bytes += size
+        self.pace.keep(size)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Raises Stopped."""
+        if self.pace.halt.is_set():
+            raise Stopped("stopped")
 
 
 def copy(
@@ -22,12 +51,178 @@ def copy(
     """Copies, reads it again there and compares; then the manifest there, then `copies` of the manifest here.
 
     Yields bytes since the last time, at least once a second. What is there already, and whole, is verified only.
-    Raises BadInput, Refused, MissingMeans, Gone, Stopped: then no manifest is there.
+    Raises BadInput, Busy, Refused, MissingMeans, Gone, Stopped: then no manifest is there.
     """
-    yield 0
-    raise NotImplementedError
+    progress, told = Progress(rate_limit), 0
+    there = _place(to, bucket)
+    worker = Worker(lambda: there.copy(backup, progress))
+    try:
+        for _second in worker.ticks(stop):
+            now = progress.bytes
+            yield now - told
+            told = now
+    finally:
+        progress.pace.halt.set()
+        worker.ended()
+    backups.amend(backup, copies=[to])
+    yield progress.bytes - told
 
 
 def remove(backup: Backup, to: str, *, bucket: Bucket | None = None) -> int:
-    """Removes the copy there, the manifest last; bytes freed. Not there: 0. Raises Refused, MissingMeans, Gone."""
-    raise NotImplementedError
+    """Removes the copy there, so that half of it is never taken for one; bytes freed. Not there: 0.
+
+    Raises BadInput, Busy, Refused, MissingMeans, Gone.
+    """
+    freed = _place(to, bucket).remove(backup)
+    with suppress(Vanished):
+        backups.amend(backup, without=[to])
+    return freed
+
+
+class Place(t.Protocol):
+    """Where copies are."""
+
+    def copy(self, backup: Backup, progress: Progress) -> None: ...
+
+    def remove(self, backup: Backup) -> int: ...
+
+
+def _place(to: str, bucket: Bucket | None) -> Place:
+    if to.startswith(BUCKET):
+        from .s3 import Store
+
+        return Store(to, bucket or Bucket())
+    if not os.path.isabs(to):
+        raise BadInput(f"copy_to: {to!r} is neither an absolute path nor {BUCKET}bucket/prefix")
+    return _Folder(to)
+
+
+class _Folder:
+    """It has to be there: what is made where a share is not mounted would be no copy elsewhere."""
+
+    def __init__(self, to: str) -> None:
+        self._to = to
+
+    def copy(self, backup: Backup, progress: Progress) -> None:
+        place = os.path.join(self._to, unfinished.folder_name(backup.database))
+        with durable.refusing(f"{place} cannot be written"):
+            why_not = durable.why_not(self._to) if os.path.isdir(self._to) else f"{self._to} is not there"
+            if why_not:
+                raise Refused(f"copy_to: {why_not}", cure="Mount it, or make it, for the user that the module runs as")
+            if os.path.realpath(place) == os.path.realpath(backup.folder):
+                raise BadInput(f"copy_to: {self._to} is where the backups are")
+            durable.make_folder(place)
+            if not self._is_there(backup, place, progress):
+                self._make(backup, place, progress)
+
+    def _is_there(self, backup: Backup, place: str, progress: Progress) -> bool:
+        """A copy that was changed is taken away, to be made again."""
+        try:
+            there = read_manifest(os.path.join(place, backup.id + MANIFEST))
+        except FileNotFoundError:
+            return False
+        except Distrusted:
+            durable.unlink(os.path.join(place, backup.id + MANIFEST))
+            return False
+        try:
+            if there.files != backup.files:
+                raise Refused("it holds other files")
+            for stored in there.files:
+                _verify(os.path.join(place, stored.name), stored, progress)
+        except (Refused, FileNotFoundError):
+            backups.remove(there)
+            return False
+        return True
+
+    def _make(self, backup: Backup, place: str, progress: Progress) -> None:
+        _clear(place, backup.id)
+        marker = unfinished.Marker(place, backup.id, backup.server, backup.database)
+        made = False
+        try:
+            tops = list(dict.fromkeys(file.name.split("/")[0] for file in backup.files))
+            for name in tops:
+                marker.add(name)
+            for stored in backup.files:
+                path = os.path.join(place, _partial(stored.name))
+                durable.make_folder(os.path.dirname(path))
+                _copy_file(os.path.join(backup.folder, stored.name), path, stored, progress)
+                _verify(path, stored, progress)
+            for name in tops:
+                os.rename(os.path.join(place, name + PARTIAL), os.path.join(place, name))
+            durable.sync_folder(place)
+            progress.go_on()
+            write_manifest(read_manifest(path_of(backup))._replace(folder=place))
+            made = True
+        except Distrusted as error:
+            raise Refused(f"{path_of(backup)} cannot be read: {error}") from error
+        finally:
+            if not made:
+                _drop(place, backup.id, tops)
+            marker.drop()
+
+    def remove(self, backup: Backup) -> int:
+        place = os.path.join(self._to, unfinished.folder_name(backup.database))
+        with durable.refusing(f"{place} cannot be removed"):
+            if not os.path.isdir(self._to):
+                raise Refused(f"copy_to: {self._to} is not there", cure="Mount it, so that the copy can be removed")
+            freed = _clear(place, backup.id) if os.path.isdir(place) else 0
+            with suppress(Vanished):
+                freed += backups.remove(backup._replace(folder=place))
+        return freed
+
+
+def _clear(place: str, ident: str) -> int:
+    """What an earlier copy that died left behind. Raises Busy, Refused."""
+    if not os.path.lexists(os.path.join(place, ident + PARTIAL)):
+        return 0
+    return unfinished.clear(os.path.dirname(place), [os.path.join(os.path.basename(place), ident + PARTIAL)])
+
+
+def _drop(place: str, ident: str, tops: t.Sequence[str]) -> None:
+    """What cannot be removed now is found by whoever copies next: the marker names it."""
+    with suppress(OSError):
+        unfinished.take_away(place, [ident + MANIFEST], last="")
+        unfinished.take_away(place, [name + tail for name in tops for tail in (PARTIAL, "")], last="")
+
+
+def _partial(name: str) -> str:
+    first, *inside = name.split("/")
+    return "/".join([first + PARTIAL, *inside])
+
+
+def _copy_file(source: str, path: str, stored: Stored, progress: Progress) -> None:
+    """Raises Refused where the backup itself is not what it was."""
+    found, size = hashlib.sha256(), 0
+    space = memoryview(bytearray(BLOCK))
+    reading = os.open(source, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        writing = durable.create(path)
+        try:
+            os.fchmod(writing, 0o600)
+            for count in iter(lambda: os.readv(reading, [space]), 0):
+                found.update(space[:count])
+                durable.write_all(writing, space[:count])
+                size += count
+                progress.more(count)
+            os.fsync(writing)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+    compare(source, stored, size, found.hexdigest())
+
+
+def _verify(path: str, stored: Stored, progress: Progress) -> None:
+    """Read again, from the disk. Raises Refused, OSError."""
+    found, size = hashlib.sha256(), 0
+    space = memoryview(bytearray(BLOCK))
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        forget(fd)
+        for count in iter(lambda: os.readv(fd, [space]), 0):
+            found.update(space[:count])
+            size += count
+            progress.go_on()
+    finally:
+        os.close(fd)
+    compare(path, stored, size, found.hexdigest())
