@@ -15,17 +15,23 @@ from ..._records import Database, Execution, Finding, Ref, Server, Step, Wants, 
 from ..._tasks import (
     AddKey,
     ConvertEngine,
+    CopyBackup,
     CreateIndex,
     Cure,
     DropIndex,
+    DropLeftover,
     DropPartition,
     DropSlot,
+    Dump,
     EndPrepared,
     EndSession,
     Purge,
+    RemoveBackup,
     RemoveFiles,
+    Restore,
     Settle,
     Task,
+    Verify,
     Widen,
 )
 from . import activity, bloat, catalog, dictionary, gauges, greeting, guard, maintenance, space
@@ -37,11 +43,13 @@ from .privileges import Grants, read_grants
 # The dictionary of the whole server serves the first look at every database; a proof reads it anew.
 if t.TYPE_CHECKING:
     from ..._health import Health
+    from .dumping import Source
     from .stores import Store
     from .structure import Catalog
 
 FRESH_SECONDS = 30.0
 RETENTION = (Purge, DropPartition, Settle, RemoveFiles)
+BACKUP = (Dump, Verify, CopyBackup, RemoveBackup, Restore)
 
 
 class MySQL:
@@ -63,6 +71,7 @@ class MySQL:
         self._guard: guard.Guard | None = None
         self._stores: dict[Ref, Store] = {}  # tables of retention: what the words of their steps repeat
         self._catalogs: dict[str, Catalog] = {}  # by database: what the words of some cures repeat
+        self._sources: dict[str, Source] = {}  # by database: what the words of a dump repeat
 
     def greet(self) -> Server:
         """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect."""
@@ -123,6 +132,12 @@ class MySQL:
             expired, without, seen = retention.read(session, wants, server, self._grants or read_grants(session))
             self._stores.update(seen)
             found = found._replace(expired=expired, without=without)
+        if wants.backups and name:
+            from . import backup, dumping
+
+            self._sources[name] = dumping.source(session, name)
+            grants = self._grants or read_grants(session)
+            found = found._replace(findings=tuple(backup.findings(session, grants, self._sources[name], server)))
         if not (wants.tables or wants.bloat or wants.index_bloat or wants.leftovers or wants.exact):
             return found
         return self._tables(session, wants, server, found)
@@ -145,6 +160,7 @@ class MySQL:
         findings = [*contents.findings, *seen.findings, *_under_way(running, contents)]
         if known and known.incomplete:
             findings.append(Finding(3, "changes_unknown", Ref(name), known.incomplete))
+        findings = [*found.findings, *findings]
         if wants.leftovers and not running:
             findings += _orphans(name, pieces or {}, {stored.base.name for stored in contents.tables})
         its = index_bloat.added(found.indexes, seen.looks, contents, server) if wants.index_bloat else found.indexes
@@ -183,6 +199,10 @@ class MySQL:
             from . import retire
 
             return retire.spell(task, server, self._stores)
+        if isinstance(task, BACKUP) or (isinstance(task, DropLeftover) and task.folder):
+            from . import backup
+
+            return backup.spell(task, server, self._grants, self._sources.get(task.ref.database))
         return maintenance.act_of(task)[0](task, server)
 
     def carry_out(self, session: Link, task: Task, server: Server, cursor: str | None) -> Work:
@@ -193,6 +213,10 @@ class MySQL:
             from . import retire
 
             return retire.carry_out(session, task, server, cursor)
+        if isinstance(task, BACKUP) or (isinstance(task, DropLeftover) and task.folder):
+            from . import backup
+
+            return backup.carry_out(session, task, server, self._grants or read_grants(session))
         return maintenance.act_of(task)[1](session, task, server, cursor)
 
     @contextlib.contextmanager

@@ -116,7 +116,7 @@ def environment(folder: str = "") -> dict[str, str]:
 
 
 def write_login(folder: str, login: t.Any, program: Client, *, encrypted: bool) -> None:
-    """The program's own file of options, mode 0600: with --defaults-file it reads no other, so nobody's settings bend it.
+    """The program's own file of options, mode 0600: with --defaults-file it reads no other, whose settings bend it.
 
     `encrypted`: whether our own session is: what `ssl_mode: prefer` came to.
     """

@@ -53,7 +53,7 @@ class Link:
         self.stopped = threading.Event()  # the same, for whoever waits for a client program
         self.asked = 0.0  # time.monotonic() of the question that has no answer yet
         self._closed = False
-        self._local = False
+        self.local = False
         self._lock = threading.Lock()
         self._raw = _opened(login, database)
         try:
@@ -70,7 +70,7 @@ class Link:
         # Behind a multiplexing proxy the greeting's thread id is the proxy's own, and each statement may be given
         # to another connection.
         self.direct = int(pseudo) == int(self.id) == int(self._raw.thread_id())
-        if self.login.encrypted and not self._cipher():
+        if self.login.encrypted and not self.cipher():
             raise CannotConnect(
                 "the server does not speak TLS, and ssl_mode asks for it", cure="Set up TLS on the server"
             )
@@ -79,7 +79,8 @@ class Link:
         if self.login.role:
             self.rows("SET ROLE %s", (self.login.role,))
 
-    def _cipher(self) -> str:
+    def cipher(self) -> str:
+        """Of this session, "" where it is not encrypted."""
         found = self.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
         return str(found[0][1]) if found else ""
 
@@ -125,9 +126,9 @@ class Link:
 
     def keep_local(self) -> None:
         """Nothing of this session goes into the binary log from here on (replicas and the outside see none of it)."""
-        if not self._local:
+        if not self.local:
             self.rows("SET SESSION sql_log_bin = 0")
-            self._local = True
+            self.local = True
 
     @contextlib.contextmanager
     def _cursor(self, obj: str) -> t.Iterator[t.Any]:

@@ -17,6 +17,7 @@ from .privileges import Grants, read_grants
 
 SETTINGS = (
     "read_only",
+    "lower_case_table_names",
     "log_bin",
     "hostname",
     "datadir",

@@ -89,7 +89,7 @@ def login(params: t.Mapping[str, t.Any]) -> Login:
 
 
 def _tls_of_clients(params: t.Mapping[str, t.Any], file: t.Mapping[str, str]) -> dict[str, str]:
-    """What _tls() makes of the same options, in words: disable, prefer, require, verify-ca or verify-full, and files."""
+    """What _tls() makes of the same options, in words: disable, prefer, require, verify-ca, verify-full; and files."""
     mode = str(params.get("ssl_mode") or "prefer")
     found = {key: str(params.get(name) or file.get(f"ssl-{key}") or "") for key, name in TLS_FILES.items()}
     if mode not in ("disable", *VERIFYING) and found["ca"]:

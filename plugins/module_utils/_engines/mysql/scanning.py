@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading a dump of SQL to its end, at the speed of its writing: is it whole, and what is in it? Knows no file, no server.
+"""Reading a dump of SQL to its end, at the speed of its writing: is it whole, and what is in it? Knows no file.
 
 What is relied on: mysqldump and mariadb-dump write each row's line breaks as `\\n`, so that a line break inside of the
 data is always their own; and each table's rows between LOCK TABLES and UNLOCK TABLES.
@@ -10,7 +10,6 @@ data is always their own; and each table's rows between LOCK TABLES and UNLOCK T
 from __future__ import annotations
 
 import re
-import typing as t
 import zlib
 
 from ..._errors import Refused
@@ -183,7 +182,7 @@ class _Rows:
             if not lines == begun == ended:
                 raise _broken(f"the rows of {name} are damaged")
             return lines
-        if self._string or self._carried or not self._outside.endswith(END_OF_ROWS):
+        if self._string or self._carried or not self._outside.endswith(b");"):
             raise _broken(f"the rows of {name} are damaged")
         return self._between + 1
 
@@ -201,9 +200,10 @@ class _Rows:
             pairs = data.replace(b"\\\\", b"")
             self._string = bool((pairs.count(b"'") - pairs.count(b"\\'")) % 2)
             data = STRING.sub(b"", data)
-        outside = self._outside[-2:] + data
+        # With their history, rows are written on lines of their own but for the first.
+        outside = self._outside[-2:] + data.replace(b"\n", b"")
         self._between += outside.count(b"),(")
-        self._outside = outside[-3:]
+        self._outside = outside[-2:]
 
 
 def _plain(name: bytes) -> str:

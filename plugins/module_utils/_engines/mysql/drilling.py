@@ -1,0 +1,155 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A backup is tried out: restored, compared with its manifest, thrown away. Loading itself stands in restoring.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import typing as t
+from datetime import datetime, timezone
+
+from ..._errors import Refused, Stopped
+from ..._records import Execution, Server, Tick, Work
+from . import clients, restoring
+from .backup import compare
+from .connection import Link
+from .names import quoted
+from .scanning import Content, Scanner
+
+if t.TYPE_CHECKING:
+    from ..._backups import Backup, Decryption
+
+AWAKE = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s AND STATUS = 'ENABLED'"
+CHECKED_TOGETHER = 50  # tables in one statement
+# Not of the restored database's business: they speak of the source's binary log.
+LEFT_OUT = ("--master-data=2", "--gtid")
+OWN_LOG = "SET SESSION sql_log_bin = 0"
+
+
+def where(backup: Backup) -> str:
+    from . import throwaway
+
+    return "same_server" if throwaway.possible(backup) else "throwaway"
+
+
+def drill(link: t.Any, backup: Backup, server: Server, *, decrypt: Decryption | None, on: str) -> Work:
+    """Restored, compared with its manifest, thrown away. Raises Refused where anything differs."""
+    if on == "same_server":
+        return _same_server(link, backup, server, decrypt)
+    return _throwaway(backup, decrypt, link.stopped)
+
+
+def _throwaway(backup: Backup, decrypt: Decryption | None, stop: t.Any) -> Work:
+    from . import throwaway
+
+    place = throwaway.Throwaway(backup)
+    try:
+        for _second in place.start(stop):
+            yield Tick()
+        link = Link(place.login, Execution())
+        with contextlib.closing(link):
+            flavour = link.flavour
+            here = Server(
+                flavour.name,
+                flavour.version,
+                flavour.number,
+                place.login.address,
+                "primary",
+                datetime.now(timezone.utc),
+            )
+            name = "" if backup.method == "globals" else backup.database
+            if name:
+                restoring.fits(backup, here)
+                link.run(restoring.create(backup, name))
+            yield from restoring.load(backup, place.login, here, name, decrypt=decrypt, stop=stop)
+            if name:
+                yield from proven(link, backup, here, name, stop)
+    finally:
+        place.end()
+
+
+def _same_server(link: t.Any, backup: Backup, server: Server, decrypt: Decryption | None) -> Work:
+    """In a scratch database: outside of the binary log, and no event may fire."""
+    restoring.fits(backup, server)
+    if backup.method == "globals":
+        raise Refused("accounts cannot be tried out on the server where they live", cure="Use drill_on: throwaway")
+    name = restoring.scratch(backup)
+    if link.rows(restoring.EXISTS, (name,)):
+        raise Refused(f"the database {name} is there already", cure=f"DROP DATABASE {quoted(name)}, if nobody uses it")
+    logged = bool(server.settings.get("log_bin"))
+    if logged:
+        link.keep_local()
+    yield Tick(owns=name)
+    link.run(restoring.create(backup, name))
+    try:
+        init = OWN_LOG if logged else ""
+        yield from restoring.load(
+            backup, link.login, server, name, decrypt=decrypt, stop=link.stopped, init=init, asleep=True
+        )
+        awake = [str(row[0]) for row in link.rows(AWAKE, (name,))]
+        if awake:
+            raise Refused(f"events of the drill are awake: {', '.join(awake)}", database=name)
+        yield from proven(link, backup, server, name, link.stopped)
+    finally:
+        restoring.drop(link, name)
+    yield Tick(disowns=name)
+
+
+def proven(link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any) -> Work:
+    """CHECK TABLE of every table; then all is dumped again, and each table's rows are what the backup wrote of them."""
+    names = [str(row[0]) for row in link.rows(restoring.TABLES, (name,))]
+    for at in range(0, len(names), CHECKED_TOGETHER):
+        together = ", ".join(quoted(name, each) for each in names[at : at + CHECKED_TOGETHER])
+        for row in link.rows(f"CHECK TABLE {together}"):
+            if str(row[2]).lower() == "error" or (str(row[2]).lower() == "status" and str(row[3]) not in SOUND):
+                raise Refused(f"CHECK TABLE {row[0]}: {row[3]}", database=name)
+        yield Tick()
+    tool = clients.of(server, "dump")
+    if tool.title != backup.tool:
+        # Another program may write the same rows in other words.
+        compare(backup, restoring.counts(link, name, backup), None, where="restored database")
+        return
+    content = yield from _again(link, backup, tool, name, stop)
+    compare(backup, content.rows, content.sums, where="restored database")
+
+
+SOUND = ("OK", "Table is already up to date", "The storage engine for the table doesn't support check")
+
+
+def _again(
+    link: t.Any, backup: Backup, tool: clients.Client, name: str, stop: t.Any
+) -> t.Generator[Tick, t.Any, Content]:
+    """What the dump's own command line says of the restored database."""
+    from ..._process import Stage
+
+    old, words = f"={backup.database}.", [word for word in backup.arguments if word not in LEFT_OUT]
+    moved = [word.replace(old, f"={name}.", 1) if word.startswith("--ignore-table") else word for word in words[:-1]]
+    scanner = Scanner()
+    with clients.private_folder() as folder:
+        clients.write_login(folder, link.login, tool, encrypted=bool(link.cipher()))
+        stage = Stage([tool.path, *moved, name], env=clients.environment(folder), source=-1, cwd=folder)
+        done = None
+        try:
+            while True:
+                if stop.is_set():
+                    raise Stopped("stopped", database=name)
+                if not select.select([stage.output], [], [], 1.0)[0]:
+                    yield Tick()
+                    continue
+                data = os.read(stage.output, 1 << 20)
+                if not data:
+                    break
+                scanner.feed(data)
+                yield Tick()
+            done = stage.wait(60)
+        finally:
+            os.close(stage.output)
+            if done is None:
+                stage.stop(0.0)
+    if done is None or done.code:
+        raise restoring.judged(done.err if done else "", name, tool.name)
+    scanner.end()
+    return scanner.content

@@ -1,0 +1,269 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writing a backup of a database, or of the accounts: the command line, and the work. Files are filled by _files/."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+from datetime import datetime, timezone
+
+from ..._backups import Backup
+from ..._errors import DbFault, Refused
+from ..._records import Amount, Ref, Server, Tick, Work
+from ..._selection import Patterns
+from ..._tuples import NamedTuple
+from . import clients, faults
+from .capabilities import MARIADB
+from .privileges import Grants
+from .scanning import Scanner
+
+if t.TYPE_CHECKING:
+    from ..._tasks import Dump
+    from .clients import Client
+
+TABLES = """
+    SELECT TABLE_NAME, TABLE_TYPE, ENGINE, COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)
+      FROM information_schema.TABLES
+     WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE')
+     ORDER BY TABLE_NAME"""
+SCHEMA = """
+    SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME
+      FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"""
+# What the database that is restored has to find there, or else says something different.
+SETTINGS = ("lower_case_table_names", "innodb_page_size", "character_set_server", "collation_server")
+NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")  # without one of the last two, nothing is dumped, and nothing said
+TRANSACTIONAL = ("InnoDB", "ROCKSDB", "TokuDB")
+NUMBER = re.compile(r"(?:[Ee]rror:?|ERROR) (\d{4})\b|\((\d{4})\)")
+SHOW_ROUTINES_SINCE = (8, 0, 20)
+
+
+class Source(NamedTuple):
+    """What is there to be dumped, as the catalog says."""
+
+    tables: tuple[str, ...]
+    versioned: bool  # a table has a history of its rows
+    loose: tuple[str, ...]  # tables that a transaction does not hold still
+    bytes: int
+
+    def without(self, patterns: t.Sequence[str], database: str) -> tuple[str, ...]:
+        """The tables whose rows are left out."""
+        if not patterns:
+            return ()
+        taken = Patterns(patterns, "exclude_tables")
+        return tuple(name for name in self.tables if taken.takes(name, f"{database}.{name}"))
+
+
+def source(link: t.Any, database: str) -> Source:
+    """Only reads."""
+    rows = link.rows(TABLES, (database,))
+    loose = [str(row[0]) for row in rows if row[2] not in TRANSACTIONAL and row[1] != "SEQUENCE"]
+    plain = [str(row[0]) for row in rows if row[1] != "SEQUENCE"]
+    versioned = any(row[1] == "SYSTEM VERSIONED" for row in rows)
+    return Source(tuple(plain), versioned, tuple(loose), sum(int(row[3]) for row in rows))
+
+
+def unseen(grants: Grants, server: Server, database: str) -> list[str]:
+    """The GRANTs without which a dump would silently lack something, or fail."""
+    missing = grants.missing(NEEDED, database)
+    found = [grants.statement(missing, database)] if missing else []
+    if server.engine == MARIADB:
+        if not grants.allow("SELECT", "mysql", "proc") and not grants.allow("SHOW CREATE ROUTINE", database):
+            found.append(grants.statement(["SELECT"], "mysql", "proc"))
+    elif not (grants.allow("SHOW_ROUTINE") or grants.allow("SELECT")):
+        name = "SHOW_ROUTINE" if server.number >= SHOW_ROUTINES_SINCE else "SELECT"
+        found.append(grants.statement([name]))
+    return found
+
+
+# ---- the words -------------------------------------------------------------------------------------------------------
+
+
+def words(task: Dump, program: str, server: Server, grants: Grants | None, known: Source | None) -> list[list[str]]:
+    """The command lines: one, and before it one more where definitions without rows need their own. No secret in them.
+
+    Never --force, which goes on after errors, nor --lock-all-tables or, on MySQL, --source-data: they stop every writer
+    of the server (FLUSH TABLES WITH READ LOCK), behind the longest query that is running. MariaDB tells the position in
+    its binary log without that; --set-gtid-purged=OFF keeps MySQL's program from it, and a dump from changing what its
+    next server says it has executed.
+    """
+    begin = [program, f"--defaults-file={clients.LOGIN_FILE}"]
+    if task.method == "globals":
+        return [[*begin, "--system=users", "--insert-ignore", "--default-character-set=utf8mb4"]]
+    begin += ["--single-transaction", "--quick", "--skip-lock-tables", "--hex-blob", "--no-tablespaces"]
+    begin += ["--default-character-set=utf8mb4", "--max-allowed-packet=1G"]
+    more = ["--routines", "--events", "--triggers"]
+    database = task.ref.database
+    names = known.without(task.exclude, database) if known else ()
+    if server.engine == MARIADB:
+        if server.settings.get("log_bin") and grants and grants.any_of(LOG_READERS):
+            more += ["--master-data=2", "--gtid"]
+        if known and known.versioned and server.number >= (10, 11):
+            more.append("--dump-history")
+        more += [f"--ignore-table-data={database}.{name}" for name in names]
+        return [[*begin, *more, "--", database]]
+    begin.append("--set-gtid-purged=OFF")
+    ignored = [f"--ignore-table={database}.{name}" for name in names]
+    last = [*begin, *more, *ignored, "--", database]
+    return [[*begin, "--no-data", "--", database, *names], last] if names else [last]
+
+
+LOG_READERS = ("BINLOG MONITOR", "REPLICATION CLIENT", "SUPER")
+
+
+def program(server: Server) -> str:
+    """For words that are only shown: also where the program is not there."""
+    return clients.NAMES["dump"][server.engine][0]
+
+
+# ---- the work --------------------------------------------------------------------------------------------------------
+
+
+def dump(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
+    """Raises Busy, Gone, Refused, MissingMeans, Stopped; what is half-written is removed on the way out."""
+    from ..._files import store
+
+    database = task.ref.database
+    lacking = unseen(grants, server, database)
+    if lacking:
+        cure = f"The dump would silently lack something: {'; '.join(lacking)}"
+        raise Refused("the login does not see all of the database", database=database, cure=cure)
+    tool, known, scanner = clients.of(server, "dump"), source(link, database), Scanner()
+    lines = words(task, tool.path, server, grants, known)
+    about = _about(link, server, database)
+    yield Tick()
+    with clients.private_folder() as folder, store.part(task) as new:
+        clients.write_login(folder, link.login, tool, encrypted=bool(link.cipher()))
+        for number, argv in enumerate(lines, start=1):
+            last = number == len(lines)
+            what, tap = ("dump", scanner) if last else ("definitions", Scanner())
+            environment = clients.environment(folder)
+            work = new.run([argv], environment, what=what, ext=f"{what}.sql", stop=link.stopped, taps=[tap], cwd=folder)
+            yield from _ticks(work, task.ref)
+        content = scanner.content
+        about.update(checksums=json.dumps(content.sums, separators=(",", ":")), position=content.position)
+        about.update(gtid=content.gtid, excluded=json.dumps(known.without(task.exclude, database)))
+        backup = _backup(task, server, tool, lines, new.began)._replace(
+            source_bytes=known.bytes,
+            rows=content.rows,
+            about={key: value for key, value in about.items() if value not in ("", "[]")},
+            level="decode" if task.decode else "",
+            verified_at=datetime.now(timezone.utc) if task.decode else None,
+        )
+        sealed = new.seal(backup)
+    yield Tick(note=sealed.id)
+
+
+def _ticks(work: t.Generator[int, None, None], ref: Ref) -> Work:
+    from ..._files.pipeline import ProgramFailed
+
+    try:
+        for more in work:
+            yield Tick(Amount(written=more))
+    except ProgramFailed as failed:
+        raise judged(failed, ref) from failed
+
+
+def judged(failed: t.Any, ref: Ref) -> DbFault:
+    """What the server's error number means, where the program has told one."""
+    found = NUMBER.search(failed.said)
+    number = int(found.group(1) or found.group(2)) if found else 0
+    if not number:
+        return t.cast("DbFault", failed)
+    said = " ".join(str(failed.said).split())
+    fault = faults.translated(Exception(number, said), database=ref.database, obj=failed.program)
+    # What has vanished is not the database, but something that it refers to: a view's table.
+    return Refused(said, database=ref.database, obj=failed.program) if number in faults.VANISHED else fault
+
+
+def _about(link: t.Any, server: Server, database: str) -> dict[str, str]:
+    found = {name: str(link.rows(f"SELECT @@GLOBAL.{name}")[0][0]) for name in SETTINGS}
+    for charset, collation in link.rows(SCHEMA, (database,)):
+        found.update(character_set=str(charset), collation=str(collation))
+    return found
+
+
+def _backup(task: Dump, server: Server, tool: Client, lines: t.Sequence[t.Sequence[str]], began: datetime) -> Backup:
+    return Backup(
+        id="",
+        server=str(server.settings.get("identity", "")),
+        address=server.address,
+        engine=server.engine,
+        version=server.version,
+        database=task.ref.database,
+        method=task.method,
+        tool=tool.title,
+        arguments=tuple(lines[-1][1:]),
+        began=began,
+        ended=datetime.now(timezone.utc),
+        files=(),
+        format="sql",
+    )
+
+
+# ---- accounts --------------------------------------------------------------------------------------------------------
+
+
+def accounts(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
+    """Users, roles and what they may do: MariaDB's program writes them; for MySQL, whose does not, we ask."""
+    from ..._files import store
+
+    readable = grants.allow("SELECT", "mysql")
+    if not readable:
+        raise Refused("the login may not read the accounts", cure=grants.statement(["SELECT"], "mysql"))
+    tool = clients.of(server, "dump")
+    lines = words(task, tool.path, server, grants, None)
+    with clients.private_folder() as folder, store.part(task) as new:
+        if server.engine == MARIADB:
+            clients.write_login(folder, link.login, tool, encrypted=bool(link.cipher()))
+            environment = clients.environment(folder)
+            more = {"stop": link.stopped, "taps": [Scanner()], "cwd": folder}
+            work = new.run(lines, environment, what="globals", ext="globals.sql", **more)
+        else:
+            work = new.feed(_accounts(link), what="globals", ext="globals.sql", stop=link.stopped, taps=[Scanner()])
+            lines = [["", SHOWN]]
+        yield from _ticks(work, task.ref)
+        sealed = new.seal(_backup(task, server, tool, lines, new.began))
+    yield Tick(note=sealed.id)
+
+
+SHOWN = "SHOW CREATE USER, SHOW GRANTS"
+OWN_ACCOUNTS = ("mysql.infoschema", "mysql.session", "mysql.sys")
+DEFAULT_ROLE = re.compile(r" DEFAULT ROLE ((?:`(?:[^`]|``)+`@`(?:[^`]|``)*`,? ?)+)(?= REQUIRE|$)")
+
+
+def _accounts(link: t.Any) -> t.Iterator[bytes]:
+    """All accounts first, then what they may do and are by default: roles are accounts like others."""
+    # Hashes hold any byte at all.
+    link.rows("SET SESSION print_identified_with_as_hex = 1")
+    rows = link.rows("SELECT User, Host FROM mysql.user ORDER BY User, Host")
+    names = [f"{_account(str(u))}@{_account(str(h))}" for u, h in rows if str(u) not in OWN_ACCOUNTS]
+    after = []
+    yield b"-- Accounts\n\n"
+    for name in names:
+        text = str(link.rows(f"SHOW CREATE USER {name}")[0][0])
+        found = DEFAULT_ROLE.search(text)
+        if found:
+            text = text[: found.start()] + text[found.end() :]
+            after.append(f"SET DEFAULT ROLE {found.group(1).strip()} TO {name}")
+        yield f"{text.replace('CREATE USER', 'CREATE USER IF NOT EXISTS', 1)};\n".encode()
+    for name in names:
+        for (grant,) in link.rows(f"SHOW GRANTS FOR {name}"):
+            yield f"{grant};\n".encode()
+    for statement in after:
+        yield f"{statement};\n".encode()
+    yield b"\n-- Dump completed\n"
+
+
+def _account(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def findings_of(known: Source) -> str:
+    """Why a dump of these tables is no snapshot; "" where it is one."""
+    if not known.loose:
+        return ""
+    shown = ", ".join(known.loose[:5]) + (" …" if len(known.loose) > 5 else "")
+    return f"{len(known.loose)} tables are in no transactional engine: a dump does not show them at one moment: {shown}"

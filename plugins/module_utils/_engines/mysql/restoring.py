@@ -1,0 +1,231 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A backup becomes a database again: loaded, counted, compared; or, as a drill, thrown away after that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import typing as t
+from datetime import datetime, timezone
+
+from ..._errors import DbFault, Refused, Stopped
+from ..._records import Amount, Execution, Server, Tick, Work
+from . import clients, faults
+from .backup import compare
+from .capabilities import MARIADB, flavour_of
+from .connection import Link
+from .mending import Mended
+from .names import quoted
+
+if t.TYPE_CHECKING:
+    from ..._backups import Backup, Decryption, Stored
+    from ..._tasks import Restore
+    from .options import Login
+
+EXISTS = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"
+TABLES = """
+    SELECT TABLE_NAME FROM information_schema.TABLES
+     WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')"""
+CLIENT_ERROR = re.compile(r"ERROR (\d{4}) ")
+ORDER = ("definitions", "dump", "globals")
+BACK = {"gpg": "gpg --decrypt", "age": "age --decrypt", "zstd": "zstd -dc", "gzip": "gzip -dc"}
+
+
+# ---- the words -------------------------------------------------------------------------------------------------------
+
+
+def spell(task: Restore, server: Server) -> list[str]:
+    """What a shell and the server would be told."""
+    backup, target = task.backup, task.ref.database
+    if task.drill:
+        where = "a throwaway server" if task.on == "throwaway" else f"database {quoted(scratch(backup))}, events asleep"
+        return [f"restore {backup.id} into {where}, compare it with its manifest, and throw it away"]
+    words = [f"DROP DATABASE {quoted(target)}"] if task.replace else []
+    words.append(create(backup, target))
+    name = clients.NAMES["client"][server.engine][0]
+    files = [shlex.quote(os.path.join(backup.folder, each.name)) for each in ordered(backup)]
+    back = BACK.get(backup.encryption, ""), BACK.get(backup.compression, "")
+    way = " | ".join([*(each for each in back if each), shlex.join(argv(name, target))])
+    return [*words, *(f"< {path} {way}" for path in files)]
+
+
+def argv(program: str, database: str, *, init: str = "", login: str = clients.LOGIN_FILE) -> list[str]:
+    """Comments of routines go through, and no backslash of the data is taken for a command of the client."""
+    words = [program, f"--defaults-file={login}", "--batch", "--binary-mode", "--comments"]
+    words += ["--default-character-set=utf8mb4", "--max-allowed-packet=1G"]
+    words += [f"--init-command={init}"] if init else []
+    return [*words, f"--database={database}"] if database else words
+
+
+def create(backup: Backup, name: str) -> str:
+    charset, collation = backup.about.get("character_set", ""), backup.about.get("collation", "")
+    plain = re.fullmatch(r"\w+", charset) and re.fullmatch(r"\w+", collation)
+    return f"CREATE DATABASE {quoted(name)}" + (f" CHARACTER SET {charset} COLLATE {collation}" if plain else "")
+
+
+def ordered(backup: Backup) -> list[Stored]:
+    return sorted(backup.files, key=lambda stored: ORDER.index(stored.what) if stored.what in ORDER else len(ORDER))
+
+
+def scratch(backup: Backup) -> str:
+    """The database of a drill on the same server."""
+    return f"dbfleet_drill_{backup.id[-6:]}"
+
+
+# ---- the work --------------------------------------------------------------------------------------------------------
+
+
+def restore(link: t.Any, task: Restore, server: Server) -> Work:
+    """Raises Refused before anything is touched where the backup does not fit or is not whole."""
+    from . import drilling
+
+    backup, target = task.backup, task.ref.database
+    if task.drill:
+        from ..._files import backups
+
+        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=task.on)
+        backups.amend(backup, level="restore", at=datetime.now(timezone.utc))
+        yield Tick(note=backup.id)
+        return
+    fits(backup, server)
+    there = bool(link.rows(EXISTS, (target,)))
+    if there and not task.replace:
+        raise Refused("it is there already", database=target, cure="Name another target, or ask for replace: true")
+    yield from intact(backup, link.stopped)
+    if there and backup.level != "restore":
+        # What replaces a database has been restored once before.
+        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=drilling.where(backup))
+    if task.globals:
+        yield from load(task.globals, link.login, server, "", decrypt=task.decrypt, stop=link.stopped)
+    yield Tick(owns="" if there else target)
+    if there:
+        link.run(f"DROP DATABASE {quoted(target)}")
+    yield from _filled(link, backup, server, target, task.decrypt)
+    yield Tick(note=backup.id)
+
+
+def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: Decryption | None) -> Work:
+    whole = False
+    link.run(create(backup, target))
+    try:
+        yield from load(backup, link.login, server, target, decrypt=decrypt, stop=link.stopped)
+        compare(backup, counts(link, target, backup), None, where=f"database {target}")
+        whole = True
+    finally:
+        if not whole:
+            drop(link, target)
+
+
+def drop(link: t.Any, name: str) -> None:
+    """Also for a session that has been cancelled; never raises: what stays is named in the journal."""
+    with contextlib.suppress(DbFault):
+        other = Link(link.login, link.execution)
+        with contextlib.closing(other):
+            if link.local:
+                other.keep_local()
+            other.run(f"DROP DATABASE IF EXISTS {quoted(name)}")
+
+
+def fits(backup: Backup, server: Server) -> None:
+    """Raises Refused for another engine's backup, and for one of a newer series than the server's."""
+    if backup.method != "dump":
+        raise Refused(f"{backup.id} is a backup of another kind ({backup.method})", cure="Restore one of method dump")
+    if backup.engine != server.engine:
+        raise Refused(f"{backup.id} is of {backup.engine}, and this server is {server.engine}")
+    if flavour_of(backup.version, backup.engine).number[:2] > server.number[:2]:
+        raise Refused(
+            f"{backup.id} is of version {backup.version}, newer than this server ({server.version})",
+            cure="Restore it on a server that is at least as new",
+        )
+    lower = backup.about.get("lower_case_table_names")
+    own = server.settings.get("lower_case_table_names")
+    if lower is not None and own is not None and str(own) != lower:
+        raise Refused(f"{backup.id} is of a server with lower_case_table_names = {lower}; here it is {own}")
+
+
+def intact(backup: Backup, stop: t.Any) -> Work:
+    """All files are there and as they were written: before anything is touched."""
+    from ..._files import reader
+
+    for _more in reader.checksum(backup):
+        if stop.is_set():
+            raise Stopped("stopped", database=backup.database)
+        yield Tick()
+
+
+def load(
+    backup: Backup,
+    login: Login,
+    server: Server,
+    database: str,
+    *,
+    decrypt: Decryption | None,
+    stop: t.Any,
+    init: str = "",
+    asleep: bool = False,
+) -> Work:
+    """Feeds the files to the client program, which stops at the first error."""
+    from ..._files import reader
+    from ..._files.feeding import Fed, pumped
+
+    tool = clients.of(server, "client")
+    link = Link(login, Execution())
+    with contextlib.closing(link):
+        encrypted = bool(link.cipher())
+    with clients.private_folder() as folder:
+        clients.write_login(folder, login, tool, encrypted=encrypted)
+        path = os.path.join(folder, clients.LOGIN_FILE)
+        for stored in ordered(backup):
+            fed = Fed(argv(tool.path, database, init=init, login=path), env=clients.environment(folder))
+            with reader.opened(backup, stored, decrypt) as stream:
+                mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep)
+                work = pumped(fed, mended.read, stop)
+                done = yield from _ticks(work)
+            if done.code:
+                raise judged(done.err, database or backup.database, tool.name)
+
+
+def _ticks(work: t.Generator[int, None, t.Any]) -> t.Generator[Tick, t.Any, t.Any]:
+    with contextlib.closing(work):
+        while True:
+            try:
+                more = next(work)
+            except StopIteration as end:
+                return end.value
+            yield Tick(Amount(written=more))
+
+
+def judged(said: str, database: str, program: str) -> DbFault:
+    """What the server's error number means, where the program has told one."""
+    text = " ".join(said.split())[-1000:]
+    found = CLIENT_ERROR.search(text)
+    number = int(found.group(1)) if found else 0
+    if not number or number in faults.VANISHED:
+        return Refused(f"{program}: {text or 'it failed, and does not say why'}", database=database)
+    return faults.translated(Exception(number, text), database=database, obj=program)
+
+
+def counts(link: t.Any, database: str, backup: Backup) -> dict[str, int]:
+    """Rows of the tables that the manifest tells of; a table that is not there is left out."""
+    there = {str(row[0]) for row in link.rows(TABLES, (database,))}
+    return {
+        name: int(link.rows(f"SELECT COUNT(*) FROM {quoted(database, name)}{_history(link, database, name)}")[0][0])
+        for name in (backup.rows or {})
+        if name in there
+    }
+
+
+def _history(link: t.Any, database: str, name: str) -> str:
+    """Rows that are history have been dumped, too, where the program does that."""
+    if link.flavour.name != MARIADB or link.flavour.number < (10, 11):
+        return ""
+    found = link.rows(
+        "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+        " AND TABLE_TYPE = 'SYSTEM VERSIONED'",
+        (database, name),
+    )
+    return " FOR SYSTEM_TIME ALL" if found else ""

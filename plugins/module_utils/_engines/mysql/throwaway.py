@@ -1,0 +1,192 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server that is started for one drill from the binaries at hand, and thrown away. Restores nothing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+import typing as t
+
+from ..._errors import CannotConnect, Gone, MissingMeans, Refused, Stopped
+from ..._records import Execution
+from . import clients
+from .capabilities import MARIADB, flavour_of
+from .connection import Link
+from .options import Login
+
+if t.TYPE_CHECKING:
+    import threading
+
+    from ..._backups import Backup
+    from ..._process import Program
+
+ACCOUNTS = ("mysql", "nobody")  # as one of them it runs where we are root: the servers refuse to be root
+INSTALL = ("mariadb-install-db", "mysql_install_db")
+READY_SECONDS = 120
+ROOM_BYTES = 300 << 20  # that an empty server takes, its logs and temporary files included
+# Of the backup's server: what its tables rely on, and what cannot be changed later.
+KEPT = ("lower_case_table_names", "innodb_page_size", "character_set_server", "collation_server")
+# Nobody will miss what a crash loses; and no event may ever fire.
+SETTINGS = (
+    "skip-networking",
+    "skip-log-bin",
+    "event-scheduler=OFF",
+    "skip-name-resolve",
+    "max-allowed-packet=1G",
+    "innodb-buffer-pool-size=128M",
+    "innodb-flush-log-at-trx-commit=0",
+    "innodb-doublewrite=OFF",
+    "innodb-strict-mode=OFF",
+    "performance-schema=OFF",
+)
+FLAVOUR_SETTINGS = {MARIADB: (), "mysql": ("mysqlx=OFF", "secure-file-priv=NULL")}
+
+
+class Throwaway:
+    """A server of the backup's series in a private folder, reached by a socket there."""
+
+    def __init__(self, backup: Backup) -> None:
+        flavour = flavour_of(backup.version, backup.engine)
+        self.flavour = flavour.name
+        self.program = clients.client("server", flavour.name, flavour.number)
+        self._kept = [f"{name.replace('_', '-')}={backup.about[name]}" for name in KEPT if backup.about.get(name)]
+        self._server: Program | None = None
+        self._folder = tempfile.mkdtemp(prefix="dbfleet-")
+        try:
+            _room(self._folder, 2 * backup.source_bytes + ROOM_BYTES)
+            self._account = _account()
+            for path in (self._folder, *(self._path(name) for name in ("data", "tmp"))):
+                os.makedirs(path, 0o700, exist_ok=True)
+                if self._account:
+                    shutil.chown(path, *self._account)
+        except BaseException:
+            self.end()
+            raise
+        socket = self._path("s")
+        # Not even the user's own option file has a say here.
+        arguments: dict[str, t.Any] = {"user": "root", "password": "", "unix_socket": socket, "port": 0}
+        arguments.update(connect_timeout=30, charset="utf8mb4", autocommit=True, ssl_disabled=True)
+        self.login = Login(arguments, socket, False, "", {"mode": "disable"})
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+    def start(self, stop: threading.Event) -> t.Generator[None, None, None]:
+        """Yields at least once a second. Raises MissingMeans, Refused, Stopped."""
+        yield from self._run(self._install(), stop)
+        from ..._process import Program
+
+        files = [f"--socket={self._path('s')}", f"--pid-file={self._path('pid')}"]
+        settings = [f"--{setting}" for setting in (*SETTINGS, *FLAVOUR_SETTINGS[self.flavour])]
+        self._server = Program([*self._begin(), *settings, *files], env=clients.environment())
+        until = time.monotonic() + READY_SECONDS
+        while not self._answers():
+            done = self._server.wait(0.2)
+            if done is not None or time.monotonic() > until:
+                why = " ".join(done.err.split())[-600:] if done else f"it did not answer in {READY_SECONDS} s"
+                raise Refused(f"the throwaway server of the drill did not start: {why}")
+            _go_on(stop)
+            yield
+
+    def _answers(self) -> bool:
+        try:
+            Link(self.login, Execution()).close()
+        except (CannotConnect, Gone):
+            return False
+        return True
+
+    def _install(self) -> list[str]:
+        if self.flavour != MARIADB:
+            return [*self._begin(), "--initialize-insecure", *(f"--{s}" for s in FLAVOUR_SETTINGS[self.flavour])]
+        places = os.pathsep.join((os.environ.get("PATH", os.defpath), *clients.FOLDERS))
+        script = next((path for path in (shutil.which(name, path=places) for name in INSTALL) if path), None)
+        if script is None:
+            raise MissingMeans(f"the program {INSTALL[0]} is not there", cure="Install the package mariadb-server")
+        own = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+        return [*self._as_account(), script, *self._begin()[len(self._as_account()) + 1 :], *own]
+
+    def _begin(self) -> list[str]:
+        folders = [f"--datadir={self._path('data')}", f"--tmpdir={self._path('tmp')}"]
+        return [
+            *self._as_account(),
+            self.program.path,
+            "--no-defaults",
+            *folders,
+            *(f"--{each}" for each in self._kept),
+        ]
+
+    def _as_account(self) -> list[str]:
+        """As somebody who is not root; and the kernel ends it with us, however we end, where there is such a means."""
+        words = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        if not self._account:
+            return words
+        if not words:
+            raise MissingMeans("root starts no server, and setpriv is not there", cure="Install the package util-linux")
+        user, group = self._account
+        return [*words, "--reuid", user, "--regid", group, "--clear-groups"]
+
+    def _run(self, argv: t.Sequence[str], stop: threading.Event) -> t.Generator[None, None, None]:
+        from ..._process import Program
+
+        program = Program(argv, env=clients.environment())
+        done = None
+        try:
+            while done is None:
+                done = program.wait(0.5)
+                _go_on(stop)
+                yield
+        finally:
+            if done is None:
+                program.stop(0.0)
+        if done.code:
+            said = " ".join(f"{done.out} {done.err}".split())[-600:]
+            raise Refused(f"no data could be made for the throwaway server of the drill: {said}")
+
+    def end(self) -> None:
+        """It is gone, and its files with it; never raises."""
+        if self._server is not None:
+            with contextlib.suppress(OSError):
+                self._server.stop(0.0)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def possible(backup: Backup) -> str:
+    """Why a server like the backup's cannot be started here; "" where it can."""
+    flavour = flavour_of(backup.version, backup.engine)
+    try:
+        clients.client("server", flavour.name, flavour.number)
+    except (MissingMeans, Refused) as fault:
+        return str(fault)
+    return ""
+
+
+def _account() -> tuple[str, str] | None:
+    if os.geteuid() != 0:
+        return None
+    import grp
+    import pwd
+
+    for name in ACCOUNTS:
+        with contextlib.suppress(KeyError):
+            found = pwd.getpwnam(name)
+            return name, grp.getgrgid(found.pw_gid).gr_name
+    raise MissingMeans("there is no account mysql or nobody that a throwaway server could run as", cure="Add one")
+
+
+def _room(folder: str, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Refused(
+            f"a drill needs {needed:,} bytes in {os.path.dirname(folder)}, where {free:,} are free",
+            cure="Make room there, or set TMPDIR to a folder with more of it",
+        )
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Stopped("stopped")
