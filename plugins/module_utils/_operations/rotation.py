@@ -150,19 +150,20 @@ def ref_of(backup: Backup) -> Ref:
 def _removals(policy: Policy, shelf: Shelf, gone: t.Sequence[Backup], kept: int) -> list[Step]:
     rules = ", ".join(_rules(policy.keep))
     reason = f"no rule keeps it ({rules}); {say_count(kept, 'backup')} of the same kept"
+    # What builds on a backup goes before it: at no moment is there one without its parent.
     children: dict[str, list[Key]] = {}
     for backup in gone:
-        children.setdefault(backup.parent, []).append(("remove_backup", ref_of(backup)))
-    steps = [_removal(policy, shelf, backup, reason) for backup in gone]
-    # What builds on a backup goes before it: at no moment is there one without its parent.
-    return [step._replace(after=tuple(children.get(b.id, ()))) for step, b in zip(steps, gone)]
+        if backup.parent:
+            children.setdefault(backup.parent, []).append(("remove_backup", ref_of(backup)))
+    return [_removal(policy, shelf, backup, reason, children.get(backup.id, ())) for backup in gone]
 
 
-def _removal(policy: Policy, shelf: Shelf, backup: Backup, reason: str) -> Step:
+def _removal(policy: Policy, shelf: Shelf, backup: Backup, reason: str, after: t.Sequence[Key] = ()) -> Step:
     copies = tuple(c for c in backup.copies if policy.copy_to and c.rstrip("/") == policy.copy_to)
+    size = backup.bytes
     measured = {
         "began": backup.began.isoformat(timespec="seconds"),
-        "bytes": backup.bytes,
+        "bytes": size,
         "level": backup.level or None,
         "copies": list(copies),
     }
@@ -170,9 +171,10 @@ def _removal(policy: Policy, shelf: Shelf, backup: Backup, reason: str) -> Step:
         RemoveBackup(ref_of(backup), backup, copies, policy.bucket),
         reason,
         measured,
-        Amount(bytes=backup.bytes, seconds=0.05),
-        (0, float(backup.bytes)),
-        size=backup.bytes,
+        Amount(bytes=size, seconds=0.05),
+        (0, float(size)),
+        size=size,
+        after=tuple(after),
         skip=shelf.why_not,
     )
 

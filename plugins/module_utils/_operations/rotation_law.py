@@ -77,28 +77,21 @@ def judged(keep: Keep, backups: t.Iterable[Backup], now: datetime) -> list[Verdi
     """A verdict on each backup of one group, the newest first. Whatever their order was."""
     ordered = sorted(backups, key=_age, reverse=True)
     roots = _roots(ordered)
-    sound = [b for b in ordered if roots[b.id][0]]
-    reasons: dict[str, list[str]] = {b.id: [] for b in ordered}
-    counted = []
+    sound = [b for b in ordered if roots[b.id][0]] if roots else ordered
+    reasons: dict[str, list[str]] = {}
     for backup in sound:
         if backup.began > now:
-            reasons[backup.id].append("from the future, as this clock sees it")
-        else:
-            counted.append(backup)
+            reasons.setdefault(backup.id, []).append("from the future, as this clock sees it")
         if backup.pin:
-            reasons[backup.id].append("pinned")
-    for chosen, why in _ruled(keep, counted):
-        reasons[chosen.id].append(why)
-    for chosen, why in _verified(keep, counted):
-        reasons[chosen.id].append(why)
+            reasons.setdefault(backup.id, []).append("pinned")
+    counted = [b for b in sound if b.began <= now]
+    for chosen, why in (*_ruled(keep, counted), *_verified(keep, counted)):
+        reasons.setdefault(chosen.id, []).append(why)
     _whole_chains(sound, roots, reasons)
-    out = []
-    for backup in ordered:
-        missing = "" if roots[backup.id][0] else roots[backup.id][1]
-        if missing:
-            reasons[backup.id].append(f"its parent {missing} is not there: nothing is known of it")
-        out.append(Verdict(backup, tuple(reasons[backup.id]), missing))
-    return out
+    missing = {b.id: roots[b.id][1] for b in ordered if not roots[b.id][0]} if roots else {}
+    for orphan, parent in missing.items():
+        reasons[orphan] = [f"its parent {parent} is not there: nothing is known of it"]
+    return [Verdict(b, tuple(reasons.get(b.id, ())), missing.get(b.id, "")) for b in ordered]
 
 
 def _age(backup: Backup) -> tuple[t.Any, ...]:
@@ -107,7 +100,12 @@ def _age(backup: Backup) -> tuple[t.Any, ...]:
 
 
 def _roots(backups: t.Sequence[Backup]) -> dict[str, tuple[str, str]]:
-    """Of each backup the id of the whole one that its chain begins with, or "" and the id that is missing."""
+    """Of each backup the id of the whole one that its chain begins with, or "" and the id that is missing.
+
+    Empty where there are no chains.
+    """
+    if not any(b.parent for b in backups):
+        return {}
     parents = {b.id: b.parent for b in backups}
     out: dict[str, tuple[str, str]] = {}
     for backup in backups:
@@ -190,14 +188,14 @@ def _verified(keep: Keep, newest_first: t.Sequence[Backup]) -> t.Iterator[tuple[
 
 
 def _whole_chains(
-    backups: t.Sequence[Backup], roots: t.Mapping[str, tuple[str, str]], reasons: t.Mapping[str, list[str]]
+    backups: t.Sequence[Backup], roots: t.Mapping[str, tuple[str, str]], reasons: dict[str, list[str]]
 ) -> None:
     """A chain stays or goes as a whole."""
-    kept = {roots[b.id][0] for b in backups if reasons[b.id]}
-    for backup in backups:
+    kept = {roots[name][0] for name in reasons} if roots else set()
+    for backup in backups if roots else ():
         root = roots[backup.id][0]
-        if root in kept and not reasons[backup.id]:
-            reasons[backup.id].append(f"of the chain of {root}")
+        if root in kept and backup.id not in reasons:
+            reasons[backup.id] = [f"of the chain of {root}"]
 
 
 def _hour(moment: datetime) -> t.Hashable:
