@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -68,6 +69,20 @@ def test_never_weaker_than_asked(secured: MySQL, tmp_path: Path) -> None:
         use(secured, ca_cert=str(broken))
     with pytest.raises(BadInput):
         use(secured, ssl_mode="verify-full", check_hostname=False)
+
+
+def test_authorities_are_read_by_those_alone_that_ask_them(secured: MySQL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them takes longer than all the rest of a connection."""
+
+    def reads(*what: object, **more: object) -> NoReturn:
+        raise OSError("the authorities were read")
+
+    monkeypatch.setattr(ssl, "create_default_context", reads)
+    assert cipher(secured)
+    assert cipher(secured, ssl_mode="require")
+    for mode in ("verify-ca", "verify-full"):
+        with pytest.raises(BadInput):
+            use(secured, ssl_mode=mode, ca_cert=str(secured.ca_cert))
 
 
 def test_no_tls_on_the_server(fleet: Fleet) -> None:

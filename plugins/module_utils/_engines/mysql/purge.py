@@ -95,20 +95,23 @@ class Bites:
     def end(self, cursor: str | None, rows: int, until: str | None) -> str | None:
         """Where a bite of so many rows ends: of due ones by the dates where the walk begins with them, else of any.
 
-        It never lies beyond what was the end when this began: else the walk would run after what the application adds.
+        It never lies beyond the last row that was due when this began: what the application adds is not run after, and
+        what comes behind that row, on a key in the order of the dates all that stays, is neither walked nor locked.
         """
         rows = max(1, min(rows, self.most))
         if self.last is None:
-            self.last = self._edge([]) or ""
+            self.last = self._edge([self.dates]) or ""
         if not self.last:
             return None
         scope = self._range(self._literals(cursor), self._literals(until or self.last))
+        if scope == ["FALSE"]:
+            return None
         return self._edge(scope, rows - 1) or self._edge(scope)
 
     def _edge(self, scope: list[str], skip: int | None = None) -> str | None:
         """The key after so many others; the last one of the range without."""
         names = [quoted(c) for c in self.way.columns]
-        where = " AND ".join([*scope, *([self.dates] if self.by_date else [])]) or "TRUE"
+        where = " AND ".join(dict.fromkeys([*scope, *([self.dates] if self.by_date else [])])) or "TRUE"
         order = ", ".join(f"{name} DESC" if skip is None else name for name in names)
         query = (
             f"SELECT {', '.join(names)} FROM {self.source} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET {skip or 0}"
