@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +97,23 @@ def test_a_locked_row_is_waited_for_and_tried_again(mysql: Server, database: Mak
         say("ROLLBACK")
         rule.run()
         assert rule.steps() == []
+
+
+def test_what_comes_behind_the_last_row_that_is_due_is_left_alone(mysql: Server, database: MakeDatabase) -> None:
+    """Neither walked nor locked: on a key in the order of the dates that is all that stays."""
+    name = database(mysql)
+    make(mysql, name, values=f"i, {days_ago('(2000 - i + 0.5) / 144')}, 'x', 0")
+    due = counted(mysql, name, "t", OLD)
+    cursors: list[Any] = []
+    with client(mysql, name) as shop, cleaner(mysql, name, TEN_DAYS) as clean:
+        shop("START TRANSACTION")
+        assert len(shop(f"SELECT id FROM t WHERE id > {due} FOR UPDATE")) == 2000 - due
+        done = clean.run(lambda tick: cursors.append(json.loads(tick.cursor or "")["at"]), pace=Pace(100, 0.2))
+        assert done.rows("delete") == due
+        shop("ROLLBACK")
+    assert 0 < due < 2000
+    assert cursors[-1] == [str(due)]
+    assert counted(mysql, name, "t") == 2000 - due
 
 
 def test_a_row_that_stays_and_is_locked_stops_nobody(mysql: Server, database: MakeDatabase) -> None:
