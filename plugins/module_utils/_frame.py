@@ -26,7 +26,7 @@ from ._records import (
     Step,
     Wants,
 )
-from ._remains import rows_left, size_of
+from ._remains import rows_left, shelf_after, size_of
 from ._selection import Patterns, names_of
 from ._tasks import Analyze, DropLeftover, Task, Vacuum
 from ._tuples import NamedTuple
@@ -54,6 +54,7 @@ class Stages:
     def __init__(self, engine: Engine, server: Server, asked: Asked, databases: Patterns, execution: Execution) -> None:
         self.engine, self.server, self.asked, self.execution = engine, server, asked, execution
         self.wants = Wants()
+        self.shelf: Shelf | None = None
         self.verified: dict[Key, Attempt] = {}  # backups: a proof is refused what the plan was refused
         for operation, policy in asked.values():
             self.wants = self.wants.merge(operation.wants(policy, server))
@@ -65,7 +66,8 @@ class Stages:
         found = self._look(self.chosen, self.wants)
         databases = _readable(self.chosen, found)
         read = [d for d, f in zip(databases, found) if not isinstance(f, DbFault)]
-        measured = self._measured(databases, memory)._replace(health=self._health(read), shelf=self._shelf())
+        self.shelf = self._shelf()
+        measured = self._measured(databases, memory)._replace(health=self._health(read), shelf=self.shelf)
         closer = Wants()
         for operation, policy in self.asked.values():
             closer = closer.merge(operation.doubts(policy, measured))
@@ -106,13 +108,13 @@ class Stages:
             samples=memory.samples,
         )
 
-    def _shelf(self) -> Shelf | None:
-        """The backup folder is the host's own: no engine is asked."""
+    def _shelf(self, task: Task | None = None) -> Shelf | None:
+        """The backup folder is the host's own: no engine is asked. After a task, as far as the task is about."""
         if self.wants.backups is None:
             return None
         from ._files.backups import look
 
-        return look(self.wants.backups)
+        return look(self.wants.backups) if task is None else shelf_after(task, self.shelf, self.wants.backups)
 
     def _health(self, databases: t.Sequence[Database]) -> Health | None:
         """Asked once, where the first readable database is; a server without any has none that we could ask in."""
@@ -207,7 +209,7 @@ class Stages:
             wants = wants._replace(expired=tuple(s for s in wants.expired if s.expiry.rule == rule))
         found = self.engine.measure(session, wants, self.server)._replace(system=system)
         memory = Memory(past=self.verified)
-        measured = self._measured([found], memory)._replace(shelf=self._shelf())
+        measured = self._measured([found], memory)._replace(shelf=self._shelf(task))
         if operation.doubts(policy, measured).exact:
             closer = self.engine.measure(session, wants._replace(exact=(ref,)), self.server)
             measured = measured._replace(databases=(_overlay(found, closer),))

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from ._records import Measured, Step
-from ._tasks import DropLeftover, DropPartition, Purge
+from ._tasks import DropLeftover, DropPartition, Purge, RemoveBackup, Task
 
 if t.TYPE_CHECKING:
+    from ._backups import Shelf, Sheltered
     from ._structure import Index, View
 
 
@@ -30,6 +32,24 @@ def size_of(measured: Measured, step: Step) -> int | None:
             if thing.ref == task.ref:
                 return thing.bytes
     return None
+
+
+def shelf_after(task: Task, before: Shelf | None, wanted: Sheltered) -> Shelf:
+    """The backup folder after a step. Where one of many backups was removed, only that is looked for again."""
+    from ._files.backups import look
+
+    if not isinstance(task, RemoveBackup) or before is None:
+        return look(wanted)
+    gone = task.backup
+    place = os.path.join(gone.folder, gone.id + ".manifest.json")
+    group = (gone.server, gone.database, gone.method)
+    kept = tuple(
+        b
+        for b in before.backups
+        if (b.server, b.database, b.method) == group and (b.id != gone.id or os.path.lexists(place))
+    )
+    broken = tuple(b for b in before.broken if b.backup and b.backup.id == gone.id and os.path.lexists(place))
+    return before._replace(backups=kept, broken=broken)
 
 
 def rows_left(measured: Measured, step: Step) -> int | None:
