@@ -129,7 +129,12 @@ def _csv_lines(columns: t.Sequence[Column], rows: Rows, odd: Odd) -> str:
         return boolean(value) if isinstance(value, bool) else number(value)
 
     writers = _writers(
-        {"number": lambda v: text(number(v)), "text": text, "hex": lambda v: f"\\x{bytes(v).hex()}"}, any_value
+        {
+            "number": lambda v: text(v if isinstance(v, str) else number(v)),
+            "text": text,
+            "hex": lambda v: f"\\x{bytes(v).hex()}",
+        },
+        any_value,
     )
     parts = [writers(column) for column in columns]
     return "".join(",".join(["" if v is None else write(v) for write, v in zip(parts, row)]) + "\r\n" for row in rows)

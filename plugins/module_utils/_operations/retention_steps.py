@@ -21,8 +21,8 @@ FIRST_BITE = 1000  # rows
 MOST_ROWS = 50_000  # of a bite
 # Of a bite that passes through memory, where a row takes several times its size: the module's own size stays the same
 # however many rows there are. What a file costs for each bite (three times until it is on the disk) is little by then.
-MOST_ROWS_IN_MEMORY = 8_000
-MOST_BYTES = 4 << 20
+MOST_ROWS_IN_MEMORY = 5_000
+MOST_BYTES = 2 << 20
 
 
 class Place(NamedTuple):
