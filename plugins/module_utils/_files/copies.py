@@ -198,7 +198,6 @@ def _copy_file(source: str, path: str, stored: Stored, progress: Progress) -> No
     try:
         writing = durable.create(path)
         try:
-            os.fchmod(writing, 0o600)
             for count in iter(lambda: os.readv(reading, [space]), 0):
                 found.update(space[:count])
                 durable.write_all(writing, space[:count])

@@ -77,7 +77,9 @@ def why_not(folder: str) -> str:
 
 def create(path: str) -> int:
     """A new file, mode 0600, open for writing. Raises OSError."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _no_follow(), 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _no_follow(), 0o600)
+    os.fchmod(fd, 0o600)  # whatever the umask
+    return fd
 
 
 def open_again(path: str) -> int:

@@ -71,6 +71,8 @@ def fault_of(error: Exception, to: str, access: Bucket) -> DbFault:
         return Refused(cause, cure="Name an access key, or put one where boto3 looks for it")
     if isinstance(error, known.ClientError) and code not in TRY_AGAIN:
         return Refused(cause, cure=CURES.get(code, ""))
-    if isinstance(error, (known.ClientError, known.HTTPClientError, known.ResponseStreamingError)):
+    if isinstance(
+        error, (known.ClientError, known.ConnectionError, known.HTTPClientError, known.ResponseStreamingError)
+    ):
         return Gone(cause)
     return Refused(cause)

@@ -43,7 +43,6 @@ class Disk:
     def __init__(self, path: str) -> None:
         with durable.refusing(f"{path} cannot be written"):
             self._fd = durable.create(path)
-            os.fchmod(self._fd, 0o600)  # whatever the umask
         self._path, self.bytes, self._hash = path, 0, hashlib.sha256()
 
     @property

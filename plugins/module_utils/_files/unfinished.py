@@ -49,7 +49,6 @@ class Marker:
         self._told = Told(server, database)
         self._fd = durable.create(self._path)
         try:
-            os.fchmod(self._fd, 0o600)
             if not durable.locked(self._fd):
                 raise Busy(f"{self._path} is held by another run")
             self._write()
