@@ -58,7 +58,7 @@ class Used:
     def carry_out(self, task: Task) -> list[str]:
         """Returns the words that were announced."""
         words = list(self.engine.spell(task, self.server))
-        with self.engine.session(task.ref.database) as session:
+        with self.engine.session(self.engine.home(task)) as session:
             for _tick in self.engine.carry_out(session, task, self.server, None):
                 pass
         return words

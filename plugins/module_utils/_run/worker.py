@@ -77,7 +77,9 @@ class Worker:
         """Never raises what a step may raise: a failing step must not take the others along."""
         verdict = NONE_YET
         try:
-            with self.engine.session(job.step.task.ref.database) as session:
+            # Some work is done in another database than it is about: one that is only to come to be.
+            home, task = getattr(self.engine, "home", None), job.step.task
+            with self.engine.session(home(task) if home else task.ref.database) as session:
                 job.session = session
                 try:
                     verdict = self._in_session(job, session)

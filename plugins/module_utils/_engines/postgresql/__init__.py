@@ -12,18 +12,23 @@ from ..._errors import Gone, Refused
 from ..._records import Database, Execution, Server, Step, Wants, Work
 from ..._tasks import (
     Analyze,
+    CopyBackup,
     Cure,
     DropLeftover,
     DropPartition,
+    Dump,
     Purge,
     Rebuild,
     RefreshCollation,
     RefreshView,
     Reindex,
+    RemoveBackup,
     RemoveFiles,
+    Restore,
     Settle,
     Task,
     Vacuum,
+    Verify,
 )
 from . import activity, driver, greeting, means, measure, options, space
 from .connection import Connection, Connector, Kind, Pool, Session, reachable
@@ -31,6 +36,7 @@ from .versions import has, major_of
 
 if t.TYPE_CHECKING:
     from ..._health import Health
+    from .dumping import Room
     from .guard import Guard
     from .replicas import Replicas
     from .retention import Memory
@@ -40,6 +46,12 @@ def _of_retention(task: Cure) -> bool:
     """Asked before retention.py and all that it needs is imported."""
     return isinstance(task, (Purge, DropPartition, Settle, RemoveFiles)) or (
         isinstance(task, DropLeftover) and task.what == "detach"
+    )
+
+
+def _of_backups(task: Cure) -> bool:
+    return isinstance(task, (Dump, Verify, CopyBackup, RemoveBackup, Restore)) or (
+        isinstance(task, DropLeftover) and bool(task.folder)
     )
 
 
@@ -53,6 +65,7 @@ class PostgreSQL:
         driver.load()
         self.execution = execution
         self._allow_untested = bool(params.get("allow_untested"))
+        self._bin_dir = str(params.get("bin_dir") or "")
         self._connector = Connector(options.login(params))
         self._pool = Pool(self._connector)
         self._replicas: Replicas | None = None
@@ -94,12 +107,22 @@ class PostgreSQL:
 
     @contextlib.contextmanager
     def session(self, database: str) -> t.Iterator[Session]:
-        """A session that no default of the login or the database cuts off. Raises CannotConnect."""
-        session = Session(self._pool, database, self.execution.lock_timeout)
+        """A session that no default of the login or the database cuts off; "" is the server. Raises CannotConnect."""
+        session = Session(self._pool, database or self._connector.login.database, self.execution.lock_timeout)
         try:
             yield session
         finally:
             session.end()
+
+    def home(self, task: Task) -> str:
+        """In which database the work of a task is done: one that is to be restored is not there, or in the way."""
+        return "" if isinstance(task, Restore) else task.ref.database
+
+    @property
+    def _room(self) -> Room:
+        from .dumping import Room
+
+        return Room(self._connector, self.execution.concurrent_wait, self._bin_dir)
 
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
         """Reads what `wants` asks for of the session's database, and no more. Only reads."""
@@ -111,6 +134,10 @@ class PostgreSQL:
             if found:
                 self._statements[session.database] = found
         measured = measure.database(session, wants, server, rebuilding)
+        if wants.backups:
+            from . import backup
+
+            measured = measured._replace(lacks={**measured.lacks, **backup.lacks(server, self._room)})
         if wants.expired:
             from . import retention
 
@@ -154,6 +181,10 @@ class PostgreSQL:
 
     def spell(self, task: Cure, server: Server) -> t.Sequence[str]:
         """The words of a task: what check mode shows."""
+        if _of_backups(task):
+            from . import backup
+
+            return backup.spell(task, server, self._room)
         from . import leftovers, maintenance, repack
 
         if isinstance(task, Vacuum):
@@ -190,11 +221,9 @@ class PostgreSQL:
         """And what runs, by the same words. Raises Busy, Gone, Refused, Stopped."""
         from . import leftovers, maintenance
 
-        for capability in ("write", "session"):
-            if capability in server.lacks:
-                raise Refused(server.lacks[capability], database=session.database, obj=str(task.ref))
-        if self._guard:
-            self._guard.assure()
+        if _of_backups(task):
+            return self._back_up(session, task, server)
+        self._assure(server, task, ("write", "session"))
         if _of_retention(task):
             from . import retention
 
@@ -213,6 +242,20 @@ class PostgreSQL:
         if isinstance(task, (Vacuum, Analyze)):
             return maintenance.plain(session, task, server, words)
         raise Refused(f"{task.kind} is not known here", database=session.database, obj=str(task.ref))
+
+    def _assure(self, server: Server, task: Task, capabilities: t.Sequence[str]) -> None:
+        for capability in capabilities:
+            if capability in server.lacks:
+                raise Refused(server.lacks[capability], database=task.ref.database, obj=str(task.ref))
+        if self._guard:
+            self._guard.assure()
+
+    def _back_up(self, session: Session, task: Task, server: Server) -> Work:
+        from . import backup
+
+        reads = ("session",) if isinstance(task, Dump) else ()
+        self._assure(server, task, ("write", "session") if isinstance(task, Restore) else reads)
+        return backup.carry_out(session, task, server, self._room)
 
     def _carry_out_more(
         self,

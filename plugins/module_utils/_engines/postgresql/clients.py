@@ -95,14 +95,14 @@ def client(name: str, major: int, bin_dir: str = "") -> Client:
     return min(fitting, key=lambda each: each.major)
 
 
-def target(connector: Connector, database: str) -> list[str]:
+def target(connector: Connector, database: str, *, plain: bool = False) -> list[str]:
     """Where to connect to, for a command line: no secret in it, and no prompt."""
     keywords = connector.login.keywords
     words = ["--no-password"]
     for option, keyword in (("--host", "host"), ("--port", "port"), ("--username", "user")):
         words += [f"{option}={keywords[keyword]}"] if keyword in keywords else []
-    # A name with "=" in it would be taken for a whole connection string.
-    plain = PLAIN.fullmatch(database)
+    # A name with "=" in it would be taken for a whole connection string, where programs take one.
+    plain = plain or PLAIN.fullmatch(database) is not None
     return [*words, f"--dbname={database if plain else 'dbname=' + conninfo_value(database)}"]
 
 

@@ -284,6 +284,13 @@ class Pool:
         for each in dropped:
             self.connector.forget(each)
 
+    def leave(self, database: str) -> None:
+        """No connection of ours idles there: it would keep the database from being renamed or dropped."""
+        with self._lock:
+            idle = [self._idle.pop(key) for key in list(self._idle) if key[0] == database]
+        for connection in (each for several in idle for each in several):
+            self.connector.forget(connection)
+
     def close(self) -> None:
         with self._lock:
             everything = [*self._used, *(c for idle in self._idle.values() for c in idle)]
@@ -365,6 +372,10 @@ class Session:
     def lately(self) -> dict[str, tuple[float, t.Any]]:
         """What sessions of this run share for a moment: by database, when it was read and what."""
         return self._pool.connector.lately
+
+    def leave(self, database: str) -> None:
+        """No connection of this run idles in that database."""
+        self._pool.leave(database)
 
     def cancel(self) -> None:
         """Ends what the session is doing; from any thread, and harmless when it does nothing."""

@@ -11,8 +11,9 @@ import typing as t
 from ..._errors import Refused
 
 END = b"\n\\.\n"  # of a table's rows. Source: the manual, COPY, Text Format
-# One statement outside of them, with what stands before it; a name or a text may hold anything, a semicolon too.
-STATEMENT = re.compile(rb"""(?:[^'";-]|-(?!-)|--[^\n]*\n|'(?:[^']|'')*'(?!')|"(?:[^"]|"")*"(?!"))*;\n""")
+# One statement outside of them, with what stands before it; a name or a text may hold anything, a semicolon too (and a
+# doubled quote is the end of one text and the beginning of another: as good for finding the end of the statement).
+STATEMENT = re.compile(rb"""(?:[^'";-]|-(?!-)|--[^\n]*\n|'[^']*'|"[^"]*")*;\n""")
 NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 COPY = re.compile(
     rb"(?:\s|--[^\n]*\n|\\[^\n]*\n)*COPY (" + NAME.encode() + rb"\." + NAME.encode() + rb") (?:\(.*\))? FROM stdin;\n",

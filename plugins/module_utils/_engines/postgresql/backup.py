@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The room for backups: which task is whose. The work stands in the files beside this one."""
+
+from __future__ import annotations
+
+import shlex
+import typing as t
+
+from ..._errors import DbFault, Refused
+from ..._records import Server, Work
+from ..._tasks import Cure, Dump, Restore, Verify
+from .. import filing
+from . import dumping
+from .clients import client
+from .connection import Session
+from .dumping import Room
+from .versions import major_of
+
+
+def is_backup(task: Cure) -> bool:
+    """Whether the task is one of those that stand here."""
+    return isinstance(task, (Dump, Verify, Restore)) or filing.is_filing(task)
+
+
+def spell(task: Cure, server: Server, room: Room) -> t.Sequence[str]:
+    """The command lines as a shell would take them. Raises MissingMeans, Refused."""
+    if isinstance(task, Dump):
+        _known(task)
+        if task.method == "physical":
+            from . import basebackup
+
+            return basebackup.spell(task, server, room)
+        return dumping.spell(task, server, room)
+    if isinstance(task, Verify):
+        return _spell_verify(task, server, room)
+    if isinstance(task, Restore):
+        from . import restoring
+
+        return restoring.spell(task, server, room)
+    return filing.spell(task)
+
+
+def _spell_verify(task: Verify, server: Server, room: Room) -> list[str]:
+    backup = task.backup
+    where = f"{backup.folder}/{backup.id}" if backup else f"the newest backup below {task.manner.folder}"
+    if task.level == "checksum":
+        return [f"sha256sum {shlex.quote(where)}.*"]
+    if (backup and backup.method != "dump") or not task.ref.database:
+        return [f"read {where} to its end"]
+    tool = client("pg_restore", major_of(server), room.bin_dir)
+    read = shlex.join([tool.path, "--data-only", "--file=-"])
+    return [f"{read}: {where}, its rows counted", *(["restore it as a drill"] if task.level == "restore" else [])]
+
+
+def carry_out(session: Session, task: Cure, server: Server, room: Room) -> Work:
+    """Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    if isinstance(task, Dump):
+        _known(task)
+        if task.method == "physical":
+            from . import basebackup
+
+            return basebackup.take(session, task, server, room)
+        return (dumping.dump_globals if task.method == "globals" else dumping.dump)(session, task, server, room)
+    if isinstance(task, Verify):
+        from . import decoding
+
+        if task.level == "restore":
+            from . import drill
+
+            return drill.verify(session, task, filing.newest(task), server, room)
+        return decoding.verify(session, task, filing.newest(task), room.bin_dir)
+    if isinstance(task, Restore):
+        from . import restoring
+
+        return restoring.carry_out(session, task, server, room)
+    return filing.carry_out(session, task)
+
+
+def _known(task: Dump) -> None:
+    if task.method == "pgbackrest":
+        raise Refused(
+            "backups by pgBackRest are not driven from here yet",
+            cure="Use its own schedule, or method dump or physical",
+        )
+    if task.parent is not None:
+        raise Refused("incremental backups are not made here yet", cure="Leave incremental out")
+    if task.method not in ("dump", "globals", "physical"):
+        raise Refused(f"method {task.method} is not known for PostgreSQL", cure="It is one of dump, physical")
+
+
+def lacks(server: Server, room: Room) -> dict[str, str]:
+    """What this host cannot do for want of a program, by method."""
+    found: dict[str, str] = {}
+    for method, names in (
+        ("dump", ("pg_dump", "pg_restore")),
+        ("globals", ("pg_dumpall",)),
+        ("physical", ("pg_basebackup",)),
+    ):
+        for name in names:
+            try:
+                client(name, major_of(server), room.bin_dir)
+            except DbFault as fault:
+                found.setdefault(f"backup {method}", str(fault))
+    return found

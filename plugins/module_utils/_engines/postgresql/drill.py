@@ -1,0 +1,182 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drills: a backup is restored where it harms nobody, compared, and thrown away; its manifest then says so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..._backups import Backup, Decryption
+from ..._errors import Refused, Stopped
+from ..._records import Amount, Server, Tick, Work
+from ..._tasks import Restore, Verify
+from . import founding, throwaway
+from .connection import Connection, Connector, Session
+from .decoding import major, read
+from .dumping import Room
+from .names import quoted
+from .restoring import Place, compared, founded, poured
+from .versions import major_of
+
+AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
+BTREES = """
+SELECT c.oid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  JOIN pg_catalog.pg_am a ON a.oid = c.relam
+ WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' AND i.indisvalid AND i.indisready
+"""
+ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
+DATABASES = "SELECT d.datname::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datallowconn"
+HBA = "local all all trust\n"
+AT_ONCE = 20  # indexes checked by one query
+
+
+def verify(session: Session, task: Verify, backup: Backup, server: Server, room: Room) -> Work:
+    """Raises Refused, MissingMeans, Stopped, what the server says."""
+    yield from _prove(session, backup, task.decrypt, server, room._replace(on=task.on))
+
+
+def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Work:
+    """The same, as a step of its own."""
+    yield from _prove(session, task.backup, task.decrypt, server, room._replace(on=task.on))
+
+
+def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server: Server, room: Room) -> Work:
+    from ..._files import backups
+
+    if backup.engine != "postgresql" or backup.method not in ("dump", "physical"):
+        raise Refused(f"backup {backup.id} ({backup.engine}, {backup.method}) cannot be tried out here")
+    yield Tick()
+    rows: dict[str, int] = {}
+    if backup.method == "dump" and backup.rows is None:
+        # What it is compared with.
+        for _more in read(session, backup, decrypt, room.bin_dir, rows):
+            yield Tick()
+        backup = backup._replace(rows=rows)
+    if backup.method == "physical":
+        yield from _physical(session, backup, decrypt, room)
+    elif room.on == "same_server":
+        yield from _beside(session, backup, decrypt, server, room)
+    else:
+        yield from _apart(session, backup, decrypt, room)
+    backups.amend(backup, level="restore", at=datetime.now(timezone.utc), rows=rows or None)
+    yield Tick(note=backup.id)
+
+
+def _beside(session: Session, backup: Backup, decrypt: Decryption | None, server: Server, room: Room) -> Work:
+    """In a database of its own on the same server. pg_dump leaves subscriptions switched off."""
+    name = founding.interim(f"drill {backup.id}")
+    worker = session.worker(lock_timeout=session.lock_timeout)
+    with founded(worker, name, backup, major_of(server), keep=False):
+        yield from poured(session, backup, decrypt, room, Place(name))
+        yield from compared(room, backup, name)
+        yield from _amcheck(session, room.connector, name)
+        session.leave(name)
+
+
+def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:
+    """On a server of its own, of the backup's version where its programs are at hand."""
+    version, owner = major(backup.version), throwaway.unprivileged()
+    with throwaway.folder_of(owner, backup.source_bytes + (256 << 20)) as folder:
+        data = throwaway.initdb(folder, version, room.bin_dir, owner)
+        yield Tick()
+        more = {"wal_level": "minimal", "max_wal_senders": "0"}
+        more.update({"event_triggers": "off"} if version >= 17 else {})
+        with throwaway.started(data, version, room.bin_dir, more) as connector:
+            there = room._replace(connector=connector)
+            with throwaway.speaking(connector, "template1") as worker:
+                _people(worker, backup)
+                with founded(worker, "drill", backup, connector.major):
+                    place = Place("drill", options=("--no-tablespaces",))
+                    yield from poured(session, backup, decrypt, there, place)
+                    yield from compared(there, backup, "drill")
+                    yield from _amcheck(session, connector, "drill")
+
+
+def _people(worker: Connection, backup: Backup) -> None:
+    """Owners of anything whatever: some things have to belong to superusers."""
+    there = {name for (name,) in worker.rows(ROLES)}
+    for name in founding.roles(backup.about):
+        if name not in there:
+            worker.rows(f"CREATE ROLE {quoted(name)} SUPERUSER")
+
+
+def _amcheck(session: Session, connector: Connector, database: str) -> Work:
+    """Every b-tree, where the extension is at hand. Raises Refused, what the server says."""
+    with throwaway.speaking(connector, database) as connection:
+        if not connection.rows(AMCHECK):
+            return
+        connection.rows("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog")
+        found = [oid for (oid,) in connection.rows(BTREES)]
+        for at in range(0, len(found), AT_ONCE):
+            few = found[at : at + AT_ONCE]
+            connection.rows("SELECT bt_index_check(oid::pg_catalog.regclass) FROM unnest(%s) AS oid", (few,))
+            if session.stopped.is_set():
+                raise Stopped("stopped")
+            yield Tick()
+
+
+def _physical(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:
+    """Unpacked, checked against its own manifest on the way, started, and every database looked into."""
+    version, owner = major(backup.version), throwaway.unprivileged()
+    for _more in read(session, backup, decrypt, room.bin_dir, {}):
+        yield Tick()
+    with throwaway.folder_of(owner, backup.source_bytes + (512 << 20)) as folder:
+        data = folder / "data"
+        yield from _unpacked(session, backup, decrypt, data, owner)
+        more = {"config_file": str(folder / "drill.conf"), "hba_file": str(folder / "drill.hba")}
+        for name, text in (("drill.conf", ""), ("drill.hba", HBA), ("data/pg_ident.conf", "")):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o644)
+        more["ident_file"] = str(data / "pg_ident.conf")
+        user = backup.about.get("superuser", "postgres")
+        with throwaway.started(data, version, room.bin_dir, more, patience=3600.0, user=user) as connector:
+            yield Tick()
+            with throwaway.speaking(connector, "template1") as worker:
+                names = [name for (name,) in worker.rows(DATABASES)]
+            for name in names:
+                yield from _looked_into(session, connector, name)
+
+
+def _looked_into(session: Session, connector: Connector, database: str) -> Work:
+    with throwaway.speaking(connector, database) as connection:
+        connection.rows("SELECT pg_catalog.count(*) FROM pg_catalog.pg_class")
+    if session.stopped.is_set():
+        raise Stopped("stopped")
+    yield Tick()
+
+
+def _unpacked(
+    session: Session, backup: Backup, decrypt: Decryption | None, data: Path, owner: tuple[int, int] | None
+) -> Work:
+    """Only folders and plain files, and none outside. Raises Refused, Stopped."""
+    from ..._files import reader
+
+    (stored,) = backup.files
+    data.mkdir(mode=0o700)
+    made = [data]
+    with reader.opened(backup, stored, decrypt) as source, tarfile.open(fileobj=source, mode="r|") as archive:
+        for member in archive:
+            parts = [part for part in member.name.split("/") if part not in ("", ".")]
+            if ".." in parts or not (member.isreg() or member.isdir()):
+                raise Refused(f"{member.name} in the archive is no file of a data directory")
+            path = data.joinpath(*parts)
+            made.append(path)
+            file = archive.extractfile(member) if member.isreg() else None
+            if file is None:
+                path.mkdir(mode=0o700, exist_ok=True)
+                continue
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+                shutil.copyfileobj(file, out, 1 << 20)
+            yield Tick(Amount(written=member.size))
+            if session.stopped.is_set():
+                raise Stopped("stopped")
+        for _rest in iter(lambda: source.read(1 << 20), b""):
+            continue
+    if owner:
+        for path in made:
+            os.chown(path, *owner)

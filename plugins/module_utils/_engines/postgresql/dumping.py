@@ -1,0 +1,260 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Dumps by pg_dump, and of what belongs to no database by pg_dumpall: their words and their writing. None is read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shlex
+import typing as t
+from datetime import datetime, timezone
+
+from ..._backups import Backup
+from ..._errors import Busy, DbFault, Gone, Refused
+from ..._records import Amount, Server, Tick, Work
+from ..._tasks import Dump
+from ..._tuples import NamedTuple
+from .clients import Client, client, environment, private_folder, target
+from .connection import MOST, Connector, Kind, Session
+from .names import quoted
+from .versions import major_of
+
+if t.TYPE_CHECKING:
+    from ..._files.pipeline import ProgramFailed
+    from ..._files.store import Part
+
+APPLICATION = "dbfleet"
+EXPORT = "SELECT pg_catalog.pg_export_snapshot()"
+# What a new database needs beside the dump: pg_dump keeps it for databases of the same name only.
+# The row of pg_database is taken whole, since its columns differ from version to version.
+ABOUT = """
+SELECT pg_catalog.to_jsonb(d)::pg_catalog.text,
+       pg_catalog.pg_encoding_to_char(d.encoding)::pg_catalog.text,
+       pg_catalog.pg_get_userbyid(d.datdba)::pg_catalog.text,
+       (SELECT s.spcname::pg_catalog.text FROM pg_catalog.pg_tablespace s WHERE s.oid = d.dattablespace),
+       pg_catalog.shobj_description(d.oid, 'pg_database'),
+       (SELECT pg_catalog.to_jsonb(r.setconfig)::pg_catalog.text FROM pg_catalog.pg_db_role_setting r
+         WHERE r.setdatabase = d.oid AND r.setrole = 0),
+       (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(coalesce(g.rolname, 'public'), g.oid IS NULL,
+                                                                 a.privilege_type, a.is_grantable))::pg_catalog.text
+          FROM pg_catalog.aclexplode(d.datacl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee),
+       (SELECT pg_catalog.jsonb_agg(DISTINCT r.rolname)::pg_catalog.text FROM pg_catalog.pg_roles r
+         WHERE r.oid = 10 OR r.oid IN (SELECT s.refobjid FROM pg_catalog.pg_shdepend s WHERE s.dbid = d.oid
+                                          AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass)),
+       pg_catalog.pg_database_size(d.oid)
+  FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+"""
+SECRETS = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')"
+TRAILER = b"-- PostgreSQL database cluster dump complete"
+# What pg_dump and its kin say; they speak English here. The first that fits is meant.
+SAID: tuple[tuple[str, type[DbFault], str], ...] = (
+    ("due to lock timeout|could not obtain lock|deadlock detected", Busy, "Somebody holds a lock on a table"),
+    ("server closed the connection|connection to (the )?server|terminating connection|SSL SYSCALL", Gone, ""),
+    ("shutting down|snapshot .* does not exist|unexpected termination", Gone, ""),
+    ("permission denied", Refused, "GRANT pg_read_all_data TO the login, or let the owner or a superuser back up"),
+    ("row-level security", Refused, "ALTER ROLE … BYPASSRLS for the login: else rows would be left out in silence"),
+    ("server version mismatch", Refused, "Install the client programs of the server's version"),
+    ("replication role|must be superuser or replication", Refused, "ALTER ROLE … REPLICATION for the login"),
+    ("no pg_hba.conf entry for replication", Refused, "Add a line for database replication to pg_hba.conf"),
+)
+
+
+class Room(NamedTuple):
+    """What all of this needs of a run."""
+
+    connector: Connector
+    patience: float  # seconds that a lock is waited for: nobody queues behind a reader
+    bin_dir: str = ""
+    on: str = ""  # where a drill is done: throwaway, same_server
+
+    def client(self, name: str, server: Server) -> Client:
+        return client(name, major_of(server), self.bin_dir)
+
+
+# ---- the words -------------------------------------------------------------------------------------------------------
+
+
+def words(task: Dump, server: Server, room: Room) -> list[str]:
+    """The command line; no secret in it. Raises MissingMeans, Refused."""
+    login = room.connector.login
+    if task.method == "globals":
+        tool = room.client("pg_dumpall", server)
+        # pg_dumpall has no option for a plain name.
+        where = [w.replace("--dbname=", "--database=") for w in target(room.connector, login.database, plain=True)]
+        return [tool.path, *where, "--globals-only"]
+    tool = room.client("pg_dump", server)
+    patience = min(MOST, math.ceil(room.patience * 1000))
+    return [
+        tool.path,
+        *target(room.connector, task.ref.database),
+        # Compressed outside of it: by several threads, and by what compresses better in less time.
+        *("--format=custom", "--compress=0", f"--lock-wait-timeout={patience}"),
+        *(f"--exclude-table-data={pattern(each)}" for each in task.exclude),
+    ]
+
+
+def spell(task: Dump, server: Server, room: Room) -> list[str]:
+    return [shlex.join(words(task, server, room))]
+
+
+def pattern(ours: str) -> str:
+    """A pattern of ours as psql's kind: quoted, but for `*`, `?` and the dot between schema and table."""
+    schema, dot, table = ours.partition(".")
+    parts = (schema, table) if dot else ("*", schema)
+    return ".".join("".join(p if p in "*?" else quoted(p) for p in _pieces(part)) for part in parts)
+
+
+def _pieces(part: str) -> t.Iterator[str]:
+    plain = ""
+    for char in part:
+        if char in "*?":
+            yield from [plain] if plain else []
+            plain = ""
+            yield char
+        else:
+            plain += char
+    yield from [plain] if plain else []
+
+
+# ---- the work --------------------------------------------------------------------------------------------------------
+
+
+def dump(session: Session, task: Dump, server: Server, room: Room) -> Work:
+    """One database, as its own snapshot shows it. Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    from ..._files.pipeline import ProgramFailed
+    from ..._files.store import part
+    from .decoding import Reading
+
+    argv, tool = words(task, server, room), room.client("pg_dump", server)
+    with part(task) as new, private_folder() as folder, snapshot(session) as name:
+        about, size = about_of(session)
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
+        reading = Reading(room.client("pg_restore", server)) if task.decode else None
+        yield Tick()
+        try:
+            argv = [*argv, f"--snapshot={name}"]
+            taps = [reading] if reading else []
+            for more in new.run([argv], env, what="dump", ext="dump", stop=session.stopped, taps=taps):
+                yield Tick(Amount(written=more))
+        except ProgramFailed as error:
+            raise judge(error, room, task.ref.database) from None
+        finally:
+            if reading:
+                reading.stop()
+        made = _made(new, task, server, tool, argv)
+        made = made._replace(format="custom", about=about, source_bytes=size)
+        if reading:
+            made = made._replace(level="decode", verified_at=made.ended, rows=reading.rows)
+        sealed = new.seal(made)
+    yield Tick(note=sealed.id)
+
+
+def dump_globals(session: Session, task: Dump, server: Server, room: Room) -> Work:
+    """Roles and tablespaces; without passwords where the login may not read them, and the manifest says so."""
+    from ..._files.pipeline import ProgramFailed
+    from ..._files.store import part
+
+    argv, tool = words(task, server, room), room.client("pg_dumpall", server)
+    ((secrets,),) = session.rows(SECRETS)
+    argv += [] if secrets else ["--no-role-passwords"]
+    with part(task) as new, private_folder() as folder:
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
+        yield Tick()
+        end = Trailer(TRAILER)
+        try:
+            for more in new.run([argv], env, what="globals", ext="sql", stop=session.stopped, taps=[end]):
+                yield Tick(Amount(written=more))
+        except ProgramFailed as error:
+            raise judge(error, room, task.ref.database) from None
+        made = _made(new, task, server, tool, argv)
+        made = made._replace(format="sql", about={"passwords": "yes" if secrets else "no"})
+        if task.decode:
+            made = made._replace(level="decode", verified_at=made.ended)
+        sealed = new.seal(made)
+    yield Tick(note=sealed.id)
+
+
+def _made(new: Part, task: Dump, server: Server, tool: Client, argv: t.Sequence[str]) -> Backup:
+    return Backup(
+        id=new.id,
+        server=task.manner.identity or str(server.settings["identity"]),
+        address=server.address,
+        engine=server.engine,
+        version=server.version,
+        database=task.ref.database,
+        method=task.method,
+        tool=tool.version,
+        arguments=tuple(argv[1:]),
+        began=new.began,
+        ended=datetime.now(timezone.utc),
+        files=(),
+    )
+
+
+@contextlib.contextmanager
+def snapshot(session: Session) -> t.Iterator[str]:
+    """What pg_dump sees, our own queries see, too."""
+    session.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        ((name,),) = session.rows(EXPORT)
+        yield str(name)
+    finally:
+        with contextlib.suppress(DbFault):
+            session.rows("ROLLBACK")
+
+
+def about_of(session: Session) -> tuple[dict[str, str], int]:
+    """What a restore needs beside the dump, and how large the database is, in bytes."""
+    ((row, encoding, owner, tablespace, comment, settings, acl, roles, size),) = session.rows(ABOUT)
+    found = json.loads(row)
+    about = {
+        "encoding": encoding,
+        "owner": owner,
+        "tablespace": tablespace,
+        "collate": found["datcollate"],
+        "ctype": found["datctype"],
+        "provider": found.get("datlocprovider") or "c",  # since 15
+        "locale": found.get("datlocale") or found.get("daticulocale"),  # since 17; 15 and 16
+        "rules": found.get("daticurules"),
+        "limit": str(found["datconnlimit"]),
+        "comment": comment,
+        "settings": settings,
+        "acl": acl,
+        "roles": roles,
+    }
+    return {name: str(value) for name, value in about.items() if value}, int(size)
+
+
+class Trailer:
+    """A tap: the text has to end as its program ends it."""
+
+    def __init__(self, wanted: bytes) -> None:
+        self._wanted, self._end = wanted, b""
+
+    def feed(self, data: bytes) -> None:
+        self._end = (self._end + data)[-400:]
+
+    def end(self) -> None:
+        if self._wanted not in self._end:
+            raise Refused(f"it does not end with {self._wanted.decode()!r}: it is not complete")
+
+
+def judge(error: ProgramFailed, room: Room, database: str = "") -> DbFault:
+    """What a program of PostgreSQL's said, as one of our errors."""
+    import re
+
+    if not error.program.startswith("pg_"):
+        return error
+    said, password = error.said, room.connector.login.password
+    if password:
+        said = said.replace(password, "********")
+    message = f"{error.program} (exit {error.code}): {said.strip() or 'it does not say why'}"
+    for expression, kind, cure in SAID:
+        if re.search(expression, said):
+            return kind(message, database=database, cure=cure)
+    if error.code < 0:
+        return Gone(message, database=database, cure="Somebody ended it")
+    return Refused(message, database=database)

@@ -1,0 +1,267 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Dumps restored: into a database of an interim name, compared, and given its name at the end. Drills are elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import typing as t
+from pathlib import Path
+
+from ..._backups import Backup, Decryption
+from ..._errors import DbFault, Gone, Refused, Stopped
+from ..._records import Amount, Server, Tick, Work
+from ..._tasks import Restore
+from ..._tuples import NamedTuple
+from . import founding
+from .clients import Client, environment, private_folder, target
+from .connection import Connection, Kind, Session
+from .decoding import major, restorer
+from .dumped_rows import differences, parts
+from .dumping import APPLICATION, Room, judge
+from .names import literal, quoted
+from .versions import major_of
+
+THERE = """
+SELECT pg_catalog.shobj_description(d.oid, 'pg_database'),
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> ALL (%s))
+  FROM pg_catalog.pg_database d WHERE d.datname = %s
+"""
+KEEP = 1 << 20  # bytes read at once
+AT_ONCE = 20  # tables counted by one query
+
+
+class Place(NamedTuple):
+    """Where a dump is restored, and how much of what it says can be there."""
+
+    name: str  # of the database, which is there and empty
+    jobs: int = 1
+    options: tuple[str, ...] = ()
+
+
+def spell(task: Restore, server: Server, room: Room) -> list[str]:
+    _refuse(task.backup, server)
+    about, name = task.backup.about, founding.interim(task.ref.database)
+    tool = restorer(task.backup, room.bin_dir)
+    if task.drill:
+        where = "a temporary server" if task.on == "throwaway" else "a scratch database"
+        return [f"{tool.path} --exit-on-error: {task.backup.folder}/{task.backup.id} into {where}, compared, removed"]
+    words = [founding.create(name, about, major_of(server)), shlex.join(_argv(tool, room, Place(name, task.jobs)))]
+    words += founding.furnish(name, about)
+    if task.replace:
+        words.append(f"DROP DATABASE IF EXISTS {quoted(task.ref.database)}")
+    return [*words, *christened(task, name)]
+
+
+def _argv(tool: Client, room: Room, place: Place) -> list[str]:
+    jobs = [f"--jobs={place.jobs}"] if place.jobs > 1 else []
+    return [tool.path, *target(room.connector, place.name), "--exit-on-error", *jobs, *place.options]
+
+
+def _refuse(backup: Backup, server: Server) -> None:
+    """What cannot be restored here at all."""
+    where = {"database": backup.database}
+    if backup.engine != "postgresql":
+        raise Refused(f"backup {backup.id} is one of {backup.engine}, not of PostgreSQL", **where)
+    if backup.method != "dump":
+        cure = "Unpack it into an empty data directory, see pg_verifybackup, and start a server there"
+        raise Refused(f"backup {backup.id} ({backup.method}) is not one of a single database", cure=cure, **where)
+    if major(backup.version) > major_of(server):
+        cure = f"Restore it on version {major(backup.version)} or newer"
+        raise Refused(f"backup {backup.id} is of PostgreSQL {backup.version}, newer than this server", cure=cure)
+
+
+# ---- the work --------------------------------------------------------------------------------------------------------
+
+
+def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Work:
+    """Raises Busy, Gone, Refused, MissingMeans, Stopped; what is half-restored is removed, and nothing else touched."""
+    if task.drill:
+        from . import drill
+
+        yield from drill.carry_out(session, task, server, room)
+        return
+    _refuse(task.backup, server)
+    name, worker = founding.interim(task.ref.database), session.worker(lock_timeout=session.lock_timeout)
+    _free(session, worker, task)
+    _drop(worker, f"{name}_old")
+    if task.globals:
+        from . import roles
+
+        yield from roles.restore(session, task.globals, task.decrypt)
+    with founded(worker, name, task.backup, major_of(server)):
+        yield Tick()
+        yield from poured(session, task.backup, task.decrypt, room, Place(name, task.jobs))
+        yield from compared(room, task.backup, name)
+        for words in founding.furnish(name, task.backup.about):
+            worker.rows(words)
+        _name(session, worker, task, name)
+    yield Tick(note=task.backup.id)
+
+
+def _free(session: Session, worker: Connection, task: Restore) -> bool:
+    """Whether there is one of this name, that may be replaced. Raises Refused."""
+    session.leave(task.ref.database)
+    found = worker.rows(THERE, (session.pids, task.ref.database))
+    if not found:
+        return False
+    if not task.replace:
+        cure = "Restore it under another name (target), or say replace: true"
+        raise Refused("a database of this name is there", database=task.ref.database, cure=cure)
+    if found[0][1]:
+        cure = "End them, and keep them from coming back, first"
+        raise Refused(f"{found[0][1]} sessions use the database", database=task.ref.database, cure=cure)
+    return True
+
+
+def _name(session: Session, worker: Connection, task: Restore, name: str) -> None:
+    """At one moment the old one is there, at the next the new one."""
+    wanted, old = quoted(task.ref.database), f"{name}_old"
+    there = _free(session, worker, task)
+    swap = [
+        f"ALTER DATABASE {wanted} RENAME TO {quoted(old)}",
+        f"COMMENT ON DATABASE {quoted(old)} IS {literal(founding.MARK)}",
+    ]
+    session.leave(name)
+    worker.rows("BEGIN")
+    try:
+        for words in [*(swap if there else []), *christened(task, name)]:
+            worker.rows(words)
+        worker.rows("COMMIT")
+    except DbFault:
+        with contextlib.suppress(DbFault):
+            worker.rows("ROLLBACK")
+        raise
+    _drop(worker, old)
+
+
+def christened(task: Restore, name: str) -> list[str]:
+    """The mark goes as the name comes."""
+    renamed = f"ALTER DATABASE {quoted(name)} RENAME TO {quoted(task.ref.database)}"
+    return [founding.comment(name, task.backup.about), renamed]
+
+
+@contextlib.contextmanager
+def founded(worker: Connection, name: str, backup: Backup, version: int, *, keep: bool = True) -> t.Iterator[None]:
+    """An empty database; gone again where what comes fails, or it was a drill's. A dead run's is removed first."""
+    _drop(worker, name)
+    worker.rows(founding.create(name, backup.about, version))
+    done = False
+    try:
+        worker.rows(f"COMMENT ON DATABASE {quoted(name)} IS {literal(founding.MARK)}")
+        yield
+        done = keep
+    finally:
+        if not done:
+            with contextlib.suppress(DbFault):
+                _drop(worker, name)
+
+
+def _drop(worker: Connection, name: str) -> None:
+    """Only what bears the mark of a restore; its sessions are those of a pg_restore that was ended."""
+    found = worker.rows(THERE, ([], name))
+    if not found:
+        return
+    if found[0][0] != founding.MARK:
+        raise Refused("a database of that name is there, and no restore has made it", database=name)
+    worker.rows(f"DROP DATABASE {quoted(name)} WITH (FORCE)")
+
+
+def poured(session: Session, backup: Backup, decrypt: Decryption | None, room: Room, place: Place) -> Work:
+    """The dump into an empty database. Raises what the dump's reading raises, and what pg_restore says."""
+    from ..._files import reader
+
+    tool, (stored,) = restorer(backup, room.bin_dir), (x for x in backup.files if x.what == "dump")
+    # Several workers need a file that they can seek in, and no plain text of an encrypted one touches the disk.
+    place = place._replace(jobs=1 if backup.encryption else place.jobs)
+    argv = _argv(tool, room, place)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(private_folder())
+        env = environment(room.connector, folder, Kind(False, 0.0), APPLICATION)
+        source = stack.enter_context(reader.opened(backup, stored, decrypt))
+        if place.jobs > 1:
+            beside = stack.enter_context(private_folder(backup.folder))
+            yield from _by_several(session, argv, env, source, beside / "plain", room=room)
+        else:
+            yield from _by_one(session, argv, env, source, room=room)
+
+
+def _by_one(
+    session: Session, argv: t.Sequence[str], env: t.Mapping[str, str], source: t.BinaryIO, *, room: Room
+) -> Work:
+    from ..._files.feeding import Fed, pumped
+    from ..._files.pipeline import ProgramFailed
+
+    fed = Fed(argv, env=env)
+    try:
+        pumping = pumped(fed, source.read, session.stopped)
+        try:
+            while True:
+                yield Tick(Amount(written=next(pumping)))
+        except StopIteration as end:
+            done = end.value
+        finally:
+            pumping.close()
+    finally:
+        fed.close()
+        fed.stop(0.0)
+    if done.code:
+        raise restorers_fault(judge(ProgramFailed("pg_restore", done.code, done.err), room))
+
+
+def _by_several(
+    session: Session, argv: t.Sequence[str], env: t.Mapping[str, str], source: t.BinaryIO, plain: Path, *, room: Room
+) -> Work:
+    """Over a file of its own, in a folder that nobody else can look into."""
+    from ..._files.pipeline import ProgramFailed
+    from ..._process import Program
+
+    with open(os.open(plain, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        for data in iter(lambda: source.read(KEEP), b""):
+            file.write(data)
+            if session.stopped.is_set():
+                raise Stopped("stopped")
+            yield Tick(Amount(written=len(data)))
+    program = Program([*argv, str(plain)], env=env)
+    done = None
+    try:
+        while done is None:
+            done = program.wait(1.0)
+            if session.stopped.is_set():
+                raise Stopped("stopped")
+            yield Tick()
+    finally:
+        if done is None:
+            program.stop()
+    if done.code:
+        raise restorers_fault(judge(ProgramFailed("pg_restore", done.code, done.err), room))
+
+
+def restorers_fault(fault: DbFault) -> DbFault:
+    """What is missing on the server is the most frequent reason."""
+    if "role" in fault.cause and "does not exist" in fault.cause and not isinstance(fault, Gone):
+        return Refused(fault.cause, cure="Restore the roles with it (globals: true), or create them")
+    return fault
+
+
+def compared(room: Room, backup: Backup, name: str) -> Work:
+    """As many rows as the manifest says. Raises Refused."""
+    if backup.rows is None:
+        return
+    actual: dict[str, int] = {}
+    connection = room.connector.open(name, Kind(True, room.patience))
+    try:
+        for table in backup.rows:
+            schema, own = parts(table)
+            actual[table] = connection.rows(f"SELECT pg_catalog.count(*) FROM ONLY {quoted(schema)}.{quoted(own)}")[0][
+                0
+            ]
+            yield Tick()
+    finally:
+        room.connector.forget(connection)
+    wrong = differences(backup.rows, actual)
+    if wrong:
+        raise Refused(f"what was restored is not what backup {backup.id} held: {wrong}")

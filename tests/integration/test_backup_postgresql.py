@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of PostgreSQL, engine alone: what was dumped is what is restored, and a dump that fails leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore, Verify
+from tests.fleet import Server
+
+from .pg_backups import WHOLE, content, manner, shelf, taken, using
+
+Make = Callable[[Server], str]
+
+
+@pytest.fixture
+def somebody(postgresql: Server) -> Iterator[str]:
+    """A role that a dump's statements name."""
+    name = f"some;body{os.getpid()}"
+    postgresql.sql(f'CREATE ROLE "{name}"')
+    yield name
+    postgresql.sql(f'DROP ROLE "{name}"')
+
+
+@pytest.fixture
+def whole(postgresql: Server, somebody: str, database: Make) -> str:
+    """A database with something of everything."""
+    name = database(postgresql)
+    postgresql.script(WHOLE.replace("{role}", f'"{somebody}"'), database=name)
+    for words in (
+        f"COMMENT ON DATABASE {name} IS 'the shop''s'",
+        f"""ALTER DATABASE {name} SET search_path TO "$user", public, "o""dd" """,
+        f"ALTER DATABASE {name} SET work_mem TO '5MB'",
+        f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
+        f'GRANT CREATE ON DATABASE {name} TO "{somebody}" WITH GRANT OPTION',
+    ):
+        postgresql.sql(words)
+    return name
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_is_restored_is_what_was_dumped(postgresql: Server, whole: str, tmp_path: Path, jobs: int) -> None:
+    before = content(postgresql, whole)
+    with using(postgresql) as pg:
+        backup = taken(pg, whole, tmp_path)
+        assert (backup.method, backup.format, backup.database, backup.level) == ("dump", "custom", whole, "")
+        assert backup.tool == f"pg_dump {postgresql.version}"
+        assert backup.source_bytes > 7_000_000
+        assert postgresql.password not in json.dumps(backup.arguments)
+        pg.carry_out(Verify(Ref(whole), None, manner(tmp_path, identity=backup.server), "decode"))
+        (backup,) = shelf(tmp_path)
+        assert backup.level == "decode"
+        assert backup.rows is not None
+        assert (backup.rows["public.t"], backup.rows["public.p_1"], backup.rows["public.empty"]) == (500, 30, 0)
+        assert sum(backup.rows.values()) == 500 + 60 + 4 + 1
+    postgresql.sql(f"ALTER DATABASE {whole} RENAME TO {whole}_before")
+    try:
+        with using(postgresql) as pg:
+            pg.carry_out(Restore(Ref(whole), backup, jobs=jobs))
+        assert content(postgresql, whole) == before
+    finally:
+        postgresql.sql(f"DROP DATABASE {whole}_before")
+    assert not [x for (x,) in postgresql.sql("SELECT datname FROM pg_database") if x.startswith("dbfleet_")]
