@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -50,6 +51,9 @@ def _one(asked: argparse.Namespace) -> int:
             return 0
         found, work = list[list[object]](), fleet.folder("work")
         wanted = [cell for cell in cells(place) if _wanted(asked, cell)]
+        # What is there now stays: victims that looked through it would copy it.
+        gc.collect()
+        gc.freeze()
         for cell in sparse(wanted) if asked.sparse else wanted:
             how = {"hits": asked.hits, "seed": asked.seed, "mutant": asked.mutant}
             score = attack(place, work, cell, **how)
