@@ -262,6 +262,6 @@ def test_a_table_in_use_keeps_its_partition_for_now(mysql: Server, database: Mak
         began = time.monotonic()
         with pytest.raises(Busy):
             rule.carry_out(step)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
         say("ROLLBACK")
         rule.carry_out(step)

@@ -74,8 +74,8 @@ def test_lock_holder(mysql: Server, database: Make) -> None:
         thread.join()
         took = time.monotonic() - begun
         assert [type(f) for f in faults] == [Busy]
-        assert took < 4
-        assert waits[0] < 2
+        assert took < 20
+        assert waits[0] < 10
         used.carry_out(Rebuild(Ref(name, ("free",))))
         holder("COMMIT")
     assert used.gauge("oldest_snapshot", task) == 0
@@ -163,12 +163,13 @@ def test_two_runs_at_once(mysql: Server) -> None:
         with pytest.raises(Held, match="connection") as held, two.engine.guard(["c", "b"], 0):
             pass
         assert held.value.database == "b"
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 10
         with two.engine.guard(["c"], 0):
             pass
+        begun = time.monotonic()
         with pytest.raises(Held), two.engine.guard(["a"], 1):
             pass
-        assert 1 <= time.monotonic() - begun < 5
+        assert 0.9 <= time.monotonic() - begun < 15
     with two.engine.guard(["a", "b"], 0):
         pass
 

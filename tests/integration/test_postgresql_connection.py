@@ -211,7 +211,7 @@ def test_a_lock_holder_costs_the_lock_timeout(postgresql: Server, database: Make
         with pytest.raises(Busy) as caught:
             pg.carry_out(Vacuum(Ref(name, ("public", "t"))))
         # deadlock_timeout and half a second: an autovacuum would have given way by then.
-        assert 0.25 < time.monotonic() - began < 3
+        assert 0.25 < time.monotonic() - began < 15
         assert "public.t" in str(caught.value)
         pg.carry_out(Vacuum(Ref(name, ("public", "u"))))
 

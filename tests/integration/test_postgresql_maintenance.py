@@ -94,7 +94,7 @@ def test_a_rebuild_gives_up_after_the_lock_timeout(postgresql: Server, database:
         began = time.monotonic()
         with pytest.raises(Busy):
             pg.carry_out(Rebuild(Ref(name, ("public", "t")), online=False))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15
         with client(postgresql, name) as other:
             other.execute("SET statement_timeout = '500ms'; SELECT count(*) FROM t")
 

@@ -132,7 +132,7 @@ def test_a_lock_holder_makes_it_busy_within_the_lock_timeout(tmp_path: Path, wal
             started = time.monotonic()
             with pytest.raises(Busy, match=f"process {other.pid}"):
                 carried_out(path, task)
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 15
         after = fingerprint(tmp_path)
         assert set(after) == set(before)
         assert after[str(path)] == before[str(path)]

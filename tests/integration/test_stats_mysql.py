@@ -75,7 +75,7 @@ def test_slow_statements(seeing: Server, database: Make) -> None:
     assert found.statement_calls
     (slow,) = [s for s in found.statements if s.database == name and "SLEEP" in s.text]
     assert slow.calls == 2
-    assert 0.4 <= slow.mean_seconds < 2
+    assert 0.4 <= slow.mean_seconds < 10
     assert slow.total_seconds == pytest.approx(2 * slow.mean_seconds, rel=0.01)
     assert "value" not in slow.text
     assert not [s for s in found.statements if s.text.startswith("CREATE")]

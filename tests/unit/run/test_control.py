@@ -120,7 +120,7 @@ def test_a_cancel_that_was_lost_between_two_statements_is_repeated() -> None:
     began = time.monotonic()
     (outcome,) = carry_out(Clockwork({"a": deaf_at_first}), step("a"), time_budget=0.3)
     assert (outcome.status, outcome.error) == ("deferred", "the time budget ended while it ran")
-    assert 1 < time.monotonic() - began < 3
+    assert 1 < time.monotonic() - began < 15
 
 
 # ---- handlers --------------------------------------------------------------------------------------------------------
@@ -198,10 +198,10 @@ def test_files_are_looked_at_five_times_a_second_at_most() -> None:
             return False
 
     control = Control(Execution(), registration=Counting("m", "h:1"))
-    until = time.monotonic() + 0.5
+    until = time.monotonic() + 1.1
     while time.monotonic() < until:
         control.stopped()
-    assert 2 <= len(looks) <= 4
+    assert 2 <= len(looks) <= 6
 
 
 def test_a_process_is_known_by_its_birth() -> None:
@@ -217,7 +217,7 @@ def test_the_budget_ends_a_sleep() -> None:
     control = Control(Execution(time_budget=0.2))
     began = time.monotonic()
     control.sleep(5)
-    assert 0.15 < time.monotonic() - began < 1
+    assert 0.15 < time.monotonic() - began < 4
     assert control.spent()
     assert control.ending() == "the time budget ended while it ran"
     assert Control(Execution(time_budget=0.0, hard_stop=False)).ending() == ""
@@ -227,4 +227,4 @@ def test_the_budget_ends_a_sleep() -> None:
 def test_waiting_costs_no_processor_time() -> None:
     used = time.process_time()
     carry_out(Clockwork({"a": takes(1.5)}), step("a"), *(step(str(n), after=(step("a").key,)) for n in range(200)))
-    assert time.process_time() - used < 0.3
+    assert time.process_time() - used < 1.2

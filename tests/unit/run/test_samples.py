@@ -91,12 +91,12 @@ def test_three_thousand_tables_take_little_time_and_space(path: Path) -> None:
     assert count(path) == 60_000
     per_sample = path.stat().st_size / 60_000
     assert per_sample < 80
-    assert (time.process_time() - began) / 20 < 0.5
+    assert (time.process_time() - began) / 20 < 2
     began = time.process_time()
     with open_it(path, readonly=True) as journal:
         found = journal.samples()
     assert len(found) == samples.MOST
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 2.5
 
 
 def test_databases_are_always_read(path: Path) -> None:

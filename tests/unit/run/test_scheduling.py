@@ -204,10 +204,10 @@ def test_a_planner_that_knows_the_seconds_is_believed() -> None:
 
 
 def test_workers_run_beside_each_other() -> None:
-    engine = Clockwork({name: takes(0.15) for name in "abcd"})
+    engine = Clockwork({name: takes(1) for name in "abcd"})
     began = time.monotonic()
     assert statuses(carry_out(engine, *(step(n) for n in "abcd"), jobs=4)) == ["done"] * 4
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 3
     assert engine.most == 4
 
 
@@ -294,7 +294,7 @@ def test_a_stop_leaves_nothing_waiting_and_nothing_running() -> None:
     engine = Clockwork({"a": stopping, "b": takes(30)})
     began = time.monotonic()
     outcomes = carry_out(engine, step("a"), step("b"), *(step(str(n)) for n in range(500)), control=control, jobs=2)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert set(statuses(outcomes)) == {"deferred"}
     assert {o.error for o in outcomes} == {"stopped by SIGTERM"}
     assert engine.running == []
