@@ -198,7 +198,9 @@ class _Look:
         estimate = due.store.rows
         if self.only or rows is None:
             return estimate
-        if rows == 0 or (estimate > FEW and rows * SHARE < estimate):
+        share = due.sought.share
+        far = max(SHARE, 1000 / share) if share else SHARE  # ten times as many as would still be few enough
+        if rows == 0 or (estimate > FEW and rows * far < estimate):
             return max(estimate, rows)
         return due.all()
 
