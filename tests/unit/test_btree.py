@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import btree, repeated
@@ -28,6 +28,7 @@ def test_sizes_that_servers_made(shares: bool, pages: int) -> None:
 
 
 @given(st.integers(1, 10**6), st.floats(1, 500), SIZES, st.booleans(), st.booleans())
+@example(280001, 1.001953125, 17, False, True)  # almost all values once
 def test_laws(number: int, times: float, size: int, fixed: bool, scattered: bool) -> None:
     apart, together = (Tree(8192, 90, shares, size) for shares in (False, True))
     values = Values(number, times, float(size), fixed)

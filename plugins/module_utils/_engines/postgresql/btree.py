@@ -121,11 +121,12 @@ def _repetitions(values: Values, scattered: bool) -> t.Iterator[tuple[int, float
 
 
 def _untruncated(times: float) -> float:
-    """The mean of a Poisson distribution whose mean is `times` where it is not zero."""
-    mean = times
-    for _step in range(30):
-        mean = times * -math.expm1(-mean)
-    return max(mean, 1e-6)
+    """The mean of a Poisson distribution whose mean is `times` where it is not zero: by Newton, from above."""
+    mean = max(1e-6, 2.0 * (times - 1.0))
+    for _step in range(8):
+        some = -math.expm1(-mean)  # the share of what is not zero
+        mean = max(1e-6, mean - (mean / some - times) * some * some / (some - mean * math.exp(-mean)))
+    return mean
 
 
 def _leaves(tree: Tree, entries: t.Sequence[_Entries], fixed: bool) -> float:

@@ -76,16 +76,14 @@ def estimate(
     """
     if row.bytes and row.table_reltuples == 0 and not row.live:  # no statistics are kept of an empty table
         return _bloat(row, block, (1.0,), (), error=0.0)
-    if (
-        row.where and row.reltuples == 0 and row.table_reltuples > 0
-    ):  # nor of expressions without a row
+    if row.where and row.reltuples == 0 and row.table_reltuples > 0:  # nor of expressions without a row
         entered = UNSEEN * row.table_reltuples / SAMPLE + row.changed
         return _bloat(row, block, (1.0,), (1.0 + math.ceil(entered / WIDEST),), error=PARTIAL_ERROR)
     laid = [k.column for k in known]
     whole = [c for c in laid if c]
     if not whole or len(whole) < len(laid) or not row.bytes:
         return None
-    rows = entries(row)
+    rows, one = entries(row), btree.entry(whole)
     shares = shares_entries(row, known) and not any(key <= set(row.columns) for key in unique)
     tree = btree.Tree(block, row.option("fillfactor") or 90.0, shares, _pivot(row, whole, known, shares))
     if shares and rows:
@@ -93,30 +91,29 @@ def estimate(
         few, many = repeated.doubt(row, known, rows, values, together)
         middle = [btree.pages(tree, values, scattered=scattered) for scattered in (False, True)]
         ends = [btree.pages(tree, other, scattered=True) for other in (few, many) if other is not values]
-        ends += [_apart(tree, rows, whole)] if any(k.unsure for k in known) else []
+        ends += [_apart(tree, rows, *one)] if any(k.unsure for k in known) else []
     else:
-        middle, ends = [_apart(tree, rows, whole)], []
-    error = _error(row, whole, block) + (SHARED_ERROR if shares else 0.0)
+        middle, ends = [_apart(tree, rows, *one)], []
+    error = _error(row, *one, block) + (SHARED_ERROR if shares else 0.0)
     return _bloat(row, block, middle, ends, error=error)
 
 
-def _apart(tree: btree.Tree, rows: float, columns: t.Sequence[layout.Column]) -> float:
+def _apart(tree: btree.Tree, rows: float, size: float, fixed: bool) -> float:
     """Pages where every row has an entry of its own."""
-    size, fixed = btree.entry(columns)
-    return btree.pages(tree._replace(shares=False), [btree.Values(rows, 1.0, size, fixed)], scattered=False)
+    tree = tree._replace(shares=False) if tree.shares else tree
+    return btree.pages(tree, [btree.Values(rows, 1.0, size, fixed)], scattered=False)
 
 
 def _bloat(row: Row, block: int, middle: t.Sequence[float], ends: t.Sequence[float], *, error: float) -> Bloat:
     """Of the pages that are likely, on average, and that may be at most; the error is in points of percent."""
-    percent, low, high = (
-        min(100.0, max(0.0, 100.0 * (1.0 - pages * block / row.bytes) + off))
-        for pages, off in (
-            (sum(middle) / len(middle), 0.0),
-            (max(*middle, *ends, 0.0), -error),
-            (min(*middle, *ends, math.inf), error),
-        )
-    )
+    percent = _given_back(row, block, sum(middle) / len(middle), 0.0)
+    low = _given_back(row, block, max(*middle, *ends, 0.0), -error)
+    high = _given_back(row, block, min(*middle, *ends, math.inf), error)
     return Bloat(int(row.bytes * percent / 100), percent, low, high, "estimate")
+
+
+def _given_back(row: Row, block: int, pages: float, off: float) -> float:
+    return min(100.0, max(0.0, 100.0 * (1.0 - pages * block / row.bytes) + off))
 
 
 def entries(row: Row) -> float:
@@ -148,8 +145,7 @@ def _pivot(row: Row, laid: t.Sequence[layout.Column], known: t.Sequence[Known], 
     return btree.entry(laid[: row.keys])[0] + (0.0 if row.unique else float(layout.WORD))
 
 
-def _error(row: Row, laid: t.Sequence[layout.Column], block: int) -> float:
-    size, fixed = btree.entry(laid)
+def _error(row: Row, size: float, fixed: bool, block: int) -> float:
     error = FIXED_ERROR if fixed else VARYING_ERROR + 25.0 * size / block
     error += PARTIAL_ERROR if row.where else 0.0
     error += STALE_ERROR * min(1.0, row.changed / max(row.table_reltuples, 1.0))

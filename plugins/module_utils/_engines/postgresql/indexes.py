@@ -10,7 +10,7 @@ import typing as t
 from datetime import datetime
 
 from ..._errors import Busy
-from ..._records import Database, Ref, Server, Wants
+from ..._records import Bloat, Database, Ref, Server, Wants
 from ..._structure import Index
 from ..._tuples import NamedTuple
 from . import catalog
@@ -182,7 +182,8 @@ def read(
     `tables` are those of the database, where they are known already: perhaps with the sizes of their indexes.
     """
     rows = _patiently(session, wants, server, tables)
-    made = {row.oid: index(row, session.database, server) for row in rows}
+    bloats = _bloats(session, wants, server, rows)
+    made = {row.oid: index(row, session.database, server, bloats.get(row.oid)) for row in rows}
     if wants.indexes and rows:
         from . import needs
 
@@ -194,13 +195,17 @@ def read(
         changed, stale = collations.read(session, server)
         found = found._replace(collations=changed)
         made.update({o: made[o]._replace(stale=x.why, state=x.state) for o, x in stale.items() if o in made})
-    if wants.index_bloat and (wants.exact or any(r.bytes >= wants.index_bloat_min_bytes for r in rows)):
-        from . import index_bloat
-
-        estimated = index_bloat.estimates(session, wants, server, rows)
-        estimated.update(index_bloat.exact(session, wants, rows, estimated, int(server.settings["block_size"])))
-        made.update({oid: made[oid]._replace(bloat=bloat) for oid, bloat in estimated.items()})
     return found._replace(indexes=tuple(made.values()))
+
+
+def _bloats(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, Bloat]:
+    """By oid. Where nothing is large enough to be looked at, what looks is not even imported."""
+    if not wants.index_bloat or not (wants.exact or any(r.bytes >= wants.index_bloat_min_bytes for r in rows)):
+        return {}
+    from . import index_bloat
+
+    found = index_bloat.estimates(session, wants, server, rows)
+    return {**found, **index_bloat.exact(session, wants, rows, found, int(server.settings["block_size"]))}
 
 
 def _patiently(session: Session, wants: Wants, server: Server, tables: t.Sequence[catalog.Row]) -> list[Row]:
@@ -253,8 +258,8 @@ def _which(wants: Wants) -> str:
     return EVERYTHING if wants.indexes else LARGE
 
 
-def index(row: Row, database: str, server: Server) -> Index:
-    """What the catalogs say of one index; what it is needed for, collations and bloat are added by those who know."""
+def index(row: Row, database: str, server: Server, bloat: Bloat | None = None) -> Index:
+    """What the catalogs say of one index; what it is needed for and collations are added by those who know."""
     parent = Ref(database, (row.parent_schema or "", row.parent_name)) if row.parent_name else None
     last = " ".join((row.texts[row.keys - 1], row.equality)).strip() if row.texts else ""
     return Index(
@@ -275,6 +280,7 @@ def index(row: Row, database: str, server: Server) -> Index:
         partition_of=parent,
         scans=row.scans,
         last_scan=row.last_scan,
+        bloat=bloat,
         lacks=_lacks(row, server),
     )
 
