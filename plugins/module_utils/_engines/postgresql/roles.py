@@ -22,8 +22,8 @@ BEFORE = re.compile(r"\A(?:\s|--[^\n]*\n|\\[^\n]*\n)*")
 ABOUT = tuple(
     re.compile(expression.replace("NAME", f"({NAME})"), re.DOTALL)
     for expression in (
-        r"(CREATE|ALTER) (ROLE|TABLESPACE) NAME\b",
-        r"COMMENT (ON) (ROLE|TABLESPACE) NAME\b",
+        r"(CREATE|ALTER) (ROLE|TABLESPACE) NAME[\s;]",
+        r"COMMENT (ON) (ROLE|TABLESPACE) NAME[\s;]",
         r"(?:GRANT|REVOKE) .* (ON) (TABLESPACE) NAME ",
     )
 )

@@ -1,0 +1,175 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of PostgreSQL tried out: drills, whole servers, roles; a drill leaves neither a server nor a file."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import basebackup, roles
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import reader
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore, Verify
+from tests.fleet import Fleet, Server
+
+from .pg import role
+from .pg_backups import WHOLE, manner, shelf, taken, using
+
+Make = Callable[[Server], str]
+SERVER = Ref("")
+
+
+@pytest.fixture
+def somebody(postgresql: Server) -> Iterator[str]:
+    name = f"somebody{os.getpid()}"
+    postgresql.sql(f"CREATE ROLE {name}")
+    yield name
+    postgresql.sql(f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def whole(postgresql: Server, somebody: str, database: Make) -> str:
+    name = database(postgresql)
+    postgresql.script(WHOLE.replace("{role}", somebody), database=name)
+    return name
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only place for temporary files; empty again at the end."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as name:
+        place = Path(name)
+        place.chmod(0o711)
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield place
+        assert list(place.iterdir()) == []
+
+
+def proven(folder: Path) -> Backup:
+    (backup,) = shelf(folder)
+    return backup
+
+
+@pytest.mark.parametrize("on", ["throwaway", "same_server"])
+def test_a_drill_proves_a_dump(postgresql: Server, whole: str, tmp_path: Path, traces: Path, on: str) -> None:
+    databases = postgresql.sql("SELECT datname FROM pg_database ORDER BY 1")
+    with using(postgresql) as pg:
+        backup = taken(pg, whole, tmp_path)
+        pg.carry_out(Verify(Ref(whole), None, manner(tmp_path, identity=backup.server), "restore", on=on))
+    backup = proven(tmp_path)
+    assert backup.level == "restore"
+    assert backup.verified_at is not None
+    assert backup.rows is not None
+    assert backup.rows["public.t"] == 500
+    assert postgresql.sql("SELECT datname FROM pg_database ORDER BY 1") == databases
+
+
+@pytest.mark.parametrize("on", ["throwaway", "same_server"])
+def test_a_drill_sees_that_rows_are_missing(
+    postgresql: Server, database: Make, tmp_path: Path, traces: Path, on: str
+) -> None:
+    shop = database(postgresql)
+    postgresql.script("CREATE TABLE t AS SELECT generate_series(1, 100) AS id", database=shop)
+    databases = postgresql.sql("SELECT datname FROM pg_database ORDER BY 1")
+    with using(postgresql) as pg:
+        backup = taken(pg, shop, tmp_path)._replace(rows={"public.t": 101})
+        with pytest.raises(Refused, match=r"public\.t: 100 instead of 101"):
+            pg.carry_out(Restore(Ref(shop), backup, drill=True, on=on))
+    assert proven(tmp_path).level == ""
+    assert postgresql.sql("SELECT datname FROM pg_database ORDER BY 1") == databases
+
+
+def test_a_whole_server(postgresql: Server, whole: str, tmp_path: Path, traces: Path) -> None:
+    with using(postgresql) as pg:
+        backup = taken(pg, "", tmp_path, method="physical")
+        assert (backup.method, backup.format, backup.level) == ("physical", "tar", "")
+        task = Verify(SERVER, None, manner(tmp_path, identity=backup.server), "decode")
+        pg.carry_out(task)
+        assert proven(tmp_path).level == "decode"
+        pg.carry_out(task._replace(level="restore"))
+        assert proven(tmp_path).level == "restore"
+        with pytest.raises(Refused, match="not one of a single database"):
+            pg.carry_out(Restore(Ref("other"), backup))
+
+
+def test_a_whole_servers_archive_with_another_file_is_refused(postgresql: Server, tmp_path: Path, traces: Path) -> None:
+    with using(postgresql) as pg:
+        backup = taken(pg, "", tmp_path, method="physical")
+    with reader.opened(backup, backup.files[0]) as source:
+        archive = io.BytesIO(source.read(-1))
+    for victim, why in (("PG_VERSION", "PG_VERSION is another file"), ("pg_xact/0000", "pg_xact/0000 is missing")):
+        changed = io.BytesIO()
+        archive.seek(0)
+        with tarfile.open(fileobj=archive) as old, tarfile.open(fileobj=changed, mode="w") as new:
+            for member in old:
+                data = old.extractfile(member)
+                if member.name == victim and why.endswith("missing"):
+                    continue
+                read = data.read() if data else b""
+                new.addfile(member, io.BytesIO(read.replace(b"1", b"2") if member.name == victim else read))
+        changed.seek(0)
+        with pytest.raises(Refused, match=why):
+            list(basebackup.check(changed))
+    archive.seek(0)
+    assert sum(basebackup.check(archive)) > 1_000_000
+    cut = io.BytesIO(archive.getvalue()[:-1_000_000])
+    with pytest.raises(Refused):
+        list(basebackup.check(cut))
+
+
+def test_roles_come_back_and_none_is_changed(fleet: Fleet, postgresql: Server, tmp_path: Path) -> None:
+    other = fleet.postgresql(int(postgresql.installation.major))
+    for words in (
+        'CREATE ROLE "own;er" NOLOGIN',
+        "CREATE ROLE clerk LOGIN PASSWORD 'abc' CONNECTION LIMIT 3",
+        'GRANT "own;er" TO clerk',
+        "ALTER ROLE clerk SET work_mem = '6MB'",
+        "COMMENT ON ROLE clerk IS 'a clerk;\nof ours'",
+        "CREATE ROLE keeper CONNECTION LIMIT 1",
+    ):
+        other.sql(words)
+    with using(other) as pg:
+        backup = taken(pg, "", tmp_path, method="globals")
+        assert backup.about["passwords"] == "yes"
+        pg.carry_out(Verify(SERVER, None, manner(tmp_path, identity=backup.server), "decode"))
+        backup = proven(tmp_path)
+        assert backup.level == "decode"
+    postgresql.sql("CREATE ROLE keeper CONNECTION LIMIT 2")
+    try:
+        with using(postgresql) as pg, pg.engine.session("") as session:
+            for _tick in roles.restore(session, backup, None):
+                pass
+        found = postgresql.sql(
+            "SELECT rolname, rolconnlimit, (SELECT rolconfig FROM pg_roles r WHERE r.oid = a.oid),"
+            " shobj_description(oid, 'pg_authid'), rolpassword IS NULL,"
+            " pg_has_role(oid, (SELECT oid FROM pg_roles WHERE rolname = 'own;er'), 'USAGE')"
+            " FROM pg_authid a WHERE rolname IN ('own;er', 'clerk', 'keeper') ORDER BY 1"
+        )
+        assert found == [
+            ["clerk", "3", "{work_mem=6MB}", "a clerk;\nof ours", "f", "t"],
+            ["keeper", "2", "", "", "t", "f"],
+            ["own;er", "-1", "", "", "t", "t"],
+        ]
+    finally:
+        postgresql.sql('DROP ROLE IF EXISTS clerk, keeper, "own;er"')
+        other.stop()
+
+
+def test_without_the_right_to_read_passwords_the_rest_is_kept(postgresql: Server, tmp_path: Path) -> None:
+    with role(postgresql, f"few{os.getpid()}") as login, using(postgresql, **login) as pg:
+        backup = taken(pg, "", tmp_path, method="globals")
+        assert backup.about["passwords"] == "no"
+        with reader.opened(backup, backup.files[0]) as source:
+            text = source.read(-1).decode()
+    assert f"CREATE ROLE few{os.getpid()}" in text
+    assert "SCRAM" not in text
