@@ -138,6 +138,11 @@ pin:
     - Rotation never removes backups that are made with this.
   type: bool
   default: false
+bin_dir:
+  description:
+    - Folder with the client programs of the server. By default they are looked for on the path and where packages put
+      them, and one that is as new as the server is taken.
+  type: path
 """ + S3.lstrip("\n")
 
 

@@ -190,7 +190,8 @@ class Action:
                 self.module.warn(registration.problem)
         try:
             with ExitStack() as stack:
-                self._enter_guard(stack, stages.engine, databases, how)
+                there = {info.name for info in stages.server.databases}  # what is restored need not be
+                self._enter_guard(stack, stages.engine, [d for d in databases if d and d in there], how)
                 plan = _only_in(databases, self._plan(stages, journal, "enough"))
                 self._carry_out(stages, how, journal, plan)
         except Stopped as stop:

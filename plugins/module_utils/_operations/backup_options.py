@@ -46,6 +46,7 @@ OPTIONS: dict[str, t.Any] = {
     "rate_limit": {"type": "str"},
     "nice": {"type": "int", "default": 0},
     "pin": {"type": "bool", "default": False},
+    "bin_dir": {"type": "path"},
 }
 
 MOST = {"zstd": 19, "gzip": 9}  # levels of compression that make sense for a stream

@@ -67,7 +67,9 @@ class SQLite:
         if sqlite3.sqlite_version_info < (3, 34):
             cure = "Use a Python that is built with SQLite 3.34 or newer (ansible_python_interpreter)"
             raise MissingMeans(f"SQLite {sqlite3.sqlite_version} is too old", cure=cure)
-        self.selection = Selection(params.get("databases") or [])
+        # A restore looks at no file but the one that it makes.
+        self._made = str(params.get("target") or params.get("database") or "") if "which" in params else ""
+        self.selection = Selection([self._made] if self._made else params.get("databases") or [])
         self.execution = execution
         self._sessions: set[Session] = set()
         self._stopped = False
@@ -79,7 +81,7 @@ class SQLite:
         """Finds the files and looks into each. Raises BadInput for a named file that is not there."""
         import socket
 
-        found = self.selection.find()
+        found = self.selection.find_any() if self._made else self.selection.find()
         heads: dict[str, Header] = {}
         infos = [self._info(path, heads) for path in found.paths]
         return Server(
@@ -89,7 +91,7 @@ class SQLite:
             address=f"sqlite on {socket.gethostname()}",
             role="primary",
             now=datetime.now().astimezone(),
-            databases=tuple(infos),
+            databases=(DatabaseInfo(""), *(i._replace(system=True) for i in infos)) if self._made else tuple(infos),
             lacks=_LACKS,
             settings={
                 "files": heads,
@@ -125,7 +127,13 @@ class SQLite:
             self._sessions.discard(session)
             session.close()
 
+    def home(self, task: Task) -> str:
+        """The file that is to be restored need not be there."""
+        return "" if isinstance(task, Restore) else task.ref.database
+
     def measure(self, session: Session, wants: Wants, server: Server) -> Database:
+        if not session.database:
+            return Database("")  # no file: where there is none yet
         found = measure(session, wants, server)
         if wants.expired:
             from . import retention

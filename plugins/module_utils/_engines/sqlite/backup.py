@@ -13,29 +13,17 @@ compressed and hashed into the backup. An encrypted backup must not lie there in
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
 import sqlite3
-import threading
-import typing as t
 
-from ..._errors import Refused
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Cure, Dump, Restore, Task, Verify
 from .. import filing
 from . import catalog
-from .backup_copy import BLOCK, in_memory, nameless, on_file, without_log
-from .connection import DAMAGED, Session, fault
+from .backup_copy import in_memory, nameless, on_file, without_log
+from .backup_reading import checked, compared, in_thread, poured
+from .connection import Session
 from .files import on_disk
-
-if t.TYPE_CHECKING:
-    from ..._backups import Backup
-
-TICK = 0.5  # seconds
-# Of integrity_check: rows that break what their table promises are content. The rest is damage.
-_CONTENT = re.compile(r"(NULL|TEXT|NUMERIC|non-\w+) value in |CHECK constraint failed in ")
-_FOREIGN = ("no such collation sequence", "no such function", "unknown function")
 
 
 def spell(task: Cure) -> list[str]:
@@ -81,9 +69,9 @@ def _dump(session: Session, task: Dump, server: Server) -> Work:
     path = task.ref.database
     with store.part(task) as part:
         with in_memory(session) if task.manner.encryption else on_file(part.folder) as copy:
-            yield from _in_thread(session, lambda: copy.take(session))
+            yield from in_thread(session, lambda: copy.take(session))
             seen: list[dict[str, int] | None] = []
-            yield from _in_thread(session, lambda: seen.append(checked(copy.db, path)), copy.db)
+            yield from in_thread(session, lambda: seen.append(checked(copy.db, path)), copy.db)
             for more in part.feed(copy.blocks(), what="dump", ext="sqlite3", stop=session.stopped):
                 yield Tick(Amount(written=more))
             about = {
@@ -114,21 +102,7 @@ def _dump(session: Session, task: Dump, server: Server) -> Work:
     yield Tick(note=backup.id)
 
 
-# ---- checked ---------------------------------------------------------------------------------------------------------
-
-
-def checked(db: sqlite3.Connection, database: str) -> dict[str, int] | None:
-    """Rows by table of a sound file; None where only its application could check it. Raises Refused."""
-    try:
-        lines = [str(row[0]) for row in db.execute("PRAGMA main.integrity_check(20)")]
-        bad = [line for line in lines if line != "ok" and not _CONTENT.match(line)]
-        if bad:
-            raise sqlite3.DatabaseError(f"{DAMAGED}: {bad[0]}")
-        return {info.name: catalog.count(db, info.name) for info in catalog.tables(db) if not info.virtual}
-    except sqlite3.Error as error:
-        if any(words in str(error) for words in _FOREIGN):
-            return None
-        raise fault(error, database) from error
+# ---- read again ------------------------------------------------------------------------------------------------------
 
 
 def _verify(session: Session, task: Verify) -> Work:
@@ -149,61 +123,3 @@ def _verify(session: Session, task: Verify) -> Work:
             yield from compared(session, backup, file.reader)
     sealed = backups.amend(backup, level=task.level)
     yield Tick(note=sealed.id)
-
-
-def poured(session: Session, backup: Backup, task: Verify | Restore, descriptor: int) -> Work:
-    """The whole backup becomes the content of a file; its hash is compared on the way. Raises Refused."""
-    from ..._files import durable, reader
-
-    if len(backup.files) != 1 or backup.engine != "sqlite":
-        raise Refused(f"{backup.id} is no backup of one SQLite file", database=backup.database)
-    with reader.opened(backup, backup.files[0], task.decrypt) as plain, durable.refusing("the restored file"):
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        while True:
-            block = plain.read(BLOCK)
-            if not block:
-                return
-            durable.write_all(descriptor, block)
-            session.check()
-            yield Tick()
-
-
-def compared(session: Session, backup: Backup, db: sqlite3.Connection) -> Work:
-    """The restored file is sound, and has the rows that the manifest counts. Raises Refused."""
-    seen: list[dict[str, int] | None] = []
-    yield from _in_thread(session, lambda: seen.append(checked(db, backup.database)), db)
-    found = seen[0]
-    if backup.rows is not None and found is not None and dict(backup.rows) != found:
-        names = sorted(n for n in {*backup.rows, *found} if backup.rows.get(n) != found.get(n))
-        raise Refused(f"{backup.id} has other rows than its manifest says, in {', '.join(names[:5])}")
-
-
-def _in_thread(session: Session, work: t.Callable[[], t.Any], db: sqlite3.Connection | None = None) -> Work:
-    """Ticks while something else works; a stop ends it. Raises what it raises."""
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(TICK)
-            if db is not None and session.stopped.is_set():
-                db.interrupt()
-            if thread.is_alive():
-                yield Tick()
-    finally:
-        while thread.is_alive():  # closed in the middle: nothing may go on behind the caller's back
-            session.cancel()
-            if db is not None:
-                db.interrupt()
-            thread.join(TICK)
-    if failed:
-        raise failed[0]
-    session.check()

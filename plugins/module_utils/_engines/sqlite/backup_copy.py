@@ -9,6 +9,7 @@ import os
 import sqlite3
 import typing as t
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 
 from ..._errors import MissingMeans, Refused
 from ..._tuples import NamedTuple
@@ -38,11 +39,9 @@ class _Nameless:
         self._head = b""
 
     def take(self, session: Session) -> None:
-        for attempt in range(RESTARTS + 1):
+        for hold in (False, True):
             with suppress(_Overtaken):
-                session.read(
-                    lambda db, way, hold=attempt == RESTARTS: _copied(session, db, way, self._file.writer, hold)
-                )
+                session.read(partial(_copied, session, self._file.writer, hold))
                 break
         self._file.writer.close()
         self._head = without_log(self._file.descriptor)
@@ -164,7 +163,7 @@ def _image(db: sqlite3.Connection) -> bytes:
     return bytes(db.serialize())
 
 
-def _copied(session: Session, db: sqlite3.Connection, way: Way, into: sqlite3.Connection, hold: bool) -> None:
+def _copied(session: Session, into: sqlite3.Connection, hold: bool, db: sqlite3.Connection, way: Way) -> None:
     """Page by page. With a write-ahead log nobody waits for whoever reads one state for long; else writers would."""
     held = hold or way.wal
     if held:

@@ -60,6 +60,10 @@ class Selection:
         chosen, twice = _one_name_each([p for p in paths if not self._excluded(p)])
         return Found(chosen, (*findings, *twice))
 
+    def find_any(self) -> Found:
+        """The named file, where it is there."""
+        return Found(tuple(os.path.realpath(p) for p in self.taken if os.path.exists(p)), ())
+
     def _is_database(self, path: str) -> bool:
         return os.path.isfile(path) and not path.endswith(BESIDE) and not self._excluded(path)
 

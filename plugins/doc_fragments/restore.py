@@ -1,0 +1,81 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of db_restore's options."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  backup_dir:
+    description:
+      - Absolute path of the backup folder on the host where the module runs.
+    type: path
+    required: true
+  database:
+    description:
+      - The database whose backup is restored; for SQLite the path of its file, as it was.
+    type: str
+    required: true
+  which:
+    description:
+      - V(latest), the id of a backup, or a moment as V(2026-11-22T06:30:00Z), which takes the newest backup that began
+        until then. A moment without a time zone is in UTC.
+    type: str
+    default: latest
+  server:
+    description:
+      - Whose backup, where several servers share the folder and this is none of them. The identity that stands in the
+        manifest, or the address.
+    type: str
+  decrypt:
+    description:
+      - What an encrypted backup is read with.
+    type: dict
+    suboptions:
+      age_identity:
+        description:
+          - File with the identity of C(age).
+        type: path
+      gpg_home:
+        description:
+          - Folder of the key ring of gpg. The default is that of the user that the module runs as.
+        type: path
+      gpg_passphrase:
+        description:
+          - Passphrase of the key, where it has one. It is handed over by a pipe, and never returned or logged.
+        type: str
+  target:
+    description:
+      - Name of the database that comes to be; for SQLite the path of the file. The default is O(database).
+    type: str
+  replace:
+    description:
+      - Replace a database of that name. It stays as it is until the restored one is complete and has been compared.
+        Without this a database that is there is never touched, and the module fails.
+    type: bool
+    default: false
+  globals:
+    description:
+      - Restore what belonged to no database, too, such as roles and grants, as it was then.
+    type: bool
+    default: false
+  drill:
+    description:
+      - Restore the backup, compare it with what its manifest counts, throw it away, and write into the manifest that it
+        is proven. Nothing is due where that stands there already.
+    type: bool
+    default: false
+  drill_on:
+    description:
+      - Where a drill restores. V(throwaway) is a temporary server of the same version that is started for it;
+        V(same_server) a scratch database on the server itself, with events and jobs asleep.
+    type: raw
+    default: throwaway
+  bin_dir:
+    description:
+      - Folder with the programs of the server. By default they are looked for on the path and where packages put them.
+    type: path
+"""

@@ -1,0 +1,208 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""WHICH backup is restored, where to, and what is refused. Pure: no SQL, no I/O, no clock."""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import datetime, timezone
+
+from .._backups import Backup, Decryption, Shelf, Sheltered
+from .._errors import BadInput, Refused
+from .._records import Amount, Finding, Measured, Plan, Ref, Server, Step, Wants
+from .._tasks import Restore
+from .._tuples import NamedTuple
+from .._units import say_seconds
+from .backup_options import drill_on, folder_of, identity_of
+from .rotation_law import level_of
+
+__all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
+
+OPTIONS: dict[str, t.Any] = {
+    "backup_dir": {"type": "path", "required": True},
+    "database": {"type": "str", "required": True},
+    "which": {"type": "str", "default": "latest"},
+    "server": {"type": "str"},
+    "decrypt": {
+        "type": "dict",
+        "options": {
+            "age_identity": {"type": "path"},
+            "gpg_home": {"type": "path"},
+            "gpg_passphrase": {"type": "str", "no_log": True},
+        },
+    },
+    "target": {"type": "str"},
+    "replace": {"type": "bool", "default": False},
+    "globals": {"type": "bool", "default": False},
+    "drill": {"type": "bool", "default": False},
+    "drill_on": {"type": "raw", "default": "throwaway"},
+    "bin_dir": {"type": "path"},
+}
+
+PROVEN = 3  # of LEVELS: restored and compared
+
+
+class Policy(NamedTuple):
+    folder: str
+    database: str
+    moment: datetime | None  # None: the latest
+    id: str
+    server: str  # identity or address, where several share the folder
+    decrypt: Decryption | None
+    target: str
+    replace: bool
+    globals: bool
+    drill: bool
+    on: str
+    jobs: int = 1
+    force: bool = False  # asked for, and so due whatever is there
+
+
+def policy(params: t.Mapping[str, t.Any]) -> Policy:
+    """The user's options, checked and typed. Raises BadInput."""
+    drill = bool(params["drill"])
+    if drill and (params.get("target") or params["replace"]):
+        raise BadInput("a drill throws away what it restores: it has no target", cure="Leave target and replace out")
+    moment, id_ = _which(str(params["which"]))
+    return Policy(
+        folder=folder_of(params["backup_dir"], "backup_dir"),
+        database=params["database"],
+        moment=moment,
+        id=id_,
+        server=params.get("server") or "",
+        decrypt=_decryption(params.get("decrypt")),
+        target=params.get("target") or params["database"],
+        replace=bool(params["replace"]),
+        globals=bool(params["globals"]),
+        drill=drill,
+        on=drill_on(params.get("drill_on")),
+        jobs=params.get("jobs") or 1,
+        force=not drill,
+    )
+
+
+def _which(text: str) -> tuple[datetime | None, str]:
+    """`latest`, a moment as 2026-11-22T06:30:00Z, or the id of a backup. Raises BadInput."""
+    if text == "latest":
+        return None, ""
+    if len(text) == 23 and text[16:17] == "-":  # 20261122T063000Z-0a1b2c
+        return None, text
+    try:
+        found = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+    except ValueError:
+        cure = "It is latest, a moment as 2026-11-22T06:30:00Z, or the id of a backup"
+        raise BadInput(f"which: {text!r} is not understood", cure=cure) from None
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)), ""
+
+
+def _decryption(given: t.Mapping[str, t.Any] | None) -> Decryption | None:
+    if given is None:
+        return None
+    return Decryption(given.get("age_identity") or "", given.get("gpg_home") or "", given.get("gpg_passphrase") or "")
+
+
+def wants(policy: Policy, server: Server) -> Wants:
+    return Wants(backups=Sheltered(policy.folder))
+
+
+def doubts(policy: Policy, measured: Measured) -> Wants:
+    return Wants()
+
+
+def plan(policy: Policy, measured: Measured) -> Plan:
+    """One step, or none for a drill of what is proven already. Raises BadInput, Refused for what cannot be."""
+    if not policy.drill and not policy.force:
+        return Plan()  # asked again after it was done
+    shelf = measured.shelf or Shelf(policy.folder)
+    backup = _chosen(policy, measured, shelf)
+    _refuse(policy, measured, backup)
+    if policy.drill and level_of(backup) >= PROVEN:
+        return Plan(findings=_findings(policy, backup))
+    age = say_seconds(max(0.0, (measured.server.now - backup.began).total_seconds()))
+    ref = Ref(backup.database if policy.drill else policy.target)
+    task = Restore(
+        ref,
+        backup,
+        drill=policy.drill,
+        replace=policy.replace,
+        globals=_globals(policy, backup, shelf),
+        jobs=policy.jobs,
+        decrypt=policy.decrypt,
+        on=policy.on,
+    )
+    told = {
+        "id": backup.id,
+        "began": backup.began.isoformat(timespec="seconds"),
+        "bytes": backup.bytes,
+        "level": backup.level or None,
+    }
+    deed = "a drill of" if policy.drill else "asked for:"
+    reason = f"{deed} the backup of {backup.database} of {age} ago"
+    size = backup.source_bytes or backup.bytes
+    step = Step(task, reason, told, Amount(written=size), size=size)
+    return Plan((step,), findings=_findings(policy, backup))
+
+
+def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
+    """Raises BadInput where there is none, or where it is not clear whose."""
+    named = [b for b in shelf.backups if b.database == policy.database and b.method == "dump"]
+    mine = identity_of(measured.server, policy.database)
+    if policy.server:
+        named = [b for b in named if policy.server in (b.server, b.address)]
+    elif any(b.server == mine for b in named):
+        named = [b for b in named if b.server == mine]
+    servers = sorted({b.server for b in named})
+    if len(servers) > 1:
+        cure = f"Name one of them in the option server: {', '.join(servers)}"
+        raise BadInput(f"{len(servers)} servers have backups of {policy.database} there", cure=cure)
+    found = [b for b in named if _fits(policy, b, measured)]
+    if not found:
+        asked = policy.id or (f"until {policy.moment.isoformat()}" if policy.moment else "")
+        there = ", ".join(b.id for b in named[-5:]) or shelf.why_not or "none"
+        message = f"there is no backup of {policy.database} in {policy.folder}{' ' if asked else ''}{asked}"
+        broken = sum(b.backup is not None and b.backup.database == policy.database for b in shelf.broken)
+        cure = f"There are: {there}" + (f"; {broken} are broken" if broken else "")
+        raise BadInput(message, cure=cure)
+    return found[-1]
+
+
+def _fits(policy: Policy, backup: Backup, measured: Measured) -> bool:
+    if policy.id:
+        return backup.id == policy.id
+    return policy.moment is None or backup.began <= policy.moment
+
+
+def _refuse(policy: Policy, measured: Measured, backup: Backup) -> None:
+    """Raises Refused, BadInput."""
+    server = measured.server
+    if backup.engine != server.engine:
+        raise Refused(f"backup {backup.id} is of {backup.engine}, and this is {server.engine}")
+    if backup.encryption and policy.decrypt is None:
+        raise BadInput(f"backup {backup.id} is encrypted with {backup.encryption}", cure="Give decrypt")
+    there = {info.name for info in server.databases}
+    if not policy.drill and policy.target in there and not policy.replace:
+        raise Refused(
+            "a database of this name is there",
+            database=policy.target,
+            cure="Restore it under another name (target), or say replace: true",
+        )
+
+
+def _globals(policy: Policy, backup: Backup, shelf: Shelf) -> Backup | None:
+    """What belongs to no database, as it was then. Raises BadInput."""
+    if not policy.globals:
+        return None
+    found = [
+        b for b in shelf.backups if b.method == "globals" and b.server == backup.server and b.began <= backup.ended
+    ]
+    if not found:
+        raise BadInput("there is no backup of what belongs to no database", cure="Leave globals out")
+    return found[-1]
+
+
+def _findings(policy: Policy, backup: Backup) -> tuple[Finding, ...]:
+    if level_of(backup) or policy.drill:
+        return ()
+    message = f"backup {backup.id} was never verified"
+    return (Finding(2, "not_verified", Ref(backup.database), message, fix="Prove it first, with drill: true"),)

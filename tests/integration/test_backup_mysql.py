@@ -1,0 +1,299 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of MySQL and MariaDB, engine alone: what was dumped is what is restored, and a drill proves it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Sheltered
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import MissingMeans, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore
+from tests.fleet import Fleet, Server
+
+from .my import small
+from .my_backup import Shelter, describe, furnish, rows
+
+Make = Callable[[Server], str]
+HOSTILE = ("-dash", "we`ird; DROP 'x\" \\", "ümläut $(id)", "a.b")
+
+
+@pytest.fixture(autouse=True)
+def programs(mysql: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own client programs are found on PATH, as they are on a host of its own."""
+    folder = str(mysql.installation.bin_dir)
+    monkeypatch.setenv("PATH", os.pathsep.join((folder, os.environ["PATH"])))
+
+
+@pytest.fixture
+def shelter(mysql: Server, tmp_path: Path) -> Shelter:
+    return Shelter(mysql, tmp_path / "backups")
+
+
+def strangers() -> list[str]:
+    """What drills may have left in the folder for temporary files."""
+    return [path.name for path in Path(tempfile.gettempdir()).glob("dbfleet-????????")]
+
+
+def test_what_is_restored_is_what_was_there(mysql: Server, database: Make, shelter: Shelter) -> None:
+    name = database(mysql)
+    furnish(mysql, name)
+    source = describe(mysql, name)
+    backup = shelter.dump(name)
+    assert dict(backup.rows or {}) == rows(mysql)
+    assert shelter.verify(name, "checksum").level == "checksum"
+    assert shelter.verify(name, "decode").level == "decode"
+    copy = f"{name}_copy"
+    try:
+        shelter.restore(backup, copy)
+        restored = describe(mysql, copy)
+        assert set(restored) == set(source)
+        assert {key: (source[key], restored[key]) for key in source if source[key] != restored[key]} == {}
+        # Neither did a restored ALTER DATABASE reach its source.
+        assert describe(mysql, name) == source
+    finally:
+        mysql.sql(f"DROP DATABASE IF EXISTS {copy}")
+
+
+def test_a_drill_on_a_throwaway_server_proves_and_leaves_nothing(
+    mysql: Server, database: Make, shelter: Shelter
+) -> None:
+    name = database(mysql)
+    furnish(mysql, name)
+    before = set(strangers())
+    shelter.dump(name)
+    backup = shelter.verify(name, "restore")
+    assert backup.level == "restore" and backup.verified_at is not None
+    assert set(strangers()) <= before
+    assert mysql.sql("SHOW DATABASES LIKE 'dbfleet%'") == []
+
+
+def test_a_drill_finds_other_content(
+    mysql: Server, database: Make, shelter: Shelter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same number of rows, of which one has changed on its way."""
+    from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import mending
+
+    name = database(mysql)
+    mysql.script("CREATE TABLE t (a int, b varchar(20)); INSERT INTO t VALUES (1, 'right'), (2, 'x')", database=name)
+    shelter.dump(name)
+
+    def other(self: mending.Mended, text: bytes) -> bytes:
+        return text.replace(b"'right'", b"'wrong'")
+
+    monkeypatch.setattr(mending.Mended, "_mend", other)
+    with pytest.raises(Refused, match="t: other content than in the backup"):
+        shelter.verify(name, "restore", on="same_server")
+    assert shelter.newest(name).level == ""
+    assert mysql.sql("SHOW DATABASES LIKE 'dbfleet%'") == []
+
+
+def test_no_event_of_a_drill_on_the_same_server_fires_and_nothing_is_logged(
+    mysql: Server, database: Make, shelter: Shelter
+) -> None:
+    name, witness = database(mysql), database(mysql)
+    furnish(mysql, name)
+    mysql.script(f"CREATE TABLE {witness}.fired (at datetime(6), who text)")
+    for number, text in enumerate(("EVERY 1 SECOND ON COMPLETION PRESERVE", "EVERY 1 SECOND COMMENT 'ENABLE; DO'")):
+        schedule, _comment, comment = text.partition(" COMMENT")
+        mysql.script(
+            f"CREATE EVENT `ev{number} ON COMPLETION PRESERVE ENABLE` ON SCHEDULE {schedule}"
+            f"{' COMMENT' + comment if comment else ''} DO INSERT INTO {witness}.fired VALUES (NOW(6), DATABASE())",
+            database=name,
+        )
+    mysql.sql("SET GLOBAL event_scheduler = ON")
+    log = mysql.sql("SHOW BINARY LOGS")[-1][0]
+    try:
+        shelter.dump(name)
+        backup = shelter.verify(name, "restore", on="same_server")
+        time.sleep(1.5)
+        who = {row[0] for row in mysql.sql(f"SELECT DISTINCT who FROM {witness}.fired")}
+    finally:
+        mysql.sql("SET GLOBAL event_scheduler = OFF")
+    # The source's own events go on; none of the scratch database's has ever run.
+    assert backup.level == "restore" and who == {name}
+    assert mysql.sql("SHOW DATABASES LIKE 'dbfleet%'") == []
+    logged = [row[5] for row in mysql.sql(f"SHOW BINLOG EVENTS IN '{log}'")]
+    assert logged and not [line for line in logged if "dbfleet_drill" in line]
+
+
+def test_nothing_is_restored_over_a_database_unless_it_is_asked_for(
+    mysql: Server, database: Make, shelter: Shelter
+) -> None:
+    name, other = database(mysql), database(mysql)
+    furnish(mysql, name)
+    backup = shelter.dump(name)
+    mysql.script("CREATE TABLE precious (a int); INSERT INTO precious VALUES (1)", database=other)
+    with pytest.raises(Refused, match="there already"):
+        shelter.restore(backup, other)
+    assert mysql.sql(f"SELECT * FROM {other}.precious") == [["1"]]
+    shelter.restore(shelter.verify(name, "restore", on="same_server"), other, replace=True)
+    assert describe(mysql, other) == describe(mysql, name)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_names(mysql: Server, shelter: Shelter, name: str) -> None:
+    quoted = "`" + name.replace("`", "``") + "`"
+    mysql.sql(f"CREATE DATABASE {quoted}")
+    try:
+        furnish(mysql, name)
+        source = describe(mysql, name)
+        backup = shelter.dump(name, exclude=(f"{name}.plain",))
+        assert "plain" not in (backup.rows or {}) and (backup.rows or {})["keyless"] == 3
+        shelter.verify(name, "decode")
+        shelter.restore(backup, name, replace=True)
+        restored = describe(mysql, name)
+        assert restored["count", "plain"] == [["0"]]
+        about = [key for key in source if key not in (("count", "plain"), ("sum", "plain"), ("TABLE", "plain"))]
+        assert {key: restored[key] for key in about} == {key: source[key] for key in about}
+    finally:
+        mysql.sql(f"DROP DATABASE IF EXISTS {quoted}")
+
+
+def test_accounts_are_backed_up_and_tried_out(mysql: Server, shelter: Shelter) -> None:
+    mysql.sql("DROP ROLE IF EXISTS readers")
+    mysql.sql("CREATE ROLE readers")
+    mysql.sql("CREATE USER 'o''dd; \"x'@'10.%' IDENTIFIED BY 'a secret'")
+    try:
+        mysql.sql("GRANT SELECT ON mysql.* TO readers")
+        mysql.sql("GRANT readers TO 'o''dd; \"x'@'10.%'")
+        role = "readers FOR" if mysql.engine == "mariadb" else "readers TO"
+        mysql.sql(f"SET DEFAULT ROLE {role} 'o''dd; \"x'@'10.%'")
+        backup = shelter.dump("", "globals")
+        assert (backup.method, backup.database) == ("globals", "")
+        assert shelter.verify("", "decode").level == "decode"
+        assert shelter.verify("", "restore").level == "restore"
+        with pytest.raises(Refused, match="tried out"):
+            shelter.verify("", "restore", on="same_server")
+    finally:
+        mysql.sql("DROP ROLE readers")
+        mysql.sql("DROP USER 'o''dd; \"x'@'10.%'")
+
+
+def test_the_words_that_are_shown_are_those_that_run(mysql: Server, database: Make, shelter: Shelter) -> None:
+    name = database(mysql)
+    furnish(mysql, name)
+    task = Dump(Ref(name), "dump", shelter.manner, exclude=("parent",))
+    engine = shelter.used.engine
+    with engine.session(name) as session:
+        found = engine.measure(session, Wants(backups=Sheltered(str(shelter.folder))), shelter.used.server)
+    assert [(f.code, "aside" in f.message) for f in found.findings] == [("not_transactional", True)]
+    shown = engine.spell(task, shelter.used.server)
+    backup = shelter.dump(name, exclude=("parent",))
+    assert shown[-1].split()[1:] == list(backup.arguments)
+    assert "parent" not in (backup.rows or {})
+    assert mysql.password not in "".join(path.read_text() for path in shelter.folder.rglob("*.json"))
+
+
+def test_a_login_that_does_not_see_all_is_told_so(mysql: Server, database: Make, tmp_path: Path) -> None:
+    """SHOW TRIGGERS and SHOW PROCEDURE STATUS leave out what one may not see, and a dump would say nothing of it."""
+    name = database(mysql)
+    furnish(mysql, name)
+    every = ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"]
+    routines = "SELECT ON mysql.proc" if mysql.engine == "mariadb" else "SHOW_ROUTINE ON *.*"
+    for left_out in [*every, routines]:
+        grants = [f"{each} ON {name}.*" for each in every if each != left_out]
+        grants += [routines] if left_out != routines else []
+        login = small(mysql, *grants)
+        shelter = Shelter(mysql, tmp_path / left_out.split()[0], **login)
+        with pytest.raises(Refused, match="GRANT"):
+            shelter.dump(name)
+        assert shelter.files() == []
+    login = small(mysql, *(f"{each} ON {name}.*" for each in every), routines)
+    shelter = Shelter(mysql, tmp_path / "enough", **login)
+    backup = shelter.dump(name)
+    assert dict(backup.rows or {}) == rows(mysql) and "position" not in backup.about
+
+
+def test_a_tool_of_the_other_family_or_an_older_one_is_refused(
+    mysql: Server, database: Make, shelter: Shelter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import clients
+
+    name = database(mysql)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setattr(clients, "FOLDERS", ())
+    monkeypatch.setenv("PATH", str(folder))
+    told = {
+        "mariadb": "mysqldump  Ver 9.7.4 for Linux on x86_64",
+        "mysql": "mysqldump from 12.1.2-MariaDB, client 10.19",
+    }
+    old = {
+        "mariadb": "mysqldump  Ver 10.19 Distrib 10.5.29-MariaDB, for debian-linux-gnu (x86_64)",
+        "mysql": "mysqldump  Ver 10.13 Distrib 5.7.44, for Linux (x86_64)",
+    }
+    for words, kind in ((told, MissingMeans), (old, Refused)):
+        (folder / "mysqldump").write_text(f"#!/bin/sh\necho '{words[mysql.engine]}'\n")
+        (folder / "mysqldump").chmod(0o755)
+        clients._asked.cache_clear()
+        with pytest.raises(kind, match=r"mysqldump|mariadb-dump"):
+            shelter.dump(name)
+    clients._asked.cache_clear()
+    assert shelter.files() == []
+
+
+def test_a_backup_that_does_not_fit_is_refused_before_anything_is_touched(
+    mysql: Server, database: Make, shelter: Shelter
+) -> None:
+    name = database(mysql)
+    furnish(mysql, name)
+    backup = shelter.dump(name)
+    other = "mysql" if mysql.engine == "mariadb" else "mariadb"
+    cases: list[tuple[Backup, str]] = [
+        (backup._replace(engine=other), f"is of {other}"),
+        (backup._replace(version="99.1.0"), "newer than this server"),
+        (backup._replace(method="globals"), "another kind"),
+        (backup._replace(about={**backup.about, "lower_case_table_names": "2"}), "lower_case_table_names"),
+    ]
+    for wrong, words in cases:
+        with pytest.raises(Refused, match=words):
+            shelter.carry_out(Restore(Ref(f"{name}_copy"), wrong))
+    path = Path(backup.folder) / backup.files[0].name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(Refused):
+        shelter.restore(backup, name, replace=True)
+    with pytest.raises(Refused):
+        shelter.restore(backup, f"{name}_copy")
+    path.unlink()
+    with pytest.raises(Refused):
+        shelter.restore(backup, f"{name}_copy")
+    assert mysql.sql(f"SHOW DATABASES LIKE '{name}_copy'") == []
+    assert mysql.sql(f"SELECT COUNT(*) FROM {name}.plain") == [["4"]]
+
+
+def test_the_programs_are_as_encrypted_as_the_session(
+    mysql: Server, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody's own settings have a say: ~/.my.cnf names another password here."""
+    server = fleet.mysql(tls=True) if mysql.engine == "mysql" else fleet.mariadb(tls=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".my.cnf").write_text("[client]\npassword=wrong\n[mysqldump]\nno-data\nwhere=1=0\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("MYSQL_PWD", "wrong, too")
+    server.sql("CREATE DATABASE safe")
+    server.script("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", database="safe")
+    server.sql("CREATE USER tls@'%' IDENTIFIED BY 'a\"b''c\\\\d#e ;f' REQUIRE SSL")
+    server.sql("GRANT ALL ON *.* TO tls@'%'")
+    login = {"login_user": "tls", "login_password": "a\"b'c\\d#e ;f"}
+    authority = str(server.ca_cert)
+    for number, more in enumerate((
+        {"ssl_mode": "prefer"},
+        {"ssl_mode": "require"},
+        {"ssl_mode": "verify-ca", "ca_cert": authority},
+        {"ssl_mode": "verify-full", "ca_cert": authority},
+    )):  # fmt: skip
+        shelter = Shelter(server, tmp_path / str(number), **login, **more)
+        assert dict(shelter.dump("safe").rows or {}) == {"t": 1}
+    server.drop()
