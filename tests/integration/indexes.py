@@ -152,7 +152,7 @@ CREATE FUNCTION lazily(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
     RETURN t;
   END $$;
 CREATE TABLE lazy (id int PRIMARY KEY, note text);
-INSERT INTO lazy SELECT n, md5(n::text) FROM generate_series(1, 700) n;
+INSERT INTO lazy SELECT n, md5(n::text) FROM generate_series(1, 1200) n;
 CREATE INDEX lazy_note ON lazy (lazily(note));
 """
 
