@@ -276,7 +276,7 @@ def test_killed_at_any_moment(tmp_path: Path, moment: float) -> None:
         "done",
     )
     assert not shelf(folder).unfinished
-    assert not [name for name in files(folder) if "partial" in name or "tmp" in name]
+    assert not [name for name in files(folder) if name.endswith((".partial", ".tmp"))]
     assert {b.level for b in shelf(folder).backups[:1]} == {"decode"}
 
 

@@ -39,11 +39,11 @@ class _Nameless:
         self._head = b""
 
     def take(self, session: Session) -> None:
-        for hold in (False, True):
-            with suppress(_Overtaken):
-                session.read(partial(_copied, session, self._file.writer, hold))
+        for writer, hold in zip(self._file.writers, (False, True)):
+            with closing(writer), suppress(_Overtaken):
+                session.read(partial(_copied, session, writer, hold))
                 break
-        self._file.writer.close()
+            os.ftruncate(self._file.descriptor, 0)  # a copy that was given up is rolled back by nobody
         self._head = without_log(self._file.descriptor)
 
     def blocks(self) -> t.Iterator[bytes]:
@@ -62,7 +62,7 @@ class Nameless(NamedTuple):
     """A file that is open and has no name any more: whoever dies leaves nothing behind."""
 
     reader: sqlite3.Connection  # sees what was written by then
-    writer: sqlite3.Connection
+    writers: tuple[sqlite3.Connection, sqlite3.Connection]  # each of them for one copy
     descriptor: int
 
 
@@ -115,11 +115,12 @@ def nameless(folder: str) -> t.Iterator[Nameless]:
         stack.callback(os.close, descriptor)
         try:
             # Opened by its name now, or never: what would stand beside it stays in memory.
-            reader, writer = (stack.enter_context(closing(connect(path, "mode=rw"))) for _each in range(2))
-            writer.execute("PRAGMA journal_mode = OFF").fetchall()
+            reader, *writers = (stack.enter_context(closing(connect(path, "mode=rw"))) for _each in range(3))
+            for writer in writers:
+                writer.execute("PRAGMA journal_mode = OFF").fetchall()
         finally:
             os.unlink(path)
-        yield Nameless(reader, writer, descriptor)
+        yield Nameless(reader, (writers[0], writers[1]), descriptor)
 
 
 @contextmanager
