@@ -177,10 +177,12 @@ def test_what_is_being_built_is_neither_wreckage_nor_invalid(
 
     for statement in ("CREATE INDEX CONCURRENTLY other ON lazy (lazily(note))", "REINDEX INDEX CONCURRENTLY lazy_note"):
         builder = threading.Thread(target=build, args=(statement,))
-        builder.start()
-        until(lambda: invalid(postgresql, name), 30, "the new index")
-        ran = run("db_reindex", options(postgresql, name, tmp_path, adopt_leftovers=True), check=True)
-        assert builder.is_alive(), "it was built too fast to be looked at"
+        # A build waits for who writes to the table, once the new index is there.
+        with transaction(postgresql, name, "LOCK TABLE lazy IN ROW EXCLUSIVE MODE"):
+            builder.start()
+            until(lambda: invalid(postgresql, name), 30, "the new index")
+            ran = run("db_reindex", options(postgresql, name, tmp_path, adopt_leftovers=True), check=True)
+            assert builder.is_alive()
         assert ran.steps() == []
         assert ran.codes() == {"leftover_in_use"}
         builder.join()
