@@ -16,10 +16,13 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.dbfleet.maintenance.plugins.module_utils import _facts
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import (
     advice,
+    backup,
     bloat,
     refresh_views,
     reindex,
+    restore,
     retention,
+    rotation,
     vacuum,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
@@ -30,6 +33,9 @@ SPECS: dict[str, dict[str, Any]] = {
     "db_vacuum": {**SHARED, **EXECUTION, **vacuum.OPTIONS},
     "db_reindex": {**SHARED, **EXECUTION, **reindex.OPTIONS},
     "db_cleanup": {**SHARED, **EXECUTION, **retention.OPTIONS},
+    "db_backup": {**SHARED, **EXECUTION, **backup.OPTIONS},
+    "db_backup_rotate": {**SHARED, **EXECUTION, **rotation.OPTIONS},
+    "db_restore": {**SHARED, **EXECUTION, **restore.OPTIONS},
     "db_refresh_views": {**SHARED, **EXECUTION, **refresh_views.OPTIONS},
     "db_bloat_facts": {**SHARED, **_facts.READING, **bloat.OPTIONS},
     "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},

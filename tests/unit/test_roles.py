@@ -14,10 +14,12 @@ from jinja2.nativetypes import NativeEnvironment
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._facts import READING
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import (
+    backup,
     preflight,
     refresh_views,
     reindex,
     retention,
+    rotation,
     vacuum,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
@@ -52,6 +54,8 @@ ROLES = [
     Role("reindex", reindex.OPTIONS, EXECUTION),
     Role("refresh_views", refresh_views.OPTIONS, EXECUTION),
     Role("cleanup", retention.OPTIONS, EXECUTION),
+    Role("backup", backup.OPTIONS, EXECUTION),
+    Role("rotate_backups", rotation.OPTIONS, EXECUTION),
     Role("preflight", preflight.OPTIONS, {}),
 ]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
