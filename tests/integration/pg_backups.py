@@ -119,7 +119,7 @@ def shelf(folder: Path) -> list[Backup]:
 
 def using(server: Server, execution: Execution | None = None, **params: Any) -> Used:
     """The engine with client programs of the server's own version."""
-    return use(server, execution, bin_dir=str(server.installation.bin_dir), **params)
+    return use(server, execution, **{"bin_dir": str(server.installation.bin_dir), **params})
 
 
 def taken(pg: Used, database: str, folder: Path, **more: Any) -> Backup:

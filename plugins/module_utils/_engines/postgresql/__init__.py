@@ -65,6 +65,7 @@ class PostgreSQL:
         driver.load()
         self.execution = execution
         self._allow_untested = bool(params.get("allow_untested"))
+        self._backs_up = "min_interval" in params  # only then are the sizes of databases worth a look at their files
         self._bin_dir = str(params.get("bin_dir") or "")
         self._connector = Connector(options.login(params))
         self._pool = Pool(self._connector)
@@ -92,7 +93,9 @@ class PostgreSQL:
     def _greet(self) -> Server:
         with self._lent(self._connector.login.database) as connection:
             address = self._connector.login.address
-            server = greeting.greet(connection, address=address, allow_untested=self._allow_untested)
+            server = greeting.greet(
+                connection, address=address, allow_untested=self._allow_untested, sizes=self._backs_up
+            )
             timeouts = ("idle_session_timeout", "transaction_timeout")
             connection.brief = any(server.settings.get(name, "0") != "0" for name in timeouts)
             return server
@@ -137,7 +140,8 @@ class PostgreSQL:
         if wants.backups:
             from . import backup
 
-            measured = measured._replace(lacks={**measured.lacks, **backup.lacks(server, self._room)})
+            more = backup.findings(session, server, self._room)
+            measured = measured._replace(findings=(*measured.findings, *more))
         if wants.expired:
             from . import retention
 

@@ -9,7 +9,7 @@ import shlex
 import typing as t
 
 from ..._errors import DbFault, Refused
-from ..._records import Server, Work
+from ..._records import Finding, Ref, Server, Work
 from ..._tasks import Cure, Dump, Restore, Verify
 from .. import filing
 from . import dumping
@@ -49,8 +49,7 @@ def _spell_verify(task: Verify, server: Server, room: Room) -> list[str]:
         return [f"sha256sum {shlex.quote(where)}.*"]
     if (backup and backup.method != "dump") or not task.ref.database:
         return [f"read {where} to its end"]
-    tool = client("pg_restore", major_of(server), room.bin_dir)
-    read = shlex.join([tool.path, "--data-only", "--file=-"])
+    read = shlex.join([room.path("pg_restore", server), "--data-only", "--file=-"])
     return [f"{read}: {where}, its rows counted", *(["restore it as a drill"] if task.level == "restore" else [])]
 
 
@@ -90,17 +89,16 @@ def _known(task: Dump) -> None:
         raise Refused(f"method {task.method} is not known for PostgreSQL", cure="It is one of dump, physical")
 
 
-def lacks(server: Server, room: Room) -> dict[str, str]:
-    """What this host cannot do for want of a program, by method."""
-    found: dict[str, str] = {}
-    for method, names in (
-        ("dump", ("pg_dump", "pg_restore")),
-        ("globals", ("pg_dumpall",)),
-        ("physical", ("pg_basebackup",)),
-    ):
-        for name in names:
-            try:
-                client(name, major_of(server), room.bin_dir)
-            except DbFault as fault:
-                found.setdefault(f"backup {method}", str(fault))
-    return found
+def findings(session: Session, server: Server, room: Room) -> tuple[Finding, ...]:
+    """What this host cannot do for want of a program, and what the login may not read."""
+    found = []
+    for name in ("pg_dump", "pg_restore", "pg_dumpall"):
+        try:
+            client(name, major_of(server), room.bin_dir)
+        except DbFault as fault:
+            found.append(Finding(1, "no_backup_program", Ref(""), f"no backup: {fault.cause}", fix=fault.cure))
+    if not session.rows(dumping.SECRETS)[0][0]:
+        message = f"{server.settings['user']} cannot read the roles' passwords: they are not in the backups of globals"
+        fix = "GRANT pg_read_all_data, or let a superuser back up"
+        found.append(Finding(3, "no_role_passwords", Ref(""), message, fix=fix))
+    return tuple(found)

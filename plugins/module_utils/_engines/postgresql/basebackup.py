@@ -34,12 +34,11 @@ SELECT (SELECT pg_catalog.string_agg(s.spcname::pg_catalog.text, ', ' ORDER BY s
 
 
 def words(server: Server, room: Room) -> list[str]:
-    """The command line; no secret in it. Raises MissingMeans, Refused."""
-    tool = room.client("pg_basebackup", server)
+    """The command line; no secret in it."""
     where = [word for word in target(room.connector, "", plain=True) if not word.startswith("--dbname")]
     # One stream holds the log, too, which the server has to keep until its end: wal_keep_size.
     return [
-        *(tool.path, *where, "--pgdata=-", "--format=tar", "--wal-method=fetch"),
+        *(room.path("pg_basebackup", server), *where, "--pgdata=-", "--format=tar", "--wal-method=fetch"),
         *("--checkpoint=fast", "--manifest-checksums=SHA256", f"--label={APPLICATION}"),
     ]
 
@@ -53,7 +52,8 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
     from ..._files.pipeline import ProgramFailed
     from ..._files.store import part
 
-    argv, tool = words(server, room), room.client("pg_basebackup", server)
+    tool = room.client("pg_basebackup", server)
+    argv = words(server, room)
     ((elsewhere, superuser, databases, size),) = session.rows(ABOUT)
     if elsewhere:
         cure = "Use method dump, or pgBackRest"

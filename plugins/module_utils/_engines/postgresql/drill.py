@@ -15,7 +15,7 @@ from ..._backups import Backup, Decryption
 from ..._errors import Refused, Stopped
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Restore, Verify
-from . import founding, throwaway
+from . import founding, roles, throwaway
 from .connection import Connection, Connector, Session
 from .decoding import major, read
 from .dumping import Room
@@ -48,7 +48,7 @@ def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Wo
 def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server: Server, room: Room) -> Work:
     from ..._files import backups
 
-    if backup.engine != "postgresql" or backup.method not in ("dump", "physical"):
+    if backup.engine != "postgresql" or backup.method not in ("dump", "physical", "globals"):
         raise Refused(f"backup {backup.id} ({backup.engine}, {backup.method}) cannot be tried out here")
     yield Tick()
     rows: dict[str, int] = {}
@@ -59,6 +59,8 @@ def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server:
         backup = backup._replace(rows=rows)
     if backup.method == "physical":
         yield from _physical(session, backup, decrypt, room)
+    elif backup.method == "globals":
+        yield from _globals(session, backup, decrypt, room)
     elif room.on == "same_server":
         yield from _beside(session, backup, decrypt, server, room)
     else:
@@ -95,6 +97,17 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
                     yield from poured(session, backup, decrypt, there, place)
                     yield from compared(there, backup, "drill")
                     yield from _amcheck(session, connector, "drill")
+
+
+def _globals(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:
+    """All roles made on a server that has none; folders of tablespaces are not there."""
+    version, owner = major(backup.version), throwaway.unprivileged()
+    with throwaway.folder_of(owner, 128 << 20) as folder:
+        data = throwaway.initdb(folder, version, room.bin_dir, owner)
+        yield Tick()
+        started = throwaway.started(data, version, room.bin_dir, {})
+        with started as connector, throwaway.speaking(connector, "template1") as worker:
+            yield from roles.replay(worker, backup, decrypt, tablespaces=False)
 
 
 def _people(worker: Connection, backup: Backup) -> None:

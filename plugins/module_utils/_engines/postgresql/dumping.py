@@ -51,9 +51,10 @@ SECRETS = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT
 TRAILER = b"-- PostgreSQL database cluster dump complete"
 # What pg_dump and its kin say; they speak English here. The first that fits is meant.
 SAID: tuple[tuple[str, type[DbFault], str], ...] = (
-    ("due to lock timeout|could not obtain lock|deadlock detected", Busy, "Somebody holds a lock on a table"),
+    # --lock-wait-timeout is a timeout of statements for as long as locks are taken, and of none afterwards.
+    ("due to (lock|statement) timeout|could not obtain lock|deadlock", Busy, "Somebody holds a lock on a table"),
     ("server closed the connection|connection to (the )?server|terminating connection|SSL SYSCALL", Gone, ""),
-    ("shutting down|snapshot .* does not exist|unexpected termination", Gone, ""),
+    ("terminated by user|shutting down|snapshot .* does not exist|unexpected termination", Gone, ""),
     ("permission denied", Refused, "GRANT pg_read_all_data TO the login, or let the owner or a superuser back up"),
     ("row-level security", Refused, "ALTER ROLE … BYPASSRLS for the login: else rows would be left out in silence"),
     ("server version mismatch", Refused, "Install the client programs of the server's version"),
@@ -71,24 +72,30 @@ class Room(NamedTuple):
     on: str = ""  # where a drill is done: throwaway, same_server
 
     def client(self, name: str, server: Server) -> Client:
+        """Raises MissingMeans, Refused."""
         return client(name, major_of(server), self.bin_dir)
+
+    def path(self, name: str, server: Server) -> str:
+        """For what is only shown: a step that cannot be carried out is shown, too."""
+        try:
+            return self.client(name, server).path
+        except DbFault:
+            return name
 
 
 # ---- the words -------------------------------------------------------------------------------------------------------
 
 
 def words(task: Dump, server: Server, room: Room) -> list[str]:
-    """The command line; no secret in it. Raises MissingMeans, Refused."""
+    """The command line; no secret in it."""
     login = room.connector.login
     if task.method == "globals":
-        tool = room.client("pg_dumpall", server)
         # pg_dumpall has no option for a plain name.
         where = [w.replace("--dbname=", "--database=") for w in target(room.connector, login.database, plain=True)]
-        return [tool.path, *where, "--globals-only"]
-    tool = room.client("pg_dump", server)
+        return [room.path("pg_dumpall", server), *where, "--globals-only"]
     patience = min(MOST, math.ceil(room.patience * 1000))
     return [
-        tool.path,
+        room.path("pg_dump", server),
         *target(room.connector, task.ref.database),
         # Compressed outside of it: by several threads, and by what compresses better in less time.
         *("--format=custom", "--compress=0", f"--lock-wait-timeout={patience}"),
@@ -128,7 +135,8 @@ def dump(session: Session, task: Dump, server: Server, room: Room) -> Work:
     from ..._files.store import part
     from .decoding import Reading
 
-    argv, tool = words(task, server, room), room.client("pg_dump", server)
+    tool = room.client("pg_dump", server)
+    argv = words(task, server, room)
     with part(task) as new, private_folder() as folder, snapshot(session) as name:
         about, size = about_of(session)
         env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
@@ -157,7 +165,8 @@ def dump_globals(session: Session, task: Dump, server: Server, room: Room) -> Wo
     from ..._files.pipeline import ProgramFailed
     from ..._files.store import part
 
-    argv, tool = words(task, server, room), room.client("pg_dumpall", server)
+    tool = room.client("pg_dumpall", server)
+    argv = words(task, server, room)
     ((secrets,),) = session.rows(SECRETS)
     argv += [] if secrets else ["--no-role-passwords"]
     with part(task) as new, private_folder() as folder:

@@ -55,7 +55,9 @@ DATABASES = """
 SELECT pg_catalog.namesend(d.datname), d.datistemplate, d.datallowconn, d.datconnlimit,
        pg_catalog.has_database_privilege(d.oid, 'CONNECT'),
        greatest(100.0 * pg_catalog.age(d.datfrozenxid) / %s, 100.0 * pg_catalog.mxid_age(d.datminmxid) / %s)
-                ::pg_catalog.float8
+                ::pg_catalog.float8,
+       CASE WHEN %s AND pg_catalog.has_database_privilege(d.oid, 'CONNECT')
+            THEN pg_catalog.pg_database_size(d.oid) END
   FROM pg_catalog.pg_database d
  ORDER BY d.datname
 """
@@ -79,8 +81,8 @@ class Greeting(NamedTuple):
     settings: str
 
 
-def greet(connection: Connection, *, address: str, allow_untested: bool) -> Server:
-    """Raises Refused for a server that is too old."""
+def greet(connection: Connection, *, address: str, allow_untested: bool, sizes: bool = False) -> Server:
+    """Sizes of databases cost a look at every file of the server. Raises Refused for a server that is too old."""
     (row,) = connection.rows(GREETING, (list(SETTINGS),))
     found = Greeting(*row)
     major = found.number // 10000
@@ -98,6 +100,8 @@ def greet(connection: Connection, *, address: str, allow_untested: bool) -> Serv
     )
     behind = pooler.recognise(connection, found.pid)
     settings["here"] = not behind and space.is_here(connection, found.pid, str(settings.get("data_directory") or ""))
+    if settings["here"]:
+        settings["device"] = space.device(str(settings["data_directory"]))
     return Server(
         engine="postgresql",
         version=found.version.split()[0],
@@ -105,24 +109,24 @@ def greet(connection: Connection, *, address: str, allow_untested: bool) -> Serv
         address=address,
         role="standby" if found.standby else "primary",
         now=found.now,
-        databases=databases(connection, settings),
+        databases=databases(connection, settings, sizes),
         lacks=_lacks(found, major, behind, allow_untested),
         settings=settings,
         findings=tuple(_findings(found, major, behind)),
     )
 
 
-def databases(connection: Connection, settings: t.Mapping[str, t.Any]) -> tuple[DatabaseInfo, ...]:
-    """Sizes are left out: they would cost one look at every file of the server."""
+def databases(connection: Connection, settings: t.Mapping[str, t.Any], sizes: bool) -> tuple[DatabaseInfo, ...]:
     ages = (int(settings["autovacuum_freeze_max_age"]), int(settings["autovacuum_multixact_freeze_max_age"]))
     return tuple(
         DatabaseInfo(
             bytes(name).decode(errors="backslashreplace"),
             system=template,
             why_not=_closed(allows, limit, may_connect) or _misnamed(bytes(name)),
+            bytes=None if size is None else int(size),
             freeze_percent=percent,
         )
-        for name, template, allows, limit, may_connect, percent in connection.rows(DATABASES, ages)
+        for name, template, allows, limit, may_connect, percent, size in connection.rows(DATABASES, (*ages, sizes))
     )
 
 

@@ -11,7 +11,7 @@ import typing as t
 from ..._backups import Backup, Decryption
 from ..._errors import Refused
 from ..._records import Tick, Work
-from .connection import Session
+from .connection import Connection, Session
 from .dumped_rows import NAME, STATEMENT
 
 THERE = """
@@ -35,15 +35,19 @@ def restore(session: Session, backup: Backup, decrypt: Decryption | None) -> Wor
     """What is there stays as it is, its password too. Raises Refused, MissingMeans, what the server says."""
     if backup.method != "globals" or backup.engine != "postgresql":
         raise Refused(f"backup {backup.id} holds no roles of PostgreSQL")
-    worker = session.worker(lock_timeout=session.lock_timeout)
+    yield from replay(session.worker(lock_timeout=session.lock_timeout), backup, decrypt)
+
+
+def replay(worker: Connection, backup: Backup, decrypt: Decryption | None, *, tablespaces: bool = True) -> Work:
     there = {(kind, name) for kind, name in worker.rows(THERE)}
-    for words in missing(_text(backup, decrypt), there):
-        worker.rows(words)
-        yield Tick()
+    for kind, words in missing(_text(backup, decrypt), there):
+        if tablespaces or kind != "TABLESPACE":
+            worker.rows(words)
+            yield Tick()
 
 
-def missing(text: bytes, there: set[tuple[str, str]]) -> t.Iterator[str]:
-    """The statements that make what is not there yet."""
+def missing(text: bytes, there: set[tuple[str, str]]) -> t.Iterator[tuple[str, str]]:
+    """Of what kind, and the statements that make what is not there yet."""
     made: set[tuple[str, str]] = set()
     at = 0
     found = STATEMENT.match(text, at)
@@ -56,11 +60,11 @@ def missing(text: bytes, there: set[tuple[str, str]]) -> t.Iterator[str]:
             if what.group(1) == "CREATE" and key not in there:
                 made.add(key)
             if key in made:
-                yield words
+                yield what.group(2), words
         else:
             member = MEMBER.match(words)
             if member and ("ROLE", plain(member.group(1))) in made:
-                yield words
+                yield "ROLE", words
         found = STATEMENT.match(text, at)
 
 

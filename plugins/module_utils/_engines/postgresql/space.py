@@ -84,6 +84,14 @@ def is_here(connection: Connection, pid: int, data_directory: str) -> bool:
     return named and owner == folder and _same_mounts(pid) and abs(_started(pid) - started) < CLOCK_SLACK
 
 
+def device(data_directory: str) -> int | None:
+    """The number of the file system that the data is on."""
+    try:
+        return Path(data_directory).stat().st_dev
+    except OSError:
+        return None
+
+
 def _same_mounts(pid: int) -> bool:
     try:
         return (PROC / str(pid) / "ns" / "mnt").readlink() == (PROC / "self" / "ns" / "mnt").readlink()
