@@ -40,14 +40,14 @@ def opened(backup: Backup, stored: Stored, decrypt: Decryption | None = None) ->
         plain: io.RawIOBase = raw
         if commands:
             plain = through = _Through(raw, commands, secret)
-        inner = wrap(t.cast("t.BinaryIO", io.BufferedReader(plain, BLOCK))) if wrap else plain
-        yield t.cast("t.BinaryIO", io.BufferedReader(_Checked(t.cast("_Reads", inner), raw, stored), BLOCK))
+        inner: t.Any = wrap(t.cast("t.BinaryIO", io.BufferedReader(plain, BLOCK))) if wrap else plain
+        yield t.cast("t.BinaryIO", io.BufferedReader(_Checked(inner, raw, stored), BLOCK))
     finally:
         if secret >= 0:
             os.close(secret)
-        if through:
+        if through is not None:
             through.end()
-        if raw:
+        if raw is not None:
             raw.close()
 
 
