@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
 Facts = dict[str, t.Any]
 READING = {name: EXECUTION[name] for name in ("jobs", "lock_timeout", "journal", "allow_untested", "max_results")}
 OPERATIONS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate")
-PLANNERS = ("vacuum", "reindex", "refresh_views", "cleanup", "preflight")
+PLANNERS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate", "preflight")
 SAMPLE = 10  # steps an operation in db_due: a fleet's results cost memory on the controller
 
 
@@ -120,7 +120,16 @@ def bloat_module() -> None:
 
 def assess_options() -> dict[str, t.Any]:
     """A dictionary of that module's own options for every operation that can be assessed, and the preflight's."""
-    from ._operations import advice_policy, preflight, refresh_views, reindex_needs, retention_options, vacuum_needs
+    from ._operations import (
+        advice_policy,
+        backup_options,
+        preflight,
+        refresh_views,
+        reindex_needs,
+        retention_options,
+        rotation_options,
+        vacuum_needs,
+    )
 
     return {
         "statistics": {"type": "bool", "default": True},
@@ -129,6 +138,8 @@ def assess_options() -> dict[str, t.Any]:
         "reindex": {"type": "dict", "options": reindex_needs.OPTIONS},
         "refresh_views": {"type": "dict", "options": refresh_views.OPTIONS},
         "cleanup": {"type": "dict", "options": retention_options.OPTIONS},
+        "backup": {"type": "dict", "options": backup_options.OPTIONS},
+        "rotate": {"type": "dict", "options": rotation_options.OPTIONS},
         "count_timeout": {"type": "str", "default": "30s"},
         "preflight": {"type": "dict", "options": preflight.OPTIONS},
     }
@@ -171,6 +182,14 @@ def _planner(name: str) -> Operation:
         from ._operations import retention
 
         return retention
+    if name == "backup":
+        from ._operations import backup
+
+        return backup
+    if name == "rotate":
+        from ._operations import rotation
+
+        return rotation
     if name == "preflight":
         from ._operations import preflight
 

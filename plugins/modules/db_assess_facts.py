@@ -25,6 +25,8 @@ extends_documentation_fragment:
   - dbfleet.maintenance.refresh_views.nested
   - dbfleet.maintenance.reindex.nested
   - dbfleet.maintenance.cleanup.nested
+  - dbfleet.maintenance.backup.nested
+  - dbfleet.maintenance.rotation.nested
 options:
   count_timeout:
     description:

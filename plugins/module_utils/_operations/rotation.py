@@ -15,26 +15,15 @@ from .._selection import Patterns
 from .._tasks import RemoveBackup
 from .._tuples import NamedTuple
 from .._units import duration, say_bytes, say_count, say_seconds
-from .backup_options import S3, bucket_of, folder_of, target_of
-from .rotation_law import PERIODS, Keep, Verdict, group_of, grouped, is_verified, judged
+from .backup_options import bucket_of, folder_of, target_of
+from .rotation_law import Keep, Verdict, group_of, grouped, is_verified, judged
+from .rotation_options import COUNTS, OPTIONS
 
 __all__ = ["ENGINE", "OPTIONS", "doubts", "plan", "policy", "wants"]
 
 ENGINE = "backups"  # of its own: the folder is all that is looked at, and nobody logs in
-COUNTS = ("last", *(name for name, bucket, say in PERIODS))
 SKEW = timedelta(hours=1)  # by which the clocks of two hosts may differ without a word
 LISTED = 10
-
-OPTIONS: dict[str, t.Any] = {
-    "backup_dir": {"type": "path", "required": True},
-    "copy_to": {"type": "str"},
-    "s3": {"type": "dict", "options": S3},
-    **{f"keep_{name}": {"type": "int"} for name in COUNTS},
-    "keep_within": {"type": "str"},
-    "min_verified": {"type": "int", "default": 1},
-    "timezone": {"type": "str", "default": "UTC"},
-    "servers": {"type": "list", "elements": "str", "default": ["*"]},
-}
 
 
 class Policy(NamedTuple):
