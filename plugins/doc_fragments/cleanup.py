@@ -239,6 +239,12 @@ require_backup:
   description:
     - Nothing leaves a database whose last verified backup is older than this, as V(26h), or unknown.
   type: str
+backup_dir:
+  description:
+    - Absolute path of the folder of M(dbfleet.maintenance.db_backup) on the host where the module runs. Its manifests
+      say for O(require_backup) which backups there are, and that they were read to their end. Without it the journal
+      says when a backup was last verified.
+  type: path
 max_snapshot_age:
   description:
     - Wait between two bites while another transaction is open for longer than this. It would keep the deleted rows

@@ -9,7 +9,7 @@ import os
 import typing as t
 
 from ._records import Measured, Step
-from ._tasks import DropLeftover, DropPartition, Purge, RemoveBackup, Task
+from ._tasks import CopyBackup, DropLeftover, DropPartition, Dump, Purge, RemoveBackup, Restore, Task, Verify
 
 if t.TYPE_CHECKING:
     from ._backups import Shelf, Sheltered
@@ -38,8 +38,10 @@ def shelf_after(task: Task, before: Shelf | None, wanted: Sheltered) -> Shelf:
     """The backup folder after a step. Where one of many backups was removed, only that is looked for again."""
     from ._files.backups import look
 
-    if not isinstance(task, RemoveBackup) or before is None:
+    if before is None or isinstance(task, (Dump, Verify, CopyBackup, Restore, DropLeftover)):
         return look(wanted)
+    if not isinstance(task, RemoveBackup):
+        return before
     gone = task.backup
     place = os.path.join(gone.folder, gone.id + ".manifest.json")
     group = (gone.server, gone.database, gone.method)

@@ -20,6 +20,9 @@ from .retention_refusals import NOTICES, REFUSALS, Case
 from .retention_rules import Policy, Rule, Stage, policy, stages
 from .retention_steps import Budget, drop_detached, settling, steps_of
 
+if t.TYPE_CHECKING:
+    from .._backups import Sheltered
+
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
 
 
@@ -30,7 +33,15 @@ def wants(policy: Policy, server: Server) -> Wants:
     return Wants(
         tables="vacuum" not in server.lacks or "analyze" not in server.lacks,
         expired=tuple(stage.sought for stage in stages(policy, server.now)),
+        backups=_sheltered(policy.backup_dir) if policy.backup_dir else None,
     )
+
+
+def _sheltered(folder: str) -> Sheltered:
+    """Imported only where a backup is required."""
+    from .._backups import Sheltered
+
+    return Sheltered(folder)
 
 
 def doubts(policy: Policy, measured: Measured) -> Wants:

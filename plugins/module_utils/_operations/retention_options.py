@@ -37,6 +37,7 @@ OPTIONS: dict[str, t.Any] = {
     "partitions": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
     "batch_seconds": {"type": "float", "default": 0.2},
     "require_backup": {"type": "str"},
+    "backup_dir": {"type": "path"},
     "max_snapshot_age": {"type": "str"},
     "max_wal_backlog": {"type": "str"},
 }

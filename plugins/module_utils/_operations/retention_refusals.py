@@ -111,17 +111,26 @@ def no_backup(case: Case) -> t.Iterator[Finding]:
     limit, again = case.policy.require_backup, case.of_archive and case.beside
     if limit is None or again or not any(_due(e) or e.detaching for e in (*case.expired, *case.beside)):
         return
-    last = case.measured.past.get(("verify", Ref(case.ref.database)))
-    most = say_seconds(limit)
-    if last is None or not last.ok:
+    last, most = _last_backup(case), say_seconds(limit)
+    if last is None:
         said = "no verified backup of this database is on record"
     else:
-        age = (case.measured.server.now - last.at).total_seconds()
+        age = (case.measured.server.now - last).total_seconds()
         if age <= limit:
             return
         said = f"the last verified backup of this database is {say_seconds(age)} old"
     message = f"nothing is removed: {said}, and require_backup asks for one of the last {most}"
     yield case.say(1, "no_backup", message, fix="Back the database up with db_backup, or mend require_backup")
+
+
+def _last_backup(case: Case) -> datetime | None:
+    """When the newest verified backup began; what the journal knows where no folder is named."""
+    if not case.policy.backup_dir:
+        last = case.measured.past.get(("verify", Ref(case.ref.database)))
+        return last.at if last and last.ok else None
+    from .backup_known import last_verified
+
+    return last_verified(case.measured, case.policy.backup_dir, case.ref.database)
 
 
 def archive_unfit(case: Case) -> t.Iterator[Finding]:

@@ -56,6 +56,7 @@ class Policy(NamedTuple):
     max_wal_backlog: int | None
     max_replica_lag: float | None
     count_timeout: float | None  # of the assessment: rows may be unknown there
+    backup_dir: str = ""  # whose manifests say when there was a backup; else the journal does
 
 
 class Stage(NamedTuple):
@@ -88,7 +89,17 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         else size(params["max_wal_backlog"], "max_wal_backlog"),
         max_replica_lag=None if lag is None else duration(lag, "max_replica_lag"),
         count_timeout=None if timeout is None else duration(timeout, "count_timeout"),
+        backup_dir=_backup_dir(params),
     )
+
+
+def _backup_dir(params: t.Mapping[str, t.Any]) -> str:
+    """Looked into only where a backup is required."""
+    if not params.get("backup_dir") or params.get("require_backup") is None:
+        return ""
+    from .backup_options import folder_of
+
+    return folder_of(params["backup_dir"], "backup_dir")
 
 
 def _age(given: t.Mapping[str, t.Any], option: str, where: str = "") -> float | None:

@@ -1,0 +1,265 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The planner of backups: what is due by age, what of it is missing, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Broken, Shelf, Unfinished
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import backup as planner
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import restore
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.backup_known import last_verified
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.backup_options import Policy
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import (
+    Attempt,
+    Database,
+    DatabaseInfo,
+    Measured,
+    Plan,
+    Ref,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import CopyBackup, Dump, Restore, Verify
+
+from ..samples import GB, MB, NOW, defaults, server
+from .test_rotation import backup
+
+HOUR = timedelta(hours=1)
+SETTINGS = {"identity": "postgresql:7"}
+OURS = server(databases=(DatabaseInfo("shop", GB), DatabaseInfo("crm", MB)), settings=SETTINGS)
+
+
+def asked(**given_options: Any) -> Policy:
+    return planner.policy(
+        defaults(planner.OPTIONS, **{"backup_dir": "/srv/backups", "globals": False, **given_options})
+    )
+
+
+def planned(
+    *backups: Backup, names: tuple[str, ...] = ("shop",), found: dict[str, Any] | None = None, **options: Any
+) -> Plan:
+    more = dict(found or {})
+    shelf = Shelf("/srv/backups", backups)._replace(**more.pop("shelf", {}))
+    measured = Measured(more.pop("server", OURS), tuple(Database(n) for n in names), shelf=shelf)._replace(**more)
+    return planner.plan(asked(**options), measured)
+
+
+def kinds(plan: Plan) -> list[str]:
+    return [s.task.kind for s in plan.steps]
+
+
+def codes(plan: Plan) -> set[str]:
+    return {f.code for f in plan.findings}
+
+
+def made(hours: float, **fields: Any) -> Backup:
+    return backup(NOW - hours * HOUR, int(hours), **fields)
+
+
+@pytest.mark.parametrize(
+    ("known", "options", "due"),
+    [
+        ([], {}, ["dump", "verify"]),
+        ([made(19)], {}, []),
+        ([made(21)], {}, ["dump", "verify"]),
+        ([made(19, level="checksum")], {}, ["verify"]),
+        ([made(19, level="")], {"verify": "checksum"}, ["verify"]),
+        ([made(19)], {"verify": "restore"}, ["verify"]),
+        ([made(19)], {"copy_to": "/mnt/share"}, ["copy"]),
+        ([made(19, copies=("/mnt/share",))], {"copy_to": "/mnt/share/"}, []),
+        ([made(19, copies=("s3://other/x",))], {"copy_to": "s3://mine/x"}, ["copy"]),
+        ([], {"copy_to": "/mnt/share"}, ["dump", "verify", "copy"]),
+        ([made(19, server="postgresql:8")], {}, ["dump", "verify"]),
+        ([made(19, database="crm")], {}, ["dump", "verify"]),
+        ([made(19, method="physical")], {}, ["dump", "verify"]),
+        ([made(-1)], {}, ["dump", "verify"]),
+        ([made(-0.05)], {}, []),
+        ([made(19, encryption="gpg", level="checksum")], {}, ["dump", "verify"]),
+        ([made(25), made(19, level="checksum")], {}, ["verify"]),
+    ],
+)
+def test_due(known: list[Backup], options: dict[str, Any], due: list[str]) -> None:
+    plan = planned(*known, **options)
+    assert kinds(plan) == due
+    for before, after in zip(plan.steps, plan.steps[1:], strict=False):
+        assert after.after == (before.key,)
+
+
+def test_what_failed_its_verification_is_made_anew() -> None:
+    past = {("verify", Ref("shop")): Attempt(NOW - HOUR, 1.0, 0, 0, 0, ok=False)}
+    assert kinds(planned(made(2, level="checksum"), found={"past": past})) == ["dump", "verify"]
+    assert kinds(planned(made(0.5, level="checksum"), found={"past": past})) == ["verify"]
+
+
+@given(st.lists(st.tuples(st.integers(-3, 50), st.sampled_from(["", "checksum", "decode", "restore"])), max_size=8))
+def test_when_all_was_done_nothing_is_due(ages: list[tuple[int, str]]) -> None:
+    """What the steps of a plan promise is enough for the next one."""
+    known = [backup(NOW - age * HOUR, n, level=level) for n, (age, level) in enumerate(ages)]
+    plan = planned(*known)
+    dumped = [backup(NOW, 99, level="") for s in plan.steps if isinstance(s.task, Dump)]
+    verified = {s.task.backup.id if s.task.backup else dumped[0].id for s in plan.steps if isinstance(s.task, Verify)}
+    after = [
+        b._replace(level="decode") if b.id in verified else b for b in sorted([*known, *dumped], key=lambda b: b.began)
+    ]
+    assert not planned(*after).steps
+
+
+def test_globals_come_first_and_on_their_own() -> None:
+    plan = planned(names=("shop", "crm"), globals=True)
+    dumps = [s.task for s in plan.steps if isinstance(s.task, Dump)]
+    assert [(t.method, t.ref.database) for t in dumps] == [("globals", ""), ("dump", "shop"), ("dump", "crm")]
+    assert {t.manner.identity for t in dumps} == {"postgresql:7"}
+
+
+def test_physical_is_of_the_server() -> None:
+    plan = planned(names=("shop", "crm"), method="physical")
+    assert [(s.task.kind, s.task.ref) for s in plan.steps] == [("dump", Ref("")), ("verify", Ref(""))]
+
+
+def test_encrypted_ones_are_read_while_they_are_written() -> None:
+    dump, verify = planned(encrypt={"age_recipient": ["age1x"]}).steps
+    assert isinstance(dump.task, Dump)
+    assert dump.task.decode
+    assert isinstance(verify.task, Verify)
+    assert verify.task.level == "checksum"
+
+
+def test_without_room_nothing_is_begun() -> None:
+    """The last backup says how much is needed; what one takes is not there for the next."""
+    last = made(21)._replace(files=(made(21).files[0]._replace(bytes=100 * MB),))
+    plan = planned(last, found={"shelf": {"free": 110 * MB}})
+    assert plan.steps[0].skip
+    assert "no_room" in codes(plan)
+    assert not planned(last, found={"shelf": {"free": 130 * MB}}).steps[0].skip
+    other = last._replace(database="crm", id="20260531T000000Z-00ffff")
+    both = planned(last, other, names=("shop", "crm"), found={"shelf": {"free": 200 * MB}})
+    assert [bool(s.skip) for s in both.steps if isinstance(s.task, Dump)] == [False, True]
+
+
+def test_a_folder_that_cannot_be_written_is_told_once() -> None:
+    plan = planned(names=("shop", "crm"), found={"shelf": {"why_not": "it is a file"}})
+    assert all(s.skip for s in plan.steps if isinstance(s.task, Dump))
+    assert [f.priority for f in plan.findings if f.code == "backup_dir_unusable"] == [1]
+
+
+def test_findings() -> None:
+    here = OURS._replace(settings={**SETTINGS, "device": 7})
+    assert "same_file_system" in codes(planned(found={"server": here, "shelf": {"device": 7}}))
+    assert "same_file_system" not in codes(planned(found={"server": here, "shelf": {"device": 8}}))
+    assert "clock_jumped" in codes(planned(made(-2)))
+    broken = (
+        Broken("shop/x", "its file is missing", made(1)),
+        Broken("crm/y", "it is empty", made(1, server="mysql:1")),
+    )
+    plan = planned(found={"shelf": {"broken": broken}})
+    assert [f.message.split()[0] for f in plan.findings if f.code == "backup_broken"] == ["shop/x"]
+
+
+def test_what_died_is_cleared_away_by_its_own_server() -> None:
+    dead = [
+        Unfinished("shop", (f"shop/{n}.partial",), 10, server=whose)
+        for n, whose in enumerate(["postgresql:7", "x", ""])
+    ]
+    plan = planned(made(1), found={"shelf": {"unfinished": tuple(dead)}})
+    (step,) = plan.steps
+    assert (step.task.kind, getattr(step.task, "names", ())) == ("drop_leftover", ("shop/0.partial",))
+    assert [f.message.split(":")[0] for f in plan.findings] == ["shop/2.partial"]
+
+
+def test_what_an_engine_cannot_do_is_refused() -> None:
+    lacking = OURS._replace(engine="sqlite", lacks={"physical": "it is a file", "exclude": "it is a file"})
+    for options in ({"method": "physical"}, {"exclude_tables": ["log*"]}):
+        with pytest.raises(BadInput, match="it is a file"):
+            planner.wants(asked(**options), lacking)
+
+
+def test_copies_say_how_the_bucket_is_reached_and_no_secret() -> None:
+    secret = {"access_key": "a", "secret_key": "not to be told"}
+    plan = planned(copy_to="s3://b/p", s3=secret)
+    (copy,) = [s.task for s in plan.steps if isinstance(s.task, CopyBackup)]
+    assert copy.bucket
+    assert copy.bucket.secret_key == "not to be told"
+    assert "not to be told" not in repr(plan.steps)
+
+
+# ---- what others ask -------------------------------------------------------------------------------------------------
+
+
+def test_the_last_verified_backup() -> None:
+    known = (
+        made(50),
+        made(30, method="physical", database=""),
+        made(5, level="checksum"),
+        made(-3),
+        made(2, server="x"),
+    )
+    measured = Measured(OURS, (Database("shop"),), shelf=Shelf("/srv/backups", known))
+    assert last_verified(measured, "/srv/backups", "shop") == NOW - 30 * HOUR
+    assert last_verified(measured, "/srv/others", "shop") is None
+    assert last_verified(measured._replace(shelf=None), "/srv/backups", "shop") is None
+
+
+# ---- restore ---------------------------------------------------------------------------------------------------------
+
+
+def restored(*backups: Backup, on: Any = OURS, **options: Any) -> Plan:
+    given_options = {"backup_dir": "/srv/backups", "database": "shop", "target": "new", **options}
+    if given_options.get("drill"):
+        given_options.pop("target")
+    measured = Measured(on, (), shelf=Shelf("/srv/backups", backups))
+    return restore.plan(restore.policy(defaults(restore.OPTIONS, **given_options)), measured)
+
+
+@pytest.mark.parametrize(
+    ("options", "hours"),
+    [
+        ({}, 1),
+        ({"which": (NOW - 2 * HOUR).isoformat()}, 2),
+        ({"which": "2026-06-01T09:59:59Z"}, 3),
+        ({"which": made(3).id}, 3),
+    ],
+)
+def test_which_backup(options: dict[str, Any], hours: int) -> None:
+    (step,) = restored(made(3), made(2), made(1), **options).steps
+    assert isinstance(step.task, Restore)
+    assert step.task.backup == made(hours)
+    assert step.task.ref == Ref("new")
+
+
+@pytest.mark.parametrize(
+    ("backups", "options", "said"),
+    [
+        ([], {}, "there is no backup"),
+        ([made(1)], {"which": "2020-01-01T00:00:00Z"}, "there is no backup"),
+        ([made(1)], {"which": "soon"}, "not understood"),
+        ([made(1)], {"target": "crm"}, "is there"),
+        ([made(1)], {"drill": True, "replace": True}, "no target"),
+        ([made(1, encryption="age")], {}, "encrypted"),
+        ([made(1, server="a"), made(2, server="b")], {}, "2 servers"),
+        ([made(1, engine="mysql")], {}, "is of mysql"),
+        ([made(1)], {"globals": True}, "belongs to no database"),
+    ],
+)
+def test_what_is_not_restored(backups: list[Backup], options: dict[str, Any], said: str) -> None:
+    from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import DbFault
+
+    with pytest.raises(DbFault, match=said):
+        restored(*backups, **options)
+
+
+def test_another_servers_backup_where_it_is_named() -> None:
+    (step,) = restored(made(1, server="a"), made(2, server="b"), server="b").steps
+    assert isinstance(step.task, Restore)
+    assert step.task.backup.server == "b"
+
+
+def test_a_drill_is_due_once() -> None:
+    assert len(restored(made(1), drill=True).steps) == 1
+    assert not restored(made(1, level="restore"), drill=True).steps
