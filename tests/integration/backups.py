@@ -14,7 +14,7 @@ from typing import Any
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Shelf, Sheltered, Stored
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backup_manifest
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backups import look
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.durable import safe_name
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.unfinished import folder_name
 
 from . import lite
 from .module_runner import Ran, run
@@ -53,7 +53,7 @@ def content(path: Path) -> list[str]:
 
 def laid(folder: Path, began: datetime, **fields: Any) -> Backup:
     """A backup of the shop in the folder, with a small file that is what its manifest says."""
-    place = folder / safe_name(fields.get("database", "shop"), 200)
+    place = folder / folder_name(fields.get("database", "shop"))
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     id_ = backup_manifest.new_id(began)
     body = id_.encode()
