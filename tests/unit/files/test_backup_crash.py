@@ -37,7 +37,8 @@ def calls(deed: str, folder: Path) -> list[int]:
     """The numbers of the calls to die before."""
     most = die(deed, -1, folder)
     assert most >= 10
-    return [*range(1, most + 1, EVERY)]
+    # Pipes hand over now more and now less at once: the last of them may not be reached each time.
+    return [*range(1, most + 1 - (8 if deed == "write" else 0), EVERY)]
 
 
 def prepared(tmp_path: Path, number: int) -> Path:

@@ -1,0 +1,371 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Backups on full disks, encrypted by gpg and age, and copied to a bucket over a line that breaks."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import (
+    Backup,
+    Bucket,
+    Decryption,
+    Encryption,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, DbFault, Gone, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, copies
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.store import part
+from tests.unit.files.backing import LINES, fill, look, make, names, plain, record, sound, task
+
+from .breaking import Breaking, free_port
+from .conftest import missing
+
+NOISE = random.Random(7).randbytes(40 << 20)  # more than two parts of an upload, and nothing that could be compressed
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    if os.geteuid() != 0:
+        missing("root, to mount a small file system")
+    folder = tmp_path / "tiny"
+    folder.mkdir(0o700)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        missing(f"a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def exhaust(folder: Path) -> Path:
+    """Takes all the space that is left there."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return ballast
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "gzip"])
+@pytest.mark.parametrize("way", ["run", "feed", "spread"])
+def test_a_full_disk_while_it_is_written(tiny: Path, tmp_path: Path, compression: str, way: str) -> None:
+    earlier = make(tiny, compression="none")
+    (tmp_path / "noise").write_bytes(NOISE[: 8 << 20])
+
+    def whole() -> None:
+        with part(task(tiny, compression=compression)) as new:
+            if way == "spread":
+                place = new.place("dir")
+                list(new.spread(["cp", str(tmp_path / "noise"), place], dict(os.environ), what="dump", place=place))
+            else:
+                fill(new, f"cat {tmp_path}/noise" if way == "run" else "", data=NOISE[: 8 << 20])
+
+    with pytest.raises(Refused, match="No space left") as refused:
+        whole()
+    assert "Make room" in refused.value.cure or way == "spread"
+    shelf = look(tiny)
+    assert shelf.backups == (earlier,) and not shelf.unfinished and not shelf.broken
+    assert sound(earlier) and len(names(tiny)) == 2
+
+
+@pytest.mark.parametrize("stage", ["folder", "marker", "seal"])
+def test_a_full_disk_at_each_stage(tiny: Path, stage: str) -> None:
+    """Of the manifest there is nothing, or all of it."""
+    earlier = make(tiny, "other" if stage == "folder" else "shop")
+
+    def whole() -> None:
+        ballast = exhaust(tiny) if stage != "seal" else None
+        with part(task(tiny)) as new:
+            fill(new, data=LINES[:100_000])
+            ballast = exhaust(tiny)
+            new.seal(record(new.id))
+        assert ballast
+
+    with pytest.raises(Refused, match="No space left") as refused:
+        whole()
+    assert "Make room" in refused.value.cure
+    (tiny / "ballast").unlink()
+    shelf = look(tiny)
+    assert shelf.backups == (earlier,) and not shelf.unfinished and not shelf.broken
+    assert len(names(tiny)) == 2
+    with part(task(tiny)) as new:
+        fill(new, data=LINES[:100_000])
+        assert sound(new.seal(record(new.id)))
+
+
+def test_a_full_disk_while_a_manifest_is_amended(tiny: Path) -> None:
+    backup = make(tiny)
+    exhaust(tiny)
+    with pytest.raises(Refused, match="No space left"):
+        backups.amend(backup, rows={f"table {n}": n for n in range(1000)})
+    assert look(tiny).backups == (backup,) and sound(backup)
+
+
+def test_a_full_disk_where_the_copy_goes(tiny: Path, tmp_path: Path) -> None:
+    backup = make(tmp_path / "here", data=NOISE[: 8 << 20])
+    with pytest.raises(Refused, match="No space left"):
+        list(copies.copy(backup, str(tiny)))
+    assert names(tiny) == [] and look(tmp_path / "here").backups == (backup,)
+
+
+# ---- encrypted
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Encryption, Decryption]]]:
+    """One key of each kind, made for this run; the one of gpg with a passphrase."""
+    folder = tmp_path_factory.mktemp("keys", numbered=True)
+    home = folder / "gnupg"
+    home.mkdir(0o700)
+    for program in ("gpg", "age"):
+        if shutil.which(program) is None:
+            missing(f"{program}: apt-get install gnupg age")
+    env = {**os.environ, "GNUPGHOME": str(home)}
+    gpg = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "open sesame"]
+    subprocess.run([*gpg, "--quick-gen-key", "dba@example.com", "rsa2048", "encr", "never"], env=env, check=True)
+    subprocess.run(["age-keygen", "-o", folder / "age.key"], check=True, capture_output=True)
+    public = subprocess.run(["age-keygen", "-y", folder / "age.key"], check=True, capture_output=True, text=True).stdout
+    (folder / "recipients").write_text(public)
+    os.environ["GNUPGHOME"], before = str(home), os.environ.get("GNUPGHOME")
+    try:
+        yield {
+            "gpg": (Encryption("gpg", ("dba@example.com",)), Decryption(home=str(home), passphrase="open sesame")),
+            "age": (Encryption("age", (public.strip(),)), Decryption(identity=str(folder / "age.key"))),
+            "file": (Encryption("age", (str(folder / "recipients"),)), Decryption(identity=str(folder / "age.key"))),
+        }
+    finally:
+        os.environ.pop("GNUPGHOME")
+        if before:
+            os.environ["GNUPGHOME"] = before
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+
+
+Keys = dict[str, tuple[Encryption, Decryption]]
+
+
+@pytest.mark.parametrize("kind", ["gpg", "age", "file"])
+@pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
+def test_encrypted_and_back(tmp_path: Path, keys: Keys, kind: str, compression: str) -> None:
+    encrypt, decrypt = keys[kind]
+    backup = make(tmp_path, compression=compression, encryption=encrypt)
+    assert backup.encryption == encrypt.program and backup.files[0].name.endswith(f".{encrypt.program}")
+    data = (tmp_path / "shop" / backup.files[0].name).read_bytes()
+    assert b"some words of row" not in data and len(data) == backup.bytes
+    assert sound(backup) and plain(backup, decrypt=decrypt) == LINES
+
+
+@pytest.mark.parametrize("kind", ["gpg", "age"])
+def test_encrypted_and_damaged(tmp_path: Path, keys: Keys, kind: str) -> None:
+    encrypt, decrypt = keys[kind]
+    backup = make(tmp_path, data=LINES[:200_000], encryption=encrypt)
+    path = tmp_path / "shop" / backup.files[0].name
+    whole = path.read_bytes()
+    dice, caught = random.Random(9), 0
+    for number in range(12):
+        place = dice.randrange(len(whole))
+        path.write_bytes(whole[:place] + (bytes([whole[place] ^ 32]) + whole[place + 1 :] if number % 2 else b""))
+        with pytest.raises(DbFault):
+            plain(backup, decrypt=decrypt)
+        caught += 1
+    assert caught == 12
+
+
+@pytest.mark.parametrize("kind", ["gpg", "age"])
+def test_encrypted_and_no_key(tmp_path: Path, keys: Keys, kind: str) -> None:
+    encrypt, decrypt = keys[kind]
+    backup = make(tmp_path, data=LINES[:200_000], encryption=encrypt)
+    wrong = {"gpg": decrypt._replace(passphrase="wrong sesame"), "age": Decryption()}[kind]
+    if kind == "gpg":  # its agent would remember
+        subprocess.run(["gpgconf", "--homedir", decrypt.home, "--kill", "all"], check=False)
+    with pytest.raises(DbFault) as refused:
+        plain(backup, decrypt=wrong)
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "encrypt", [Encryption("gpg", ("nobody@example.com",)), Encryption("age", ("age1nobody",)), Encryption("age", ())]
+)
+def test_encrypted_to_nobody(tmp_path: Path, keys: Keys, encrypt: Encryption) -> None:
+    with pytest.raises((Refused, BadInput)) as refused:
+        make(tmp_path, encryption=encrypt)
+    assert refused.value.cure
+    assert names(tmp_path) == [] and keys
+
+
+def test_no_secret_is_seen_by_others(tmp_path: Path, keys: Keys) -> None:
+    """While gpg decrypts, nobody finds its passphrase where the system shows command lines and environments."""
+    from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import reader
+
+    encrypt, decrypt = keys["gpg"]
+    backup = make(tmp_path, data=NOISE, encryption=encrypt)
+    seen = b""
+    with reader.opened(backup, backup.files[0], decrypt) as file:
+        assert file.read(1 << 20) == NOISE[: 1 << 20]
+        mine = [child for child in Path("/proc").glob("[0-9]*/stat") if f" {os.getpid()} " in _text(child)]
+        for stat in mine:
+            seen += (stat.parent / "cmdline").read_bytes() + (stat.parent / "environ").read_bytes()
+    assert b"gpg" in seen and b"sesame" not in seen
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+# ---- in a bucket
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[str]:
+    """An S3 protocol server; its address."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _attempt in range(300):
+            try:
+                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def bucket(service: str, tmp_path: Path) -> Iterator[tuple[Any, str, Bucket]]:
+    """A client of the test's own, the name of a new bucket, and how our code reaches it."""
+    import boto3
+
+    access = Bucket(endpoint_url=service, region="us-east-1", access_key="AKIATEST", secret_key="s3cr3t+words")
+    with_keys = {"aws_access_key_id": "AKIATEST", "aws_secret_access_key": "s3cr3t+words"}
+    client = boto3.session.Session().client("s3", endpoint_url=service, region_name="us-east-1", **with_keys)
+    name = f"bucket-{os.urandom(4).hex()}"
+    client.create_bucket(Bucket=name)
+    yield client, name, access
+    client.close()
+
+
+def stored(client: Any, name: str) -> dict[str, int]:
+    return {each["Key"]: each["Size"] for each in client.list_objects_v2(Bucket=name).get("Contents", [])}
+
+
+def open_uploads(client: Any, name: str) -> int:
+    return len(client.list_multipart_uploads(Bucket=name).get("Uploads", []))
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Backup:
+    """Files of three sizes: of many parts, of one, of none."""
+    with part(task(tmp_path / "here", "größe/1", compression="none")) as new:
+        fill(new, data=NOISE)
+        list(new.feed([b"hello"], what="globals", ext="globals"))
+        list(new.feed([b""], what="empty", ext="empty"))
+        return new.seal(record(new.id, database="größe/1"))
+
+
+def test_a_copy_in_a_bucket(bucket: tuple[Any, str, Bucket], large: Backup, tmp_path: Path) -> None:
+    client, name, access = bucket
+    to = f"s3://{name}/fleet/a"
+    assert sum(copies.copy(large, to, bucket=access)) == large.bytes
+    there = stored(client, name)
+    folder = "fleet/a/gr%C3%B6%C3%9Fe%2F1"
+    assert {key: size for key, size in there.items() if "manifest" not in key} == {
+        f"{folder}/{file.name}": file.bytes for file in large.files
+    }
+    data = client.get_object(Bucket=name, Key=f"{folder}/{large.files[0].name}")["Body"].read()
+    assert data == NOISE
+    (now,) = look(tmp_path / "here").backups
+    assert now.copies == (to,)
+    assert sum(copies.copy(now, to, bucket=access)) == 0  # it is there
+    assert copies.remove(now, to, bucket=access) > large.bytes
+    assert stored(client, name) == {} and look(tmp_path / "here").backups[0].copies == ()
+    assert copies.remove(now, to, bucket=access) == 0
+
+
+def test_what_was_changed_in_the_bucket_is_sent_again(bucket: tuple[Any, str, Bucket], large: Backup) -> None:
+    client, name, access = bucket
+    list(copies.copy(large, f"s3://{name}", bucket=access))
+    key = next(key for key, size in stored(client, name).items() if size == len(NOISE))
+    client.put_object(Bucket=name, Key=key, Body=NOISE[:-1] + bytes([NOISE[-1] ^ 1]))
+    assert sum(copies.copy(large, f"s3://{name}", bucket=access)) == large.bytes
+    assert client.get_object(Bucket=name, Key=key)["Body"].read() == NOISE
+
+
+Refusal = Callable[[str, Bucket], tuple[str, Bucket]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda name, access: ("s3://nobody-has-this", access), "does not exist. Make the bucket"),
+        (lambda name, access: ("s3://", access), "names no bucket"),
+        (lambda name, access: (f"s3://{name}", access._replace(endpoint_url="http://127.0.0.1:9")), "connect"),
+        (lambda name, access: ("somewhere", access), "neither an absolute path"),
+    ],
+)
+def test_buckets_that_are_none(bucket: tuple[Any, str, Bucket], large: Backup, change: Refusal, said: str) -> None:
+    _client, name, access = bucket
+    to, asked = change(name, access)
+    with pytest.raises(DbFault) as refused:
+        list(copies.copy(large, to, bucket=asked))
+    assert said in str(refused.value) and "s3cr3t" not in str(refused.value) + repr(asked)
+
+
+@pytest.mark.parametrize(
+    "breaks", [(after, times) for after in (1_000, 1_000_000, 20_000_000, 41_000_000) for times in (1, 1000)]
+)
+def test_a_line_that_breaks(
+    bucket: tuple[Any, str, Bucket],
+    large: Backup,
+    tmp_path: Path,
+    breaks: tuple[int, int],
+) -> None:
+    """Once: the copy is complete and verified all the same. Again and again: there is none, and it is said."""
+    client, name, access = bucket
+    after, times = breaks
+    to = f"s3://{name}/x"
+    with Breaking(access.endpoint_url, after=after, times=times) as line:
+        broken = access._replace(endpoint_url=line.url)
+        if times == 1:
+            assert sum(copies.copy(large, to, bucket=broken)) >= large.bytes
+            assert look(tmp_path / "here").backups[0].copies == (to,)
+        else:
+            with pytest.raises(Gone) as gone:
+                list(copies.copy(large, to, bucket=broken))
+            assert to in str(gone.value) and "s3cr3t" not in str(gone.value)
+            assert not [key for key in stored(client, name) if "manifest" in key]
+            assert look(tmp_path / "here").backups == (large,)
+        assert line.broken >= 1
+    list(copies.copy(large, to, bucket=access))
+    assert sum(stored(client, name).values()) > large.bytes and len(stored(client, name)) == 4
+    assert open_uploads(client, name) == 0
