@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -84,7 +85,7 @@ def test_the_backup_before_survives_a_killed_client(server: Server, shop: str, t
         before = files(tmp_path)
         server.sql(MANY, database=shop)
         for sign in (signal.SIGKILL, signal.SIGTERM):
-            timer = later(0, lambda sign=sign: killed("pg_dump", sign))
+            timer = later(0, functools.partial(killed, "pg_dump", sign))
             slow = task(pg, shop, tmp_path)
             with pytest.raises(Gone):
                 pg.carry_out(slow._replace(manner=slow.manner._replace(rate_limit=10 << 20)))

@@ -13,18 +13,21 @@ import typing as t
 from .._errors import Stopped
 from .._process import Completed, Stage
 
+if t.TYPE_CHECKING:
+    import io
+
 READ_BYTES = 1 << 20
 
 
 class Fed:
-    """A client program under way; what it writes is taken by a thread of its own."""
+    """A client program under way; what it writes is taken by a thread of its own: so many bytes of a buffer."""
 
     def __init__(
         self,
         argv: t.Sequence[str],
         *,
         env: t.Mapping[str, str],
-        take: t.Callable[[bytes], None] | None = None,
+        take: t.Callable[[bytearray, int], None] | None = None,
         package: str = "",
     ) -> None:
         if take is None:
@@ -41,20 +44,21 @@ class Fed:
         self._taker = threading.Thread(target=self._take, args=(take,), daemon=True)
         self._taker.start()
 
-    def _take(self, take: t.Callable[[bytes], None] | None) -> None:
+    def _take(self, take: t.Callable[[bytearray, int], None] | None) -> None:
         if take is None:
             return
         try:
-            for data in iter(lambda: os.read(self._stage.output, READ_BYTES), b""):
+            space = bytearray(READ_BYTES)  # the same each time: fresh memory costs as much as the reading
+            for size in iter(lambda: os.readv(self._stage.output, [space]), 0):
                 if self._fault is None:
-                    take(data)
+                    take(space, size)
         except BaseException as error:
             self._fault = error
             self._stage.stop(0.0)
         finally:
             os.close(self._stage.output)
 
-    def give(self, data: bytes) -> bool:
+    def give(self, data: bytes | memoryview) -> bool:
         """False: it reads no more, for better or worse; its end tells which."""
         rest = memoryview(data)
         while rest and self.hears:
@@ -86,10 +90,21 @@ class Fed:
         self._taker.join(5)
 
 
+def slices(source: t.BinaryIO) -> t.Callable[[int], memoryview]:
+    """Reads into the same memory each time: what was read is there until the next."""
+    space = memoryview(bytearray(READ_BYTES))
+
+    def read(_most: int) -> memoryview:
+        size = t.cast("io.BufferedIOBase", source).readinto(space)
+        return space[:size]
+
+    return read
+
+
 class _Pump(threading.Thread):
     """Reads the source to its end, whether or not the program wants all of it: its last read says that it is sound."""
 
-    def __init__(self, fed: Fed, read: t.Callable[[int], bytes]) -> None:
+    def __init__(self, fed: Fed, read: t.Callable[[int], bytes | memoryview]) -> None:
         super().__init__(daemon=True)
         self.fed, self.read = fed, read
         self.given, self.halt = 0, False
@@ -114,7 +129,7 @@ class _Pump(threading.Thread):
 
 
 def pumped(
-    fed: Fed, read: t.Callable[[int], bytes], stop: threading.Event | None = None
+    fed: Fed, read: t.Callable[[int], bytes | memoryview], stop: threading.Event | None = None
 ) -> t.Generator[int, None, Completed]:
     """Gives the program all of the source. Yields bytes since the last time, at least once a second.
 

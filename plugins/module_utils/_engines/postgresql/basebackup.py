@@ -18,7 +18,7 @@ from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump
 from .clients import environment, private_folder, target
 from .connection import Kind, Session
-from .dumping import APPLICATION, Room, judge
+from .dumping import APPLICATION, Room, judge, packed
 
 READ = 1 << 20  # bytes at once
 MANIFEST = "backup_manifest"
@@ -59,7 +59,7 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
         cure = "Use method dump, or pgBackRest"
         raise Refused(f"tablespaces ({elsewhere}) lie outside of the data directory: no single stream", cure=cure)
     reading = Checking() if task.decode else None
-    with part(task) as new, private_folder() as folder:
+    with part(packed(task)) as new, private_folder() as folder:
         env = environment(room.connector, folder, Kind(), APPLICATION)
         env["PGOPTIONS"] = room.connector.login.options  # a replication connection knows no role and no search_path
         yield Tick()

@@ -30,33 +30,41 @@ class Rows:
         self._rest = b""
         self._table = ""  # whose rows are passing by
 
-    def feed(self, data: bytes) -> None:
-        data = self._rest + data
-        at: int | None = 0
-        while at is not None:
-            done = at
-            at = self._rows(data, at) if self._table else self._statement(data, at)
+    def feed(self, data: bytes | bytearray, size: int = -1) -> None:
+        """The first `size` bytes of it; nothing is copied but what is cut at their end."""
+        size, at = len(data) if size < 0 else size, 0
+        if self._rest:
+            if not self._table or size < len(END) or END in self._rest + data[: len(END)]:
+                data, size = self._rest + data[:size], len(self._rest) + size
+            else:
+                self.counts[self._table] += self._rest.count(b"\n")
+        while at < size:
+            after = self._rows(data, at, size) if self._table else self._statement(data, at, size)
+            if after < 0:
+                break
+            at = after
         if self._table:
             # Its end may be cut in two.
-            kept = max(done, len(data) - len(END) + 1)
-            self.counts[self._table] += data.count(b"\n", done, kept)
-            done = kept
-        self._rest = data[done:]
+            kept = max(at, size - len(END) + 1)
+            self.counts[self._table] += data.count(b"\n", at, kept)
+            at = kept
+        self._rest = bytes(data[at:size])
 
-    def _rows(self, data: bytes, at: int) -> int | None:
+    def _rows(self, data: bytes | bytearray, at: int, size: int) -> int:
         """From the newline before the first row on, so that a table without rows ends like any other."""
-        end = data.find(END, at)
+        # Most pieces hold no backslash at all, and one byte is found fifty times faster than four.
+        end = data.find(END, at, size) if data.find(b"\\", at, size) >= 0 else -1
         if end < 0:
-            return None
+            return -1
         # The last row's own newline is left out for that one.
         self.counts[self._table] += data.count(b"\n", at, end)
         self._table = ""
         return end + len(END)
 
-    def _statement(self, data: bytes, at: int) -> int | None:
-        found = STATEMENT.match(data, at)
+    def _statement(self, data: bytes | bytearray, at: int, size: int) -> int:
+        found = STATEMENT.match(data, at, size)
         if not found:
-            return None
+            return -1
         copy = COPY.fullmatch(found.group())
         if not copy:
             return found.end()

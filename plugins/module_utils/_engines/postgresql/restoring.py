@@ -192,12 +192,12 @@ def poured(session: Session, backup: Backup, decrypt: Decryption | None, room: R
 def _by_one(
     session: Session, argv: t.Sequence[str], env: t.Mapping[str, str], source: t.BinaryIO, *, room: Room
 ) -> Work:
-    from ..._files.feeding import Fed, pumped
+    from ..._files.feeding import Fed, pumped, slices
     from ..._files.pipeline import ProgramFailed
 
     fed = Fed(argv, env=env)
     try:
-        pumping = pumped(fed, source.read, session.stopped)
+        pumping = pumped(fed, slices(source), session.stopped)
         try:
             while True:
                 yield Tick(Amount(written=next(pumping)))
