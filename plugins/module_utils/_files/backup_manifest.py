@@ -18,6 +18,8 @@ from . import durable
 FORMAT = 1
 MANIFEST = ".manifest.json"
 PARTIAL = ".partial"
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+USUAL = 1 << 16  # bytes
 LONGEST = 1 << 26  # bytes; of a manifest with a million files
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -66,14 +68,12 @@ def write_manifest(backup: Backup) -> None:
 
 def read_fields(path: str) -> dict[str, t.Any]:
     """What stands in it, also what only a later version of the collection knows. Raises OSError, Distrusted."""
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with open(fd, "rb") as file:
-        data = file.read(LONGEST)
+    data = _bytes_of(path)
     body, found, tail = data.rpartition(SELF)
     if not found or tail != hashlib.sha256(body).hexdigest().encode("ascii") + b'"\n}\n':
         raise Distrusted("it is damaged, or was changed by hand")
     try:
-        fields = json.loads(data)
+        fields = json.loads(data.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise Distrusted("it is not JSON") from error
     if not isinstance(fields, dict):
@@ -81,6 +81,22 @@ def read_fields(path: str) -> dict[str, t.Any]:
     if fields.get("version") != FORMAT:
         raise Distrusted(f"it is of another version of this collection: {fields.get('version')!r}")
     return fields
+
+
+def _bytes_of(path: str) -> bytes:
+    """One read for almost all of them: there may be a hundred thousand."""
+    fd = os.open(path, os.O_RDONLY | NO_FOLLOW)
+    try:
+        data = os.read(fd, USUAL)
+        if len(data) == USUAL:
+            more = [data]
+            while data and len(more) <= LONGEST // USUAL:
+                data = os.read(fd, USUAL)
+                more.append(data)
+            data = b"".join(more)
+    finally:
+        os.close(fd)
+    return data
 
 
 def read_manifest(path: str) -> Backup:
@@ -104,15 +120,16 @@ def _parse(fields: t.Mapping[str, t.Any], folder: str) -> Backup:
     ident = _text(fields["id"])
     if not ID.fullmatch(ident):
         raise Distrusted("its id is none of ours")
-    texts = {name: _text(fields[name]) for name in TEXTS}
-    texts.update({name: _text(fields.get(name, "")) for name in MORE_TEXTS})
+    texts = {name: fields[name] for name in TEXTS}
+    texts.update({name: fields.get(name, "") for name in MORE_TEXTS})
+    texts["version"] = fields["version_of_server"]
+    _all_texts(texts.values())
     if texts["level"] not in LEVELS:
         raise Distrusted(f"level {texts['level']!r} is not known")
     rows = fields.get("rows")
     verified = fields.get("verified_at")
     return Backup(
         id=ident,
-        version=_text(fields["version_of_server"]),
         **texts,
         arguments=_texts(fields["arguments"]),
         began=_moment(fields["began"]),
@@ -123,32 +140,45 @@ def _parse(fields: t.Mapping[str, t.Any], folder: str) -> Backup:
         pin=_boolean(fields.get("pin", False)),
         verified_at=None if verified is None else _moment(verified),
         copies=_texts(fields.get("copies", [])),
-        about={_text(name): _text(value) for name, value in fields.get("about", {}).items()},
+        about=_about(fields.get("about", {})),
         folder=folder,
     )
 
 
+def _about(found: t.Mapping[str, str]) -> dict[str, str]:
+    about = dict(found.items())
+    _all_texts(about)
+    _all_texts(about.values())
+    return about
+
+
 def _files(found: t.Any, ident: str) -> tuple[Stored, ...]:
     files = tuple([_stored(file, ident) for file in _list(found)])
-    if len({file.name for file in files}) != len(files):
+    if len(files) > 1 and len({file.name for file in files}) != len(files):
         raise Distrusted("it names a file twice")
     return files
 
 
 def _stored(file: t.Mapping[str, t.Any], ident: str) -> Stored:
-    name, digest = _text(file["name"]), _text(file["sha256"])
+    name, digest, what = file["name"], file["sha256"], file["what"]
+    _all_texts((name, digest, what))
     if not is_name(name, ident):
         raise Distrusted(f"{name!r} is no file of this backup")
     if not SHA256.fullmatch(digest):
         raise Distrusted(f"the hash of {name!r} is none")
-    return Stored(name, _count(file["bytes"]), digest, _text(file["what"]), _count(file.get("plain_bytes", 0)))
+    return Stored(name, _count(file["bytes"]), digest, what, _count(file.get("plain_bytes", 0)))
 
 
 def is_name(name: str, ident: str) -> bool:
     """Of a file, or of one in a folder, of the backup with this id: relative, and not the manifest itself."""
-    if not name.startswith(ident + ".") or "\0" in name or name in (ident + MANIFEST, ident + PARTIAL):
+    if not name.startswith(ident + ".") or "\0" in name or name[len(ident) :] in (MANIFEST, PARTIAL):
         return False
     return "/" not in name or all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def _all_texts(values: t.Iterable[t.Any]) -> None:
+    if set(map(type, values)) - {str}:
+        raise Distrusted("what should be text is none")
 
 
 def _text(value: t.Any) -> str:
@@ -176,7 +206,8 @@ def _list(value: t.Any) -> list[t.Any]:
 
 
 def _texts(value: t.Any) -> tuple[str, ...]:
-    return tuple([_text(each) for each in _list(value)])
+    _all_texts(_list(value))
+    return tuple(value)
 
 
 def _moment(value: t.Any) -> datetime:
@@ -186,4 +217,4 @@ def _moment(value: t.Any) -> datetime:
         raise Distrusted(f"{value!r} is no moment") from error
     if found.tzinfo is None:
         raise Distrusted(f"{value!r} does not say in which zone")
-    return found.astimezone(timezone.utc)
+    return found if found.tzinfo is timezone.utc else found.astimezone(timezone.utc)

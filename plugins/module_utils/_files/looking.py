@@ -10,6 +10,7 @@ import re
 import stat
 import typing as t
 from contextlib import suppress
+from functools import lru_cache
 
 from .._backups import Backup, Broken, Shelf, Sheltered, Unfinished
 from . import durable
@@ -158,6 +159,12 @@ def _held(folder: str, ident: str, *, was: bool) -> bool:
         return True
 
 
+@lru_cache(maxsize=16)
+def is_folder_of(database: str, name: str) -> bool:
+    """Whether that is where the database's backups belong; thousands of manifests ask, one after the other."""
+    return folder_name(database) == name
+
+
 def _bytes(entry: os.DirEntry[str]) -> int:
     with suppress(OSError):
         if not entry.is_dir(follow_symlinks=False):
@@ -169,7 +176,7 @@ def _bytes(entry: os.DirEntry[str]) -> int:
 
 def _why_broken(backup: Backup, name: str, present: t.Mapping[str, os.DirEntry[str]]) -> str:
     """Which file is not there, or has another size; "" when all are as they should be. Raises OSError."""
-    if folder_name(backup.database) != name:
+    if not is_folder_of(backup.database, name):
         return f"it is of database {backup.database!r}, which belongs in another folder"
     for file in backup.files:
         try:

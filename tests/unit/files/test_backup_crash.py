@@ -37,8 +37,7 @@ def calls(deed: str, folder: Path) -> list[int]:
     """The numbers of the calls to die before."""
     most = die(deed, -1, folder)
     assert most >= 10
-    # Pipes hand over now more and now less at once: the last of them may not be reached each time.
-    return [*range(1, most + 1 - (8 if deed == "write" else 0), EVERY)]
+    return [*range(1, most + 1, EVERY)]
 
 
 def prepared(tmp_path: Path, number: int) -> Path:
@@ -64,18 +63,20 @@ def tidy(folder: Path) -> None:
 
 
 def test_a_backup_that_dies(tmp_path: Path) -> None:
-    sealed = 0
+    sealed = survived = 0
     for number in calls("write", prepared(tmp_path, 0)):
         folder = prepared(tmp_path, number)
         (earlier,) = look(folder).backups
-        assert die("write", number, folder) == 0
+        # Pipes hand over now more and now less at once: the last of the calls may not be reached each time.
+        survived += bool(die("write", number, folder))
         shelf = look(folder)
         assert shelf.backups[-1].id == earlier.id or shelf.backups[0].id == earlier.id
         assert not shelf.broken and not shelf.foreign
         assert sound(earlier) and plain(earlier) == LINES
         sealed += len(shelf.backups) - 1
         tidy(folder)
-    assert sealed  # it was killed behind the manifest, too
+    assert survived <= 8 < len(list(tmp_path.iterdir()))
+    assert sealed > survived  # it was killed behind the manifest, too
 
 
 @pytest.mark.parametrize("deed", ["amend", "remove"])
