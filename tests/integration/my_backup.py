@@ -113,6 +113,10 @@ def describe(server: Server, name: str) -> dict[tuple[str, str], list[list[str]]
     def show(kind: str, names: list[list[str]]) -> None:
         for (each,) in names:
             words = server.sql(f"SHOW CREATE {kind} {quoted}.`{each.replace('`', '``')}`")
+            if kind == "TRIGGER":
+                del words[0][6]  # when it was made
+            # MySQL says of a column whether its character set was given: a dump gives it, with the collation.
+            words[0] = [cell.replace("CHARACTER SET latin1 COLLATE", "COLLATE") for cell in words[0]]
             found[kind, each] = [[cell.replace(quoted, "DB").replace(name, "DB") for cell in words[0]]]
 
     schema = "information_schema"
@@ -141,6 +145,7 @@ class Shelter:
 
     def __init__(self, server: Server, folder: Path, **more: Any) -> None:
         params = {key: more.pop(key) for key in list(more) if key.startswith(("login_", "ssl_", "ca_", "check_"))}
+        self.server = server
         self.used: Used = use(server, **params)
         self.folder = folder
         encryption: Encryption | None = more.pop("encryption", None)

@@ -23,7 +23,8 @@ from .my import small
 from .my_backup import Shelter, describe, furnish, rows
 
 Make = Callable[[Server], str]
-HOSTILE = ("-dash", "we`ird; DROP 'x\" \\", "ümläut $(id)", "a.b")
+QUOTES = "we`ird; DROP 'x\" \\"
+HOSTILE = ("-dash", QUOTES, "we`ird; $(id)", "ümläut .%", "a.b")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def shelter(mysql: Server, tmp_path: Path) -> Shelter:
 
 def strangers() -> list[str]:
     """What drills may have left in the folder for temporary files."""
-    return [path.name for path in Path(tempfile.gettempdir()).glob("dbfleet-????????")]
+    return [path.name for path in Path(tempfile.gettempdir()).glob("dbfleet-drill-*")]
 
 
 def test_what_is_restored_is_what_was_there(mysql: Server, database: Make, shelter: Shelter) -> None:
@@ -146,7 +147,15 @@ def test_names_are_names(mysql: Server, shelter: Shelter, name: str) -> None:
     try:
         furnish(mysql, name)
         source = describe(mysql, name)
-        backup = shelter.dump(name, exclude=(f"{name}.plain",))
+        if name == QUOTES and mysql.engine == "mariadb":
+            # mariadb-dump (10.11) looks for the events of such a database by another name: it says so, and fails.
+            with pytest.raises(Refused, match="Unknown database"):
+                shelter.dump(name)
+            mysql.sql(f"DROP EVENT {quoted}.ev")
+            mysql.sql(f"DROP EVENT {quoted}.sleeping")
+            assert shelter.files() == []
+            return
+        backup = shelter.dump(name, exclude=("plain",))
         assert "plain" not in (backup.rows or {}) and (backup.rows or {})["keyless"] == 3
         shelter.verify(name, "decode")
         shelter.restore(backup, name, replace=True)

@@ -88,6 +88,10 @@ class MySQL:
         finally:
             self._forget(link)
 
+    def home(self, task: Task) -> str:
+        """In which database the work of a task is done: one that is to be restored is not there, or in the way."""
+        return "" if isinstance(task, Restore) else task.ref.database
+
     def _opened(self, database: str) -> Link:
         if self._stopped:
             raise Stopped("stopped", database=database)

@@ -16,14 +16,12 @@ from ..._records import Amount, Finding, Ref, Server, Tick, Work
 from ..._tasks import Cure, Dump, Restore, Task, Verify
 from .. import filing
 from . import dumping
+from .capabilities import ALWAYS_LACKING
 from .privileges import Grants
 from .scanning import Scanner
 
 if t.TYPE_CHECKING:
     from ..._backups import Backup
-
-PHYSICAL = "backups of all of the server's files are not taken by this collection yet"
-OTHERS = {"physical": PHYSICAL, "pgbackrest": "pgBackRest knows PostgreSQL only"}
 
 
 def spell(task: Cure, server: Server, grants: Grants | None, known: dumping.Source | None) -> list[str]:
@@ -53,8 +51,8 @@ def _spell_verify(task: Verify) -> str:
 def carry_out(session: t.Any, task: Task, server: Server, grants: Grants) -> Work:
     """Raises Busy, Gone, Refused, MissingMeans, Stopped."""
     if isinstance(task, Dump):
-        if task.method in OTHERS:
-            raise Refused(OTHERS[task.method], cure="Ask for method: dump")
+        if task.method in ALWAYS_LACKING:
+            raise Refused(ALWAYS_LACKING[task.method], cure="Ask for method: dump")
         act = dumping.accounts if task.method == "globals" else dumping.dump
         return act(session, task, server, grants)
     if isinstance(task, Verify):
@@ -151,10 +149,14 @@ def compare(
         )
 
 
+def noted(backup: Backup, name: str) -> t.Any:
+    """A list or a mapping that the dump has noted in its manifest; empty where it has not."""
+    try:
+        return json.loads(backup.about.get(name) or "[]")
+    except ValueError:
+        return []
+
+
 def checksums(backup: Backup) -> dict[str, int]:
     """Of each table's rows as the dump wrote them."""
-    try:
-        found = json.loads(backup.about.get("checksums") or "{}")
-    except ValueError:
-        return {}
-    return {str(name): int(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    return {str(name): int(value) for name, value in dict(noted(backup, "checksums")).items()}

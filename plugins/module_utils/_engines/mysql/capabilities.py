@@ -59,6 +59,8 @@ ALWAYS_LACKING = {
     "cost delay": "there is no vacuum to slow down",
     "single rebuild": "InnoDB packs an index anew only together with its table",
     "refresh": "there are no materialized views",
+    "physical": "backups of all of the server's files are not taken by this collection yet",
+    "pgbackrest": "pgBackRest knows PostgreSQL only",
 }
 SYSTEM_DATABASES = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import typing as t
 from datetime import datetime, timezone
@@ -14,9 +15,9 @@ from datetime import datetime, timezone
 from ..._errors import Refused, Stopped
 from ..._records import Execution, Server, Tick, Work
 from . import clients, restoring
-from .backup import compare
+from .backup import compare, noted
 from .connection import Link
-from .names import quoted
+from .names import literal, quoted
 from .scanning import Content, Scanner
 
 if t.TYPE_CHECKING:
@@ -63,6 +64,7 @@ def _throwaway(backup: Backup, decrypt: Decryption | None, stop: t.Any) -> Work:
             name = "" if backup.method == "globals" else backup.database
             if name:
                 restoring.fits(backup, here)
+                _admit(link, backup)
                 link.run(restoring.create(backup, name))
             yield from restoring.load(backup, place.login, here, name, decrypt=decrypt, stop=stop)
             if name:
@@ -71,11 +73,23 @@ def _throwaway(backup: Backup, decrypt: Decryption | None, stop: t.Any) -> Work:
         place.end()
 
 
+def _admit(link: t.Any, backup: Backup) -> None:
+    """Whoever views, routines, triggers and events run as must be there, and may do anything here."""
+    for definer in noted(backup, "definers"):
+        user, host = (literal(part) for part in definer.rpartition("@")[::2])
+        if host == "''":
+            link.run(f"CREATE ROLE IF NOT EXISTS {user}")
+            continue
+        secret = literal(secrets.token_urlsafe(16))
+        link.run(f"CREATE USER IF NOT EXISTS {user}@{host} IDENTIFIED BY {secret}")
+        link.run(f"GRANT ALL PRIVILEGES ON *.* TO {user}@{host}")
+
+
 def _same_server(link: t.Any, backup: Backup, server: Server, decrypt: Decryption | None) -> Work:
     """In a scratch database: outside of the binary log, and no event may fire."""
-    restoring.fits(backup, server)
     if backup.method == "globals":
         raise Refused("accounts cannot be tried out on the server where they live", cure="Use drill_on: throwaway")
+    restoring.fits(backup, server)
     name = restoring.scratch(backup)
     if link.rows(restoring.EXISTS, (name,)):
         raise Refused(f"the database {name} is there already", cure=f"DROP DATABASE {quoted(name)}, if nobody uses it")

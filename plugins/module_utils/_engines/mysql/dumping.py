@@ -17,6 +17,7 @@ from ..._selection import Patterns
 from ..._tuples import NamedTuple
 from . import clients, faults
 from .capabilities import MARIADB
+from .names import literal
 from .privileges import Grants
 from .scanning import Scanner
 
@@ -32,6 +33,11 @@ TABLES = """
 SCHEMA = """
     SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME
       FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"""
+DEFINERS = """
+    SELECT DEFINER FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s
+    UNION SELECT DEFINER FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s
+    UNION SELECT DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
+    UNION SELECT DEFINER FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s"""
 # What the database that is restored has to find there, or else says something different.
 SETTINGS = ("lower_case_table_names", "innodb_page_size", "character_set_server", "collation_server")
 NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")  # without one of the last two, nothing is dumped, and nothing said
@@ -182,6 +188,7 @@ def _about(link: t.Any, server: Server, database: str) -> dict[str, str]:
     found = {name: str(link.rows(f"SELECT @@GLOBAL.{name}")[0][0]) for name in SETTINGS}
     for charset, collation in link.rows(SCHEMA, (database,)):
         found.update(character_set=str(charset), collation=str(collation))
+    found["definers"] = json.dumps(sorted(str(row[0]) for row in link.rows(DEFINERS, (database,) * 4)))
     return found
 
 
@@ -239,7 +246,7 @@ def _accounts(link: t.Any) -> t.Iterator[bytes]:
     # Hashes hold any byte at all.
     link.rows("SET SESSION print_identified_with_as_hex = 1")
     rows = link.rows("SELECT User, Host FROM mysql.user ORDER BY User, Host")
-    names = [f"{_account(str(u))}@{_account(str(h))}" for u, h in rows if str(u) not in OWN_ACCOUNTS]
+    names = [f"{literal(str(u))}@{literal(str(h))}" for u, h in rows if str(u) not in OWN_ACCOUNTS]
     after = []
     yield b"-- Accounts\n\n"
     for name in names:
@@ -255,10 +262,6 @@ def _accounts(link: t.Any) -> t.Iterator[bytes]:
     for statement in after:
         yield f"{statement};\n".encode()
     yield b"\n-- Dump completed\n"
-
-
-def _account(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def findings_of(known: Source) -> str:

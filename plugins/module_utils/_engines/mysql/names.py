@@ -21,6 +21,11 @@ def quoted(*parts: str) -> str:
     return ".".join("`" + part.replace("`", "``") + "`" for part in parts)
 
 
+def literal(text: str) -> str:
+    """A text as it stands in SQL, for statements that take no bound values (sessions have backslash escapes on)."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
 def table_of(ref: Ref) -> str:
     """The table of a Ref, its partition left out."""
     return quoted(ref.database, *ref.path)

@@ -160,7 +160,7 @@ class _Rows:
 
     def __init__(self, *, by_line: bool, checksum: int) -> None:
         self.by_line, self.checksum = by_line, checksum
-        self._counts = [0, 0, 0]  # lines, lines that begin as a row does, lines that end as one does
+        self._lines = self._ended = 0  # lines, and those that end as a row does
         self._carried = b""
         self._outside = b"  "  # the end of what stands outside of strings
         self._string = False  # the last piece ended inside of one
@@ -171,17 +171,15 @@ class _Rows:
         if not self.by_line:
             self._strip(data)
             return
-        ends = data.count(b"),\n") + data.endswith(END_OF_ROWS)
-        for number, more in enumerate((data.count(b"\n"), data.count(b"\n(") + data.startswith(b"("), ends)):
-            self._counts[number] += more
+        self._lines += data.count(b"\n")
+        self._ended += data.count(b"),\n") + data.endswith(END_OF_ROWS)
 
     def finish(self, name: str) -> int:
         """How many rows there were. Raises Refused where the text is not made of rows."""
         if self.by_line:
-            lines, begun, ended = self._counts
-            if not lines == begun == ended:
+            if self._lines != self._ended:
                 raise _broken(f"the rows of {name} are damaged")
-            return lines
+            return self._lines
         if self._string or self._carried or not self._outside.endswith(b");"):
             raise _broken(f"the rows of {name} are damaged")
         return self._between + 1

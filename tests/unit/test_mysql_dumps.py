@@ -1,0 +1,130 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Dumps of MySQL and MariaDB as text: rows are counted exactly, however they arrive, and no part counts as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.mending import Mended
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.scanning import Content, Scanner
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+
+ESCAPES = {"\0": "\\0", "\n": "\\n", "\r": "\\r", "\\": "\\\\", "'": "\\'", '"': '\\"', "\x1a": "\\Z"}
+TEXT = st.text(st.sampled_from("),(;\n\r'\"\\\0\x1a1aLü😀` -"), max_size=12)
+ROW = st.tuples(st.integers(-9, 9), TEXT, st.none() | TEXT)
+NAMES = st.sampled_from(["t", "we`ird", "with\nbreak", "LOCK TABLES `x` WRITE;"])
+TABLES = st.dictionaries(NAMES, st.lists(st.lists(ROW, min_size=1, max_size=4), max_size=3), max_size=3)
+Rows = dict[str, list[list[tuple[int, str, str | None]]]]
+END = "-- Dump completed on 2026-11-22  6:48:12\n"
+
+
+def value(text: str | None) -> str:
+    return "NULL" if text is None else "'" + "".join(ESCAPES.get(sign, sign) for sign in text) + "'"
+
+
+def written(tables: Rows, style: str) -> bytes:
+    """As mysqldump writes it (`line`), as mariadb-dump does (`rows`), and as that does with history."""
+    between, after = {"line": (",", " "), "rows": (",\n", "\n"), "history": (",\n", " ")}[style]
+    columns = " (`a`, row_start, row_end)" if style == "history" else ""
+    out = ["-- dump\n\n/*!40101 SET NAMES utf8mb4 */;\n"]
+    for name, inserts in tables.items():
+        quoted = "`" + name.replace("`", "``") + "`"
+        out.append(f"CREATE TABLE {quoted} (\n  `a` int COMMENT 'UNLOCK TABLES;'\n);\nLOCK TABLES {quoted} WRITE;\n")
+        for rows in inserts:
+            texts = [f"({number},{value(one)},{value(two)})" for number, one, two in rows]
+            out.append(f"INSERT INTO {quoted}{columns} VALUES{after}{between.join(texts)};\n")
+        out.append("UNLOCK TABLES;\n")
+    body = "CREATE PROCEDURE p() BEGIN\nINSERT INTO `t` VALUES\n(1);\nLOCK TABLES `t` WRITE;\nEND ;;\n"
+    return "".join([*out, "DELIMITER ;;\n", body, "DELIMITER ;\n\n", END]).encode()
+
+
+def scanned(text: bytes, size: int) -> Content:
+    scanner = Scanner()
+    for at in range(0, len(text), size):
+        scanner.feed(text[at : at + size])
+    scanner.end()
+    return scanner.content
+
+
+@given(tables=TABLES, style=st.sampled_from(["line", "rows", "history"]), size=st.integers(1, 40))
+def test_rows_are_counted_however_they_arrive(tables: Rows, style: str, size: int) -> None:
+    text = written(tables, style)
+    found = scanned(text, size)
+    assert found.rows == {name: sum(len(rows) for rows in inserts) for name, inserts in tables.items()}
+    assert found == scanned(text, len(text))
+
+
+@given(tables=TABLES, style=st.sampled_from(["line", "rows"]), at=st.floats(0, 1, exclude_max=True))
+def test_no_part_of_a_dump_is_a_dump(tables: Rows, style: str, at: float) -> None:
+    """Cut anywhere before the trailer, at the end of a statement, too."""
+    text = written(tables, style)
+    for cut in {int((len(text) - len(END)) * at), text.rfind(b";\n", 0, int(len(text) * at)) + 2}:
+        with pytest.raises(Refused, match="not whole"):
+            scanned(text[:cut], 1 << 20)
+
+
+def test_a_row_that_is_gone_or_changed_is_told() -> None:
+    tables: Rows = {"t": [[(1, "a", None), (2, "b", None)], [(3, "c", "d")]]}
+    for style in ("line", "rows"):
+        text = written(tables, style)
+        whole = scanned(text, 7)
+        changed = scanned(text.replace(b"'b'", b"'x'"), 7)
+        assert changed.rows == whole.rows and changed.sums != whole.sums
+        lost = scanned(
+            text.replace(b"\n(2,'b',NULL)", b"").replace(b"NULL),;", b"NULL);").replace(b",(2,'b',NULL)", b""), 7
+        )
+        assert lost.rows["t"] == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (b"(2,'b',NULL);\n", b"(2,'b\n", "middle|damaged"),
+        (b"UNLOCK TABLES;\nDELIMITER", b"DELIMITER", "no end"),
+        (b"INSERT INTO `t`", b"INSERT INTO `u`", "another table"),
+        (b"DELIMITER ;\n", b"", "routine"),
+        (b"(1,'a',NULL),\n", b"(1,'a'\n", "damaged"),
+    ],
+)
+def test_what_is_damaged_is_refused(old: bytes, new: bytes, why: str) -> None:
+    text = written({"t": [[(1, "a", None), (2, "b", None)]]}, "rows")
+    assert old in text
+    with pytest.raises(Refused, match=why):
+        scanned(text.replace(old, new), 11)
+
+
+def reader(text: bytes, size: int) -> Callable[[int], bytes]:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    return lambda _size: pieces.pop(0) if pieces else b""
+
+
+EVENT = (
+    "/*!50106 CREATE*/ /*!50117 DEFINER=`a`@`%`*/ /*!50106 EVENT `e ON COMPLETION PRESERVE ENABLE` ON SCHEDULE"
+    " EVERY 1 DAY STARTS '2030-01-01 00:00:00' ON COMPLETION NOT PRESERVE ENABLE COMMENT 'ENABLE' DO DO 0 */ ;;\n"
+)
+
+
+@given(size=st.integers(1, 300))
+def test_a_dump_is_mended_on_its_way(size: int) -> None:
+    text = "INSERT INTO `t` VALUES\n('ALTER DATABASE `old` CHARACTER SET x;');\n" + EVENT
+    text += (
+        "ALTER DATABASE `old` CHARACTER SET latin1 COLLATE latin1_bin ;\nALTER DATABASE `older` CHARACTER SET a ;\nend"
+    )
+    mended = Mended(reader(text.encode(), size), old="old", new="ne`w", asleep=True)
+    found = b"".join(iter(lambda: mended.read(1 << 20), b"")).decode()
+    wanted = text.replace("NOT PRESERVE ENABLE", "NOT PRESERVE DISABLE")
+    assert found == wanted.replace("\nALTER DATABASE `old` C", "\nALTER DATABASE `ne``w` C")
+
+
+def test_an_event_that_cannot_be_put_to_sleep_is_refused() -> None:
+    mended = Mended(
+        reader(EVENT.replace(" ENABLE COMMENT", " ODD COMMENT").encode(), 999), old="a", new="b", asleep=True
+    )
+    with pytest.raises(Refused, match="sleep"):
+        mended.read(1 << 20)
