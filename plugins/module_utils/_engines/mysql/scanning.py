@@ -48,16 +48,22 @@ class Scanner:
 
     def feed(self, data: bytes) -> None:
         """The next piece. Raises Refused."""
-        rest = self._rest + data if self._rest else data
-        at = 0
-        while at < len(rest):
-            step = self._in_rows(rest, at) if self._rows else self._in_text(rest, at)
+        cut = 0
+        if self._rest and not (self._rows and not self._rows.by_line):
+            # Only the line that was begun is put together: copying all would cost as much as looking at it.
+            cut = data.find(b"\n") + 1
+            self._take(self._rest + data[:cut])
+        self._take(self._rest + data[cut:] if self._rest else data, 0 if self._rest else cut)
+        if not self._rows and len(self._rest) > LONGEST_LINE:
+            raise _broken(f"a line of it has more than {LONGEST_LINE:,} bytes")
+
+    def _take(self, text: bytes, at: int = 0) -> None:
+        while at < len(text):
+            step = self._in_rows(text, at) if self._rows else self._in_text(text, at)
             if step == at:
                 break
             at = step
-        self._rest = rest[at:]
-        if not self._rows and len(self._rest) > LONGEST_LINE:
-            raise _broken(f"a line of it has more than {LONGEST_LINE:,} bytes")
+        self._rest = text[at:]
 
     def end(self) -> None:
         """That was all. Raises Refused where the dump ends before its end."""
@@ -144,10 +150,10 @@ class Scanner:
             # Whole lines, or all but what the end may begin with.
             cut = text.rfind(b"\n", at) + 1 if rows.by_line else len(text) - len(END_OF_ROWS)
             if cut > at:
-                rows.take(text[at:cut])
+                rows.take(text, at, cut)
             return max(at, cut)
         end += len(END_OF_ROWS)
-        rows.take(text[at:end])
+        rows.take(text, at, end)
         name, self._rows = self._name(), None
         self.content.rows[name] += rows.finish(name)
         self.content.sums[name] = rows.checksum
@@ -166,13 +172,14 @@ class _Rows:
         self._string = False  # the last piece ended inside of one
         self._between = 0
 
-    def take(self, data: bytes) -> None:
-        self.checksum = zlib.crc32(data, self.checksum)
+    def take(self, text: bytes, at: int, end: int) -> None:
+        """That part of the text; whole lines, where each row has its own."""
+        self.checksum = zlib.crc32(memoryview(text)[at:end], self.checksum)
         if not self.by_line:
-            self._strip(data)
+            self._strip(text[at:end])
             return
-        self._lines += data.count(b"\n")
-        self._ended += data.count(b"),\n") + data.endswith(END_OF_ROWS)
+        self._lines += text.count(b"\n", at, end)
+        self._ended += text.count(b"),\n", at, end) + text.endswith(END_OF_ROWS, at, end)
 
     def finish(self, name: str) -> int:
         """How many rows there were. Raises Refused where the text is not made of rows."""
