@@ -152,9 +152,8 @@ class _Look:
 def _held(folder: str, ident: str, *, was: bool) -> bool:
     """Also who had a marker when the folder was read, and has none any more: that one has just come to its end."""
     try:
-        if was and not os.path.lexists(os.path.join(folder, ident + PARTIAL)):
-            return True
-        return held(folder, ident)
+        # Asked in this order: a marker goes before its lock does, and may go while we ask.
+        return held(folder, ident) or (was and not os.path.lexists(os.path.join(folder, ident + PARTIAL)))
     except OSError:  # another user's: then not ours to call dead
         return True
 
