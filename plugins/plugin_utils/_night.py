@@ -17,6 +17,8 @@ LISTED_FULL = 40
 URGENT = 2  # priority up to which findings are shown after maintenance
 LABEL = 12  # columns
 OF_ROWS = "cleanup"  # the operation whose rows are worth a word
+FACTS = {"rotate_backups": "db_backup_rotate"}  # of operations whose module is called otherwise
+DUE = {"rotate_backups": "rotate"}  # their names in db_due
 AFTERWARDS = ("vacuum", "freeze", "analyze")  # kinds of steps that it takes for what it leaves behind
 
 
@@ -42,7 +44,7 @@ def report(hosts: t.Mapping[str, Vars], operations: t.Sequence[str], *, planned:
 
 def _host(host: Vars, operations: t.Sequence[str], planned: bool, full: bool) -> Lines:
     wrong = trouble(host, operations)
-    results = {o: found for o in operations if (found := _fact(host, f"{o}_result", f"db_{o}"))}
+    results = {o: found for o in operations if (found := _fact(host, f"{o}_result", FACTS.get(o, f"db_{o}")))}
     due = _fact(host, "maintenance_assessed", "db_due")
     stats = _fact(host, "maintenance_assessed", "db_stats")
     words = [_done(o, fact, planned) for o, fact in results.items()]
@@ -68,7 +70,8 @@ def _fact(host: Vars, result: str, fact: str) -> Vars:
 def _due(due: Vars, operations: t.Sequence[str]) -> str:
     if not due["preflight"]["ok"]:
         return "not started: " + "; ".join(due["preflight"]["stopped_by"])
-    words = [_amounts(o, due[o]["steps"], "due", due[o]) for o in operations if due[o]["due"]]
+    known = [(o, due[DUE.get(o, o)]) for o in operations]
+    words = [_amounts(o, found["steps"], "due", found) for o, found in known if found["due"]]
     return "; ".join(words) or "nothing due"
 
 
@@ -119,10 +122,11 @@ def _steps(fact: Vars) -> Lines:
 def _samples(due: Vars, operations: t.Sequence[str]) -> Lines:
     lines = []
     for operation in operations:
-        sample = due[operation]["sample"]
+        found = due[DUE.get(operation, operation)]
+        sample = found["sample"]
         lines += [_labelled("due", f"{step['kind']} of {_name(step)}: {step['reason']}") for step in sample]
-        if due[operation]["steps"] > len(sample):
-            lines.append(_labelled("", f"and {due[operation]['steps'] - len(sample)} more steps of {operation}"))
+        if found["steps"] > len(sample):
+            lines.append(_labelled("", f"and {found['steps'] - len(sample)} more steps of {operation}"))
     return lines
 
 
@@ -130,7 +134,7 @@ def _told(due: Vars, results: t.Sequence[Vars], operations: t.Sequence[str]) -> 
     """Database and statement of the steps that are shown as due, planned or done: no finding has to ask for them."""
     steps = [s for fact in results for s in fact["steps"] if s["status"] in ("planned", "done")]
     if not results and due:
-        steps = [s for operation in operations for s in due[operation]["sample"]]
+        steps = [s for operation in operations for s in due[DUE.get(operation, operation)]["sample"]]
     return {(step["database"], statement) for step in steps for statement in step["statements"]}
 
 

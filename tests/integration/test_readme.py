@@ -26,7 +26,8 @@ from .module_runner import run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROLES = ("preflight", "cleanup", "vacuum", "reindex", "refresh_views")
+ROLES = ("backup", "rotate_backups", "preflight", "cleanup", "vacuum", "reindex", "refresh_views")
+ROLES_VARIABLE = r"`((?:backup|rotate_backups|cleanup|vacuum|reindex|refresh_views)_[a-z_]+)`"
 OWNED = """
 DO $$ DECLARE found record; BEGIN
   FOR found IN SELECT oid::regclass AS name FROM pg_class
@@ -198,7 +199,7 @@ def test_the_defaults_are_as_said() -> None:
     table = README.partition("## Settings")[2].partition("\n## ")[0]
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.split("|")]
-        names = re.findall(r"`((?:cleanup|vacuum|reindex|refresh_views)_[a-z_]+)`", cells[1]) if len(cells) > 2 else []
+        names = re.findall(ROLES_VARIABLE, cells[1]) if len(cells) > 2 else []
         said = re.findall(r"`([^`]+)`", cells[2]) if names else []
         if names and cells[2] == "none":
             assert all(options[name].get("default") in (None, [], {}) for name in names)

@@ -22,6 +22,7 @@ if t.TYPE_CHECKING:
     from ..._health import Health
 
 _POLL = 0.1  # seconds between two tries for the lock
+_PATIENCE = 30.0  # seconds, however little a run wants to wait for others
 
 
 class Session:
@@ -88,7 +89,8 @@ class Backups:
     def guard(self, databases: t.Sequence[str], wait: float) -> t.Iterator[None]:
         """One rotation at a time: a lock on the folder itself, so that nothing is made. Raises Held.
 
-        A backup that is written meanwhile needs none: rotation knows nothing of it until it has a manifest.
+        Several hosts of a fleet may share the folder: rotation is short, and so it is waited for. A backup that is
+        written meanwhile needs none: rotation knows nothing of it until it has a manifest.
         """
         import fcntl
 
@@ -97,10 +99,10 @@ class Backups:
         except OSError:  # nothing can be removed there either, and each step will say why
             yield
             return
-        until = time.monotonic() + wait
+        until = time.monotonic() + max(wait, _PATIENCE)
         try:
             while not _locked(fcntl, descriptor):
-                if time.monotonic() >= until:
+                if time.monotonic() >= until or self._stopped:
                     raise Held(f"another run is at work in {self.folder}")
                 time.sleep(_POLL)
             yield
