@@ -32,10 +32,11 @@ def facts_module(spec: t.Mapping[str, t.Any], gather: t.Callable[[AnsibleModule]
     module = AnsibleModule(argument_spec={**CONNECTION, **SELECTION, **READING, **spec}, supports_check_mode=True)
     gc.disable()  # a fifth of the time where there are thousands of objects, all of which live until the end
     try:
-        facts = gather(module)
+        module.exit_json(changed=False, ansible_facts=gather(module))
     except DbFault as fault:
         module.fail_json(msg=str(fault))
-    module.exit_json(changed=False, ansible_facts=facts)
+    finally:
+        gc.enable()
 
 
 def look(

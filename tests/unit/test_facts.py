@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -43,6 +44,12 @@ def assess(world: World, **options: Any) -> Ran:
 
 def db_bloat(world: World, **options: Any) -> Ran:
     return run(bloat_module, world, options)
+
+
+def test_garbage_is_collected_again_afterwards() -> None:
+    assert gc.isenabled()
+    assert assess(World(), vacuum={}).code == 0
+    assert gc.isenabled()
 
 
 def peopled(measured: Measured) -> World:

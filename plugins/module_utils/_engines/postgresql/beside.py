@@ -8,30 +8,48 @@ from __future__ import annotations
 import threading
 import typing as t
 
+from ..._errors import Gone
+from ..._records import Server, Wants
+from .connection import Session
+
 A = t.TypeVar("A")
 B = t.TypeVar("B")
 
 
-def both(here: t.Callable[[], A], there: t.Callable[[], B]) -> tuple[A, B]:
+def wanted(wants: Wants, server: Server) -> bool:
+    """Not for a look at single objects; nor through a pooler: it may have one connection to the server, and not more.
+
+    Then the second session would wait for the end of the first one, which waits for its answer.
+    """
+    return not wants.only and "session" not in server.lacks
+
+
+def both(
+    session: Session, twin: Session, here: t.Callable[[Session], A], there: t.Callable[[Session], B]
+) -> tuple[A, B]:
     """The answers of both, the second from a thread. Raises the fault of either, when both have ended.
 
-    The thread is left behind at the end of the process: the one that waits for it may have been, too (watch.py).
+    What the twin loses with its connection is asked again in the first session. The thread is left behind at the end of
+    the process: the one that waits for it may have been, too (watch.py).
     """
     found: list[B] = []
     faults: list[BaseException] = []
 
     def elsewhere() -> None:
         try:
-            found.append(there())
+            found.append(there(twin))
         except BaseException as fault:
             faults.append(fault)
 
     thread = threading.Thread(target=elsewhere, daemon=True)
     thread.start()
     try:
-        mine = here()
+        mine = here(session)
+    except BaseException:
+        twin.cancel()  # nobody wants its answer any more
+        raise
     finally:
         thread.join()
-    if faults:
+    if faults and not isinstance(faults[0], Gone):
         raise faults[0]
-    return mine, found[0]
+    return mine, found[0] if found else there(session)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import operator
 import typing as t
 from datetime import datetime
 
 from ..._records import Dead, Ref, Server, Table, Wants
 from ..._tuples import NamedTuple
+from . import beside
 from .connection import Session
 from .files import files
 from .versions import has, major_of
@@ -221,8 +223,9 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
     )
     values.update(folder=folder, block=int(server.settings["block_size"]), halves=1, half=0)
-    with session.twin() as twin:
+    with session.twin(wanted=beside.wanted(wants, server)) as twin:
         found = session.rows(statement, values) if twin is None else _halves(session, twin, statement, values)
+    found.sort(key=operator.itemgetter(0))  # in one order, however they were asked for
     rows = [Row(*row) for row in found if None not in row[7:10]]  # a size is NULL where a table was dropped meanwhile
     if not any(row.relkind == "p" for row in rows):
         return rows
@@ -232,11 +235,11 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
 
 def _halves(session: Session, twin: Session, statement: str, values: dict[str, t.Any]) -> list[t.Any]:
     """Its rows, one half of the tables asked in each session."""
-    from .beside import both
-
-    one, other = both(
-        lambda: session.rows(statement, {**values, "halves": 2, "half": 1}),
-        lambda: twin.rows(statement, {**values, "halves": 2, "half": 0}),
+    one, other = beside.both(
+        session,
+        twin,
+        lambda asked: asked.rows(statement, {**values, "halves": 2, "half": 1}),
+        lambda asked: asked.rows(statement, {**values, "halves": 2, "half": 0}),
     )
     return [*one, *other]
 

@@ -28,7 +28,7 @@ SILENT = r"timeout expired|timed out|Connection refused|No such file"
 MANY = 5000  # relations of a database from which on a second session is worth the 5 ms that it costs
 READABLE = f"""
 SELECT pg_catalog.has_table_privilege('pg_catalog.pg_statistic', 'SELECT'), {FOLDER},
-       (SELECT c.reltuples >= {MANY} FROM pg_catalog.pg_class c
+       (SELECT c.reltuples >= %s FROM pg_catalog.pg_class c
          WHERE c.oid = 'pg_catalog.pg_class'::pg_catalog.regclass)
 """
 
@@ -243,6 +243,18 @@ class Pool:
             self._used.add(connection)
         return connection
 
+    def spare(self, database: str, kind: Kind) -> Connection | None:
+        """One that its session can do without: nobody is waited for, and nobody gives way. None: not to be had."""
+        with self._lock:
+            idle = self._idle.get((database, kind), [])
+            connection = idle.pop() if idle else None
+        with contextlib.suppress(CannotConnect, Vanished):
+            connection = connection or self.connector.open(database, kind)
+        if connection:
+            with self._lock:
+                self._used.add(connection)
+        return connection
+
     def open(self, database: str, kind: Kind, held: int = 0) -> Connection:
         """Where few connections are left, those of ours that idle give way, and those at work are waited for."""
         if not held:
@@ -303,32 +315,37 @@ class Pool:
 class Session:
     """A session of one step, on one database: a connection that only reads, and one that works where needed."""
 
-    def __init__(self, pool: Pool, database: str, lock_timeout: float, held: int = 0) -> None:
+    def __init__(self, pool: Pool, database: str, lock_timeout: float, reader: Connection | None = None) -> None:
         self.database, self.lock_timeout, self._pool = database, lock_timeout, pool
         self.stopped = threading.Event()
-        self._held: dict[Kind, Connection] = {}
-        self._reader = self._take(Kind(True, lock_timeout), held)
+        kind = Kind(True, lock_timeout)
+        self._held: dict[Kind, Connection] = {kind: reader} if reader else {}
+        self._reader = self._take(kind)
+        self._twin: Session | None = None
 
-    def _take(self, kind: Kind, more: int = 0) -> Connection:
+    def _take(self, kind: Kind) -> Connection:
         if kind not in self._held:
-            self._held[kind] = self._pool.take(self.database, kind, held=len(self._held) + more)
+            self._held[kind] = self._pool.take(self.database, kind, held=len(self._held))
         return self._held[kind]
 
     @contextlib.contextmanager
-    def twin(self) -> t.Iterator[Session | None]:
+    def twin(self, *, wanted: bool) -> t.Iterator[Session | None]:
         """A second session beside this one, for a thread of its own; None where that is not worth it, or not to be had.
 
         Where a database has many relations the server works on one question a session, and has more than one core.
         """
-        other = None
-        if self._readable()[2]:
-            with contextlib.suppress(CannotConnect):
-                other = Session(self._pool, self.database, self.lock_timeout, held=1)
+        if wanted and self._readable()[2]:
+            connection = self._pool.spare(self.database, self._reader.kind)
+            if connection:
+                self._twin = Session(self._pool, self.database, self.lock_timeout, connection)
+            else:  # what was refused once is not asked for again
+                self._pool.connector.readable[self.database] = (*self._readable()[:2], False)
         try:
-            yield other
+            yield self._twin
         finally:
-            if other:
-                other.end()
+            if self._twin:
+                self._twin.end()
+            self._twin = None
 
     def rows(self, statement: str, values: Values = ()) -> Rows:
         """Reads. The connection could not write if it wanted to: its transactions are read-only."""
@@ -364,7 +381,7 @@ class Session:
     def _readable(self) -> tuple[bool, str | None, bool]:
         known = self._pool.connector.readable
         if self.database not in known:
-            ((statistics, folder, many),) = self.rows(READABLE)
+            ((statistics, folder, many),) = self.rows(READABLE, (MANY,))
             known[self.database] = bool(statistics), folder, bool(many)
         return known[self.database]
 
@@ -382,6 +399,9 @@ class Session:
         self.stopped.set()
         for connection in list(self._held.values()):
             connection.cancel()
+        twin = self._twin
+        if twin:
+            twin.cancel()
 
     def end(self) -> None:
         for connection in self._held.values():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import typing as t
 
+from ..._errors import Busy, Vanished
 from ..._records import Bloat, Ref, Server, Wants
 from ..._tuples import NamedTuple
 from . import bloat as heap
@@ -170,7 +171,10 @@ def exact(
             if left < 0:
                 break
         ref = Ref(session.database, (row.schema, row.name))
-        (seen,) = session.rows(PGSTATINDEX.format(schema=quoted(schema or "")), (table_name(ref),))
+        try:
+            (seen,) = session.rows(PGSTATINDEX.format(schema=quoted(schema or "")), (table_name(ref),))
+        except (Busy, Vanished):
+            continue  # somebody has locked or dropped it since: the estimate stands
         found[row.oid] = _agreed(_seen(row, Seen(*seen), block), estimated.get(row.oid), row)
     return found
 

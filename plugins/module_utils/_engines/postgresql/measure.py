@@ -10,7 +10,7 @@ import typing as t
 
 from ..._errors import Busy
 from ..._records import Bloat, Database, Finding, Ref, Server, Table, Wants
-from . import activity, catalog, leftovers, means, space, statistics
+from . import activity, beside, catalog, leftovers, means, space, statistics
 from .catalog import Row
 from .connection import Session
 from .means import Means
@@ -35,16 +35,17 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
     rows = _patiently(session, wants, server) if wants.tables or wants.bloat or wants.exact else None
     if rows is None:
         return _more(session, wants, server, found, ())
-    with session.twin() as twin:
-        if twin is None or not (wants.indexes or wants.index_bloat):
+    two = (wants.indexes or wants.index_bloat) and beside.wanted(wants, server)
+    with session.twin(wanted=two) as twin:
+        if twin is None:
             found = _more(session, wants, server, found, rows)
             tables, findings = _objects(session, wants, server, rebuilding, rows)
         else:
-            from .beside import both
-
-            (tables, findings), found = both(
-                lambda: _objects(session, wants, server, rebuilding, rows),
-                lambda: _more(twin, wants, server, found, rows),
+            (tables, findings), found = beside.both(
+                session,
+                twin,
+                lambda asked: _objects(asked, wants, server, rebuilding, rows),
+                lambda asked: _more(asked, wants, server, found, rows),
             )
     return found._replace(tables=tables, findings=(*found.findings, *findings))
 
