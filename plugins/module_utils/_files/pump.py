@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import queue
 import threading
 import time
 import typing as t
@@ -16,6 +18,7 @@ from .pipeline import Chain, blocks
 from .sinks import LONGEST, Sink, Through
 
 TICK = 1.0  # seconds
+WAITING = 4  # chunks between threads
 
 
 class Eyes(t.Protocol):
@@ -61,6 +64,10 @@ class Worker:
             if stop and stop.is_set():
                 raise Stopped("stopped")
             yield
+        self.check()
+
+    def check(self) -> None:
+        """Raises what the work raised."""
         if self._fault:
             raise self._fault
 
@@ -119,3 +126,63 @@ class Pump:
                 tap.feed(seen)
             self._sink.write(data)
             yield len(data)
+
+
+class Feed:
+    """From Python through taps into a sink. Whatever blocks there, the caller's thread goes on ticking."""
+
+    def __init__(self, sink: Sink, taps: t.Sequence[Eyes], limit: int | None) -> None:
+        self._sink, self._taps, self._pace, self.bytes = sink, taps, Pace(limit), 0
+        self._queue: queue.Queue[bytes | None] = queue.Queue(WAITING)
+
+    def run(self, chunks: t.Iterable[bytes], stop: threading.Event | None) -> t.Generator[int, None, None]:
+        """Yields bytes since the last time. Leaving it closes the file."""
+        worker, told, last = Worker(self._work), 0, time.monotonic()
+        try:
+            for chunk in itertools.chain(chunks, [None]):
+                for _second in self._put(chunk, worker, stop):
+                    yield 0
+                if time.monotonic() - last >= TICK:
+                    now, last = self.bytes, time.monotonic()
+                    yield now - told
+                    told = now
+            for _second in worker.ticks(stop):
+                yield 0
+            yield self.bytes - told
+        finally:
+            self._pace.halt.set()
+            self._sink.abort()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._queue.get_nowait()
+            self._queue.put(None)  # nobody else puts: there is room
+            if worker.ended():
+                self._sink.close()
+
+    def _put(self, chunk: bytes | None, worker: Worker, stop: threading.Event | None) -> t.Iterator[None]:
+        """Yields each second until there is room. Raises what the worker raised, Stopped."""
+        while True:
+            worker.check()
+            if stop and stop.is_set():
+                raise Stopped("stopped")
+            try:
+                self._queue.put(None if chunk is None else bytes(chunk), timeout=TICK)
+            except queue.Full:
+                yield
+            else:
+                return
+
+    def _work(self) -> None:
+        for data in iter(self._queue.get, None):
+            if self._pace.halt.is_set():
+                return
+            for tap in self._taps:
+                tap.feed(data)
+            self._sink.write(data)
+            self.bytes += len(data)
+            self._pace.keep(len(data))
+        if self._pace.halt.is_set():
+            return
+        for tap in self._taps:
+            tap.end()
+        self._sink.finish()

@@ -23,10 +23,8 @@ from .pump import Worker
 class Program:
     """What it writes to its standard output is read and forgotten."""
 
-    def __init__(
-        self, argv: t.Sequence[str], env: t.Mapping[str, str], place: str, cwd: str | None, under: t.Sequence[str]
-    ) -> None:
-        self._chain, self._place = Chain([argv], env, cwd=cwd, under=under), place
+    def __init__(self, chain: Chain, place: str) -> None:
+        self._chain, self._place = chain, place
         self.said: dict[str, str] = {}
 
     def run(self, stop: threading.Event | None) -> t.Generator[int, None, None]:

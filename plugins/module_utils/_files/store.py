@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import typing as t
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 
 from .._backups import Backup, Manner, Stored
-from .._errors import DbFault, Refused, Stopped
+from .._errors import DbFault, Refused
 from . import durable, spread
 from .backup_manifest import MANIFEST, PARTIAL, new_id, path_of, write_manifest
 from .pipeline import Chain
-from .pump import TICK, Pace, Pump, Worker
+from .pump import Feed, Pump, Worker
 from .sinks import Disk, Sink, ending, sink_of, under_of
 from .unfinished import Marker, folder_name, take_away
 
@@ -74,7 +73,7 @@ class Part:
         """
         name, disk, sink = self._begin(ext, compress)
         try:
-            chain = Chain(pipeline, env, cwd=cwd, under=self._under)
+            chain = Chain(pipeline, env, cwd=cwd, under=self._under, hand_over=self._marker.shared)
         except BaseException:
             sink.abort()
             sink.close()
@@ -96,28 +95,9 @@ class Part:
     ) -> t.Generator[int, None, None]:
         """The same from Python; `chunks` are asked for in the caller's thread. Raises as run() does."""
         name, disk, sink = self._begin(ext, compress)
-        pace, size, told, last = Pace(self._manner.rate_limit), 0, 0, time.monotonic()
-        try:
-            for chunk in chunks:
-                if stop and stop.is_set():
-                    raise Stopped("stopped")
-                for tap in taps:
-                    tap.feed(chunk)
-                sink.write(chunk)
-                size += len(chunk)
-                pace.keep(len(chunk))
-                if time.monotonic() - last >= TICK:
-                    yield size - told
-                    told, last = size, time.monotonic()
-            for tap in taps:
-                tap.end()
-            for _second in Worker(sink.finish).ticks(stop):
-                yield 0
-            yield size - told
-        finally:
-            sink.abort()
-            sink.close()
-        self._files.append(Stored(name, disk.bytes, disk.sha256, what, size))
+        feed = Feed(sink, taps, self._manner.rate_limit)
+        yield from feed.run(chunks, stop)
+        self._files.append(Stored(name, disk.bytes, disk.sha256, what, feed.bytes))
 
     def place(self, ext: str) -> str:
         """A new empty folder, mode 0700, for a program that writes many files itself; its absolute path."""
@@ -147,7 +127,7 @@ class Part:
                 f"{argv[0]} writes files itself: they would be on the disk before they are encrypted",
                 cure="Take a method that streams, or leave out encrypt",
             )
-        program = spread.Program(argv, env, place, cwd, self._under)
+        program = spread.Program(Chain([argv], env, cwd=cwd, under=self._under, hand_over=self._marker.shared), place)
         yield from program.run(stop)
         self.said.update(program.said)
         found: list[Stored] = []

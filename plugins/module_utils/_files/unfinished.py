@@ -57,6 +57,11 @@ class Marker:
             self.drop()
             raise
 
+    @property
+    def shared(self) -> list[int]:
+        """For programs that write the backup: they hold the lock, too, should this process die before them."""
+        return [self._fd]
+
     def add(self, name: str) -> None:
         """Before the file is there. Raises OSError."""
         self._told = self._told._replace(names=(*self._told.names, name))

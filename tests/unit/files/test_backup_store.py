@@ -9,7 +9,9 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -28,10 +30,12 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import
     Refused,
     Stopped,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.pipeline import ProgramFailed
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.store import Tap, part
 from tests.unit.files.backing import LINES, fill, look, make, names, plain, record, sound, task
 
+ROOT = Path(__file__).parents[3]
 PROGRAMS = {"zstd": "zstd", "gzip": "pigz"}
 SAY = "import sys, time; out = sys.stdout.buffer; "  # a program that writes
 
@@ -361,3 +365,39 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         new.seal(record(new.id))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 20_000, f"{sys.platform}: {grown} kB more"
+
+
+@pytest.mark.parametrize("compressor", ["sleep 1000", "trap '' INT TERM; cat >/dev/null; sleep 1000"])
+def test_a_stop_reaches_what_is_fed(earlier: Path, path: Path, compressor: str) -> None:
+    program(path, "zstd", compressor)
+    stop = threading.Event()
+    threading.Timer(1.5, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        written(earlier, stop=stop, data=LINES * 4)
+    assert 1 < time.monotonic() - began < 12
+
+
+def test_a_program_that_outlives_us_is_at_work(tmp_path: Path) -> None:
+    """The module was killed, its client was not: what that still writes is not cleared away."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from tests.unit.files.backing import *\n"
+        "with part(task(Path(sys.argv[1]))) as new:\n"
+        "    place = new.place('dir')\n"
+        "    script = f'echo x > {place}/y; sleep 2; echo x > {place}/z; sleep 1'\n"
+        "    ticks = new.spread(['sh', '-c', script], dict(os.environ), what='dump', place=place)\n"
+        "    next(ticks); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/.dev/collections"}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, check=False)
+    assert done.returncode == -signal.SIGKILL
+    shelf = look(tmp_path)
+    assert (shelf.unfinished, shelf.foreign, shelf.broken) == ((), (), ())
+    for _attempt in range(100):
+        if look(tmp_path).unfinished:
+            break
+        time.sleep(0.1)
+    (left,) = look(tmp_path).unfinished
+    assert any((tmp_path / name / "z").exists() for name in left.files)
+    assert backups.clear(str(tmp_path), left) > 0
+    assert names(tmp_path) == []
