@@ -342,12 +342,11 @@ def test_somebody_who_locks_what_one_of_them_reads(
         with transaction(postgresql, shop, "LOCK TABLE pg_catalog.pg_opclass") as holder:
             release = later(0.5, lambda: holder.execute("ROLLBACK"))
             found = lasting(pg.measure(shop, EVERYTHING))
-            assert (found.indexes[-1], found.tables[-1]) == (one.indexes[-1], one.tables[-1])
-            assert len(found.indexes) == len(one.indexes)
+            assert found.indexes == one.indexes
             release.join()
         with transaction(postgresql, shop, "LOCK TABLE pg_catalog.pg_opclass"), pytest.raises(Busy, match="lock"):
             pg.measure(shop, EVERYTHING)
-        assert lasting(pg.measure(shop, EVERYTHING)) == one
+        assert lasting(pg.measure(shop, EVERYTHING)).indexes == one.indexes
 
 
 CHANGES = """
