@@ -18,7 +18,6 @@ from . import durable
 FORMAT = 1
 MANIFEST = ".manifest.json"
 PARTIAL = ".partial"
-NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 USUAL = 1 << 16  # bytes
 LONGEST = 1 << 26  # bytes; of a manifest with a million files
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
@@ -85,7 +84,7 @@ def read_fields(path: str) -> dict[str, t.Any]:
 
 def _bytes_of(path: str) -> bytes:
     """One read for almost all of them: there may be a hundred thousand."""
-    fd = os.open(path, os.O_RDONLY | NO_FOLLOW)
+    fd = durable.open_to_read(path)
     try:
         data = os.read(fd, USUAL)
         if len(data) == USUAL:

@@ -194,7 +194,7 @@ def _copy_file(source: str, path: str, stored: Stored, progress: Progress) -> No
     """Raises Refused where the backup itself is not what it was."""
     found, size = hashlib.sha256(), 0
     space = memoryview(bytearray(BLOCK))
-    reading = os.open(source, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    reading = durable.open_to_read(source)
     try:
         writing = durable.create(path)
         try:
@@ -215,7 +215,7 @@ def _verify(path: str, stored: Stored, progress: Progress) -> None:
     """Read again, from the disk. Raises Refused, OSError."""
     found, size = hashlib.sha256(), 0
     space = memoryview(bytearray(BLOCK))
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    fd = durable.open_to_read(path)
     try:
         forget(fd)
         for count in iter(lambda: os.readv(fd, [space]), 0):

@@ -18,6 +18,7 @@ from .._errors import Refused
 
 TEMPORARY = ".tmp"  # the tail of what replace() writes before it renames: half of something, whenever it is found
 READ_BYTES = 1 << 20
+READING = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 # What an operating system's error means to whoever chose the folder.
 CURES = {
@@ -85,6 +86,11 @@ def create(path: str) -> int:
 def open_again(path: str) -> int:
     """A file that is there, open for writing; never what a symbolic link points to. Raises OSError."""
     return os.open(path, os.O_RDWR | _no_follow())
+
+
+def open_to_read(path: str) -> int:
+    """Never what a symbolic link points to, and nothing that one would wait for (a named pipe). Raises OSError."""
+    return os.open(path, READING)
 
 
 def _no_follow() -> int:

@@ -79,7 +79,7 @@ class _Hashed(io.RawIOBase):
     def __init__(self, path: str, stored: Stored) -> None:
         super().__init__()
         self._path, self._stored, self._hash, self._bytes = path, stored, hashlib.sha256(), 0
-        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        self._fd = durable.open_to_read(path)
         self.whole = False
 
     def readable(self) -> bool:
@@ -229,7 +229,7 @@ def checksum(backup: Backup) -> t.Iterator[int]:
 def _checksum(path: str, stored: Stored) -> t.Iterator[int]:
     space = memoryview(bytearray(BLOCK))
     found, done = hashlib.sha256(), 0
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    fd = durable.open_to_read(path)
     try:
         forget(fd)
         while True:

@@ -88,7 +88,7 @@ class Store:
     def _send(self, backup: Backup, stored: Stored, key: str, progress: Progress) -> None:
         path = os.path.join(backup.folder, stored.name)
         with durable.refusing(f"{path} cannot be read"):
-            fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            fd = durable.open_to_read(path)
         with open(fd, "rb", buffering=0) as file:
             found = hashlib.sha256()
             size = max(PART, -(-stored.bytes // MOST_PARTS))

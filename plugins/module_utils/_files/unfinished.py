@@ -85,7 +85,7 @@ class Marker:
 def told(folder: str, ident: str) -> Told:
     """What the marker says; nothing where it is torn or not there. Never raises."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        fd = os.open(os.path.join(folder, ident + PARTIAL), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        fd = durable.open_to_read(os.path.join(folder, ident + PARTIAL))
         with open(fd, "rb") as file:
             found = json.loads(file.read(LARGEST))
         # A manifest whose backup was being removed has files, and says which.

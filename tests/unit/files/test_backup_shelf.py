@@ -165,6 +165,29 @@ def test_a_torn_marker_names_what_only_we_call_so(tmp_path: Path) -> None:
     assert names(tmp_path) == [f"shop/{ident}.sql"]
 
 
+def test_nobody_waits_for_a_named_pipe(tmp_path: Path) -> None:
+    backup, other = make(tmp_path), make(tmp_path)
+    data = tmp_path / "shop" / backup.files[0].name
+    data.unlink()
+    Path(path_of(other)).unlink()
+    for path in (data, Path(path_of(other)), tmp_path / "shop" / "20261122T120000Z-0a1b2c.partial"):
+        os.mkfifo(path)
+    shelf = look(tmp_path)
+    assert shelf.backups == () and len(shelf.broken) == 2
+    with pytest.raises(Refused):
+        sound(backup)
+    with pytest.raises(Refused):
+        plain(backup)
+
+
+def test_a_folder_that_does_not_answer_in_time(tmp_path: Path) -> None:
+    for _number in range(30):
+        make(tmp_path, data=b"x", compression="none")
+    late = look(tmp_path, timeout=0.000001)
+    assert late.backups == () and "did not answer within" in late.why_not
+    assert len(look(tmp_path, timeout=60).backups) == 30
+
+
 def test_oldest_first_by_what_the_manifest_says(tmp_path: Path) -> None:
     made = []
     for hours in (3, 1, 2):
