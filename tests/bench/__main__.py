@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("vacuum", "fleet", "reindex", "bloat", "cleanup")
+BENCHMARKS = ("vacuum", "fleet", "reindex", "bloat", "cleanup", "backup")
 
 
 def main() -> int:
