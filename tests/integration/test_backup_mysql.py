@@ -19,6 +19,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore
 from tests.fleet import Fleet, Server
 
+from .module_runner import run
 from .my import small
 from .my_backup import Shelter, describe, furnish, rows
 
@@ -279,6 +280,32 @@ def test_a_backup_that_does_not_fit_is_refused_before_anything_is_touched(
         shelter.restore(backup, f"{name}_copy")
     assert mysql.sql(f"SHOW DATABASES LIKE '{name}_copy'") == []
     assert mysql.sql(f"SELECT COUNT(*) FROM {name}.plain") == [["4"]]
+
+
+def test_the_module_backs_up_once_and_restores(mysql: Server, database: Make, tmp_path: Path) -> None:
+    """Check mode says what the run does; the second run does nothing; a drill and a restore take what it made."""
+    name = database(mysql)
+    furnish(mysql, name)
+    options = {**mysql.login(), "engine": mysql.engine, "backup_dir": str(tmp_path / "b"), "journal": "none"}
+    backup = {**options, "databases": [name]}
+    planned = run("db_backup", backup, check=True).result
+    assert planned["changed"] and not (tmp_path / "b").exists()
+    done = run("db_backup", backup).result
+    facts = [each["ansible_facts"]["db_backup"]["steps"] for each in (planned, done)]
+    words = [[(step["kind"], step["database"], step["statements"]) for step in steps] for steps in facts]
+    assert words[0] == words[1]
+    assert {(step["kind"], step["proven"]) for step in facts[1]} == {("dump", True), ("verify", True)}
+    assert not run("db_backup", backup).result["changed"]
+    drill = run("db_restore", {**options, "database": name, "drill": True, "drill_on": "same_server"}).result
+    assert drill["changed"]
+    target = f"{name}_copy"
+    try:
+        assert run("db_restore", {**options, "database": name, "target": target}).result["changed"]
+        assert describe(mysql, target) == describe(mysql, name)
+        again = run("db_restore", {**options, "database": name, "target": target}, fails=True).result
+        assert "is there" in str(again)
+    finally:
+        mysql.sql(f"DROP DATABASE IF EXISTS {target}")
 
 
 def test_the_programs_are_as_encrypted_as_the_session(

@@ -61,6 +61,7 @@ class MySQL:
     def __init__(self, params: t.Mapping[str, t.Any], execution: Execution) -> None:
         driver()
         self.login, self.execution = login(params), execution
+        self._bin_dir = str(params.get("bin_dir") or "")
         self._gauges = gauges.Gauges(self.login, execution)
         self._links: list[Link] = []
         self._opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
@@ -77,7 +78,7 @@ class MySQL:
         """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect."""
         with self.session("") as link:
             server, self._grants = greeting.greet(link)
-        return server
+        return server._replace(settings={**server.settings, "bin_dir": self._bin_dir})
 
     @contextlib.contextmanager
     def session(self, database: str) -> t.Iterator[Link]:

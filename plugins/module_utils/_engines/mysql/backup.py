@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import time
 import typing as t
 from datetime import datetime, timezone
 
 from ..._errors import Refused
-from ..._records import Amount, Finding, Ref, Server, Tick, Work
+from ..._records import Finding, Ref, Server, Tick, Work
 from ..._tasks import Cure, Dump, Restore, Task, Verify
 from .. import filing
 from . import dumping
@@ -84,10 +85,10 @@ def _verify(session: t.Any, task: Verify, server: Server) -> Work:
     backup = filing.newest(task)
     yield Tick()
     if task.level == "checksum":
-        for more in reader.checksum(backup):
+        for _more in reader.checksum(backup):
             if session.stopped.is_set():
                 break
-            yield Tick(Amount(rows=0, written=0 * more))
+            yield Tick()
     elif task.level == "decode":
         yield from decode(backup, task.decrypt, session.stopped)
     else:
@@ -111,14 +112,14 @@ def decode(backup: Backup, decrypt: t.Any, stop: t.Any) -> Work:
     from ..._files import reader
 
     for stored in backup.files:
-        scanner, size = Scanner(), 0
+        scanner, last = Scanner(), time.monotonic()
         with reader.opened(backup, stored, decrypt) as stream:
             for data in iter(lambda: stream.read(1 << 20), b""):
                 scanner.feed(data)
-                size += len(data)
                 _go_on(stop, backup)
-                if size >> 26 != (size - len(data)) >> 26:
+                if time.monotonic() - last > 0.5:
                     yield Tick()
+                    last = time.monotonic()
         scanner.end()
         if stored.what == "dump":
             compare(backup, scanner.content.rows, scanner.content.sums)

@@ -65,24 +65,25 @@ def _asked(path: str) -> Client | None:
     return None
 
 
-def every(what: str, flavour: str) -> list[Client]:
-    """The programs of this kind on this host: those on PATH, then those in the usual places."""
-    folders = (*os.environ.get("PATH", os.defpath).split(os.pathsep), *FOLDERS)
+def every(what: str, flavour: str, bin_dir: str = "") -> list[Client]:
+    """The programs of this kind on this host: in `bin_dir` where given, else on PATH, then in the usual places."""
+    folders = (bin_dir,) if bin_dir else (*os.environ.get("PATH", os.defpath).split(os.pathsep), *FOLDERS)
     names = NAMES[what][flavour]
     paths = (os.path.join(folder, name) for name in names for folder in dict.fromkeys(folders) if folder)
     found = [_asked(path) for path in paths if os.access(path, os.X_OK) and os.path.isfile(path)]
     return [client for client in found if client and client.flavour == flavour]
 
 
-def client(what: str, flavour: str, number: tuple[int, ...]) -> Client:
+def client(what: str, flavour: str, number: tuple[int, ...], bin_dir: str = "") -> Client:
     """Of the server's series (10.11, 9.7), else of a newer one. Raises MissingMeans, and Refused for older ones.
 
     MySQL and MariaDB have gone apart: a program of one of them is not taken for a server of the other.
     """
-    found = every(what, flavour)
+    found = every(what, flavour, bin_dir)
     name = NAMES[what][flavour][0]
     package = PACKAGES[flavour].get(what, CLIENT_PACKAGES[flavour])
     cure = f"Install {package}, of version {number[0]}.{number[1]} or newer, on the host where the module runs"
+    cure += f", or correct bin_dir {bin_dir}" if bin_dir else ", or name its folder in bin_dir"
     if not found:
         raise MissingMeans(f"the program {name} of {flavour} is not there", cure=cure)
     fitting = [each for each in found if each.number[:2] >= number[:2]]
@@ -95,7 +96,7 @@ def client(what: str, flavour: str, number: tuple[int, ...]) -> Client:
 
 def of(server: Server, what: str) -> Client:
     """As client(), for this server."""
-    return client(what, server.engine, server.number)
+    return client(what, server.engine, server.number, str(server.settings.get("bin_dir") or ""))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import select
 import typing as t
 from datetime import datetime, timezone
 
-from ..._errors import Refused, Stopped
+from ..._errors import MissingMeans, Refused, Stopped
 from ..._records import Execution, Server, Tick, Work
 from . import clients, restoring
 from .backup import compare, noted
@@ -30,23 +30,32 @@ LEFT_OUT = ("--master-data=2", "--gtid")
 OWN_LOG = "SET SESSION sql_log_bin = 0"
 
 
-def where(backup: Backup) -> str:
+def where(backup: Backup, server: Server) -> str:
+    """Where a backup is tried out before it replaces a database: beside it only where there is no other way."""
     from . import throwaway
 
-    return "same_server" if throwaway.possible(backup) else "throwaway"
+    try:
+        throwaway.program(backup, bin_dir(server))
+    except (MissingMeans, Refused):
+        return "same_server"
+    return "throwaway"
+
+
+def bin_dir(server: Server) -> str:
+    return str(server.settings.get("bin_dir") or "")
 
 
 def drill(link: t.Any, backup: Backup, server: Server, *, decrypt: Decryption | None, on: str) -> Work:
     """Restored, compared with its manifest, thrown away. Raises Refused where anything differs."""
     if on == "same_server":
         return _same_server(link, backup, server, decrypt)
-    return _throwaway(backup, decrypt, link.stopped)
+    return _throwaway(backup, server, decrypt, link.stopped)
 
 
-def _throwaway(backup: Backup, decrypt: Decryption | None, stop: t.Any) -> Work:
+def _throwaway(backup: Backup, server: Server, decrypt: Decryption | None, stop: t.Any) -> Work:
     from . import throwaway
 
-    place = throwaway.Throwaway(backup)
+    place = throwaway.Throwaway(backup, bin_dir(server))
     try:
         for _second in place.start(stop):
             yield Tick()
@@ -60,6 +69,7 @@ def _throwaway(backup: Backup, decrypt: Decryption | None, stop: t.Any) -> Work:
                 place.login.address,
                 "primary",
                 datetime.now(timezone.utc),
+                settings={"bin_dir": bin_dir(server)},
             )
             name = "" if backup.method == "globals" else backup.database
             if name:

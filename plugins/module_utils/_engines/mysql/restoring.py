@@ -98,7 +98,7 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
     yield from intact(backup, link.stopped)
     if there and backup.level != "restore":
         # What replaces a database has been restored once before.
-        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=drilling.where(backup))
+        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=drilling.where(backup, server))
     if task.globals:
         yield from load(task.globals, link.login, server, "", decrypt=task.decrypt, stop=link.stopped)
     yield Tick(owns="" if there else target)

@@ -49,10 +49,9 @@ FLAVOUR_SETTINGS = {MARIADB: (), "mysql": ("mysqlx=OFF", "secure-file-priv=NULL"
 class Throwaway:
     """A server of the backup's series in a private folder, reached by a socket there."""
 
-    def __init__(self, backup: Backup) -> None:
-        flavour = flavour_of(backup.version, backup.engine)
-        self.flavour = flavour.name
-        self.program = clients.client("server", flavour.name, flavour.number)
+    def __init__(self, backup: Backup, bin_dir: str = "") -> None:
+        self.program = program(backup, bin_dir)
+        self.flavour = self.program.flavour
         self._kept = [f"{name.replace('_', '-')}={backup.about[name]}" for name in KEPT if backup.about.get(name)]
         self._server: Program | None = None
         self._account = _account()
@@ -104,7 +103,9 @@ class Throwaway:
     def _install(self) -> list[str]:
         if self.flavour != MARIADB:
             return [*self._begin(), "--initialize-insecure", *(f"--{s}" for s in FLAVOUR_SETTINGS[self.flavour])]
-        places = os.pathsep.join((os.environ.get("PATH", os.defpath), *clients.FOLDERS))
+        beside = os.path.dirname(self.program.path)
+        near = (beside, os.path.join(os.path.dirname(beside), "bin"), os.path.join(os.path.dirname(beside), "scripts"))
+        places = os.pathsep.join((*near, os.environ.get("PATH", os.defpath), *clients.FOLDERS))
         script = next((path for path in (shutil.which(name, path=places) for name in INSTALL) if path), None)
         if script is None:
             raise MissingMeans(f"the program {INSTALL[0]} is not there", cure="Install the package mariadb-server")
@@ -156,14 +157,11 @@ class Throwaway:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def possible(backup: Backup) -> str:
-    """Why a server like the backup's cannot be started here; "" where it can."""
+def program(backup: Backup, bin_dir: str = "") -> clients.Client:
+    """The server's: servers lie elsewhere than client programs often enough. Raises MissingMeans, Refused."""
     flavour = flavour_of(backup.version, backup.engine)
-    try:
-        clients.client("server", flavour.name, flavour.number)
-    except (MissingMeans, Refused) as fault:
-        return str(fault)
-    return ""
+    there = bin_dir if bin_dir and clients.every("server", flavour.name, bin_dir) else ""
+    return clients.client("server", flavour.name, flavour.number, there)
 
 
 def _account() -> tuple[str, str] | None:
