@@ -9,13 +9,14 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from . import lite
+from . import conftest, lite
 from .backups import aged, backed_up, codes, content, fact, files, kinds, manifest, options, rows, shelf
 from .module_runner import run, start, until
 
@@ -314,3 +315,69 @@ def test_refused(tmp_path: Path, given: dict[str, object], said: str) -> None:
     ran = run("db_backup", {**options(path, tmp_path / "b"), **more}, fails=True)
     assert said in ran.result["msg"]
     assert not (tmp_path / "backups").exists()
+
+
+# ---- encrypted -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def age_key(tmp_path: Path) -> tuple[str, Path]:
+    """A recipient, and the file with its identity."""
+    if not shutil.which("age-keygen"):
+        conftest.missing("age")
+    identity = tmp_path / "identity.txt"
+    subprocess.run(["age-keygen", "-o", str(identity)], check=True, capture_output=True)
+    (recipient,) = [line.split()[-1] for line in identity.read_text().splitlines() if "public key" in line]
+    return recipient, identity
+
+
+def test_encrypted_while_it_is_written(tmp_path: Path, age_key: tuple[str, Path]) -> None:
+    path, folder = lite.make(tmp_path / "shop.db", rows=3000, wal=True), tmp_path / "backups"
+    recipient, identity = age_key
+    ran = backed_up(path, folder, encrypt={"age_recipient": [recipient]})
+    assert kinds(ran) == [("dump", "done"), ("verify", "done")]
+    assert manifest(folder)["level"] == "decode"
+    assert manifest(folder)["encryption"] == "age"
+    assert not any(b"SQLite format 3" in p.read_bytes() for p in folder.rglob("*") if p.is_file())
+    assert not backed_up(path, folder, encrypt={"age_recipient": [recipient]}).result["changed"]
+    target = tmp_path / "again.db"
+    assert "Give decrypt" in str(restored(path, folder, target=str(target), fails=True)["msg"])
+    restored(path, folder, target=str(target), decrypt={"age_identity": str(identity)})
+    assert content(target) == content(path)
+    assert restored(path, folder, drill=True, decrypt={"age_identity": str(identity)})["changed"]
+    (stored,) = [p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".json")]
+    body = stored.read_bytes()
+    stored.write_bytes(body[:2000] + bytes([body[2000] ^ 1]) + body[2001:])
+    lost = tmp_path / "lost.db"
+    assert restored(path, folder, target=str(lost), decrypt={"age_identity": str(identity)}, fails=True)["msg"]
+    assert not lost.exists()
+
+
+# ---- room ------------------------------------------------------------------------------------------------------------
+
+
+@lite.needs_root
+def test_a_full_file_system(tmp_path: Path) -> None:
+    """Whatever does not fit leaves nothing behind, and the backup before it is whole."""
+    folder = tmp_path / "small"
+    folder.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(folder)], check=True)
+    try:
+        path = lite.make(tmp_path / "shop.db", rows=3000)
+        backed_up(path, folder, compression="none")
+        before = files(folder)
+        with lite.closing(path) as db:
+            db.execute("CREATE TABLE noise AS SELECT randomblob(5000000) AS x")
+        assert "no_room" in codes(backed_up(path, folder, min_interval="0s", compression="none"))
+        assert files(folder) == before
+        with lite.closing(path) as db:
+            db.execute("DROP TABLE noise")
+            db.execute("VACUUM")
+            db.execute("CREATE TABLE noise AS SELECT randomblob(2700000) AS x")
+        # There is room for what the last one took and for the copy, but this one has grown.
+        ran = backed_up(path, folder, min_interval="0s", compression="none", fails=True)
+        assert "No space left" in ran.result["msg"]
+        assert files(folder) == before
+        assert not shelf(folder).broken
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

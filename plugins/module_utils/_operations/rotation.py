@@ -84,6 +84,9 @@ def doubts(policy: Policy, measured: Measured) -> Wants:
 def plan(policy: Policy, measured: Measured) -> Plan:
     """Each backup that no rule keeps is a step; what stays is told with its reasons in `shown`."""
     shelf = measured.shelf or Shelf(policy.folder)
+    if shelf.folder != policy.folder:  # an assessment looks into one folder
+        message = f"{policy.folder} was not looked into, but {shelf.folder}"
+        return Plan(findings=(Finding(2, "not_assessed", Ref(""), message, fix="Give all operations one backup_dir"),))
     mine = [b for b in shelf.backups if _selected(policy, measured.server, b)]
     steps: list[Step] = []
     kept: list[Verdict] = []

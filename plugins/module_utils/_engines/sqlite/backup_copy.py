@@ -82,15 +82,19 @@ class _Memory:
 
     def __init__(self) -> None:
         self.db = sqlite3.connect(":memory:", check_same_thread=False)
-        self._image = b""
+        self._image = bytearray()
 
     def take(self, session: Session) -> None:
         self._image = session.read(lambda db, way: _image(db))
+        head = self._image[18:20]
+        if head == b"\2\2":  # there is no write-ahead log in memory either, see without_log()
+            self._image[18:20] = b"\1\1"
         self.db.deserialize(self._image)
+        self._image[18:20] = head
 
     def blocks(self) -> t.Iterator[bytes]:
         for place in range(0, len(self._image), BLOCK):
-            yield self._image[place : place + BLOCK]
+            yield bytes(self._image[place : place + BLOCK])
 
 
 class _Overtaken(Exception):
@@ -132,7 +136,7 @@ def in_memory(session: Session) -> t.Iterator[Copy]:
             database=session.database,
             cure="Use Python 3.11 or newer there (ansible_python_interpreter), or leave encrypt out",
         )
-    need, free = 2 * on_disk(session.database), _free_memory()
+    need, free = 3 * on_disk(session.database), _free_memory()
     if free is not None and need > free:
         from ..._units import say_bytes
 
@@ -158,10 +162,10 @@ def _free_memory() -> int | None:
     return int(found[0][1]) * 1024 if found else None
 
 
-def _image(db: sqlite3.Connection) -> bytes:
+def _image(db: sqlite3.Connection) -> bytearray:
     """Of a state that does not change meanwhile: the transaction has begun, and holds it from the first read on."""
     db.execute("SELECT count(*) FROM main.sqlite_master").fetchone()
-    return bytes(db.serialize())
+    return bytearray(db.serialize())
 
 
 def _copied(session: Session, into: sqlite3.Connection, hold: bool, db: sqlite3.Connection, way: Way) -> None:
