@@ -51,8 +51,8 @@ class Marker:
         try:
             if not durable.locked(self._fd):
                 raise Busy(f"{self._path} is held by another run")
+            # Not flushed: what only we call so is found without it, too.
             self._write()
-            durable.sync_folder(folder)
         except BaseException:
             self.drop()
             raise
