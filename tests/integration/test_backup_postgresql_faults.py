@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -321,6 +321,59 @@ def test_encrypted_ones_are_read_while_they_are_written(
         if method == "dump":
             pg.carry_out(Restore(Ref(shop), backup, replace=True, jobs=2, decrypt=Decryption(identity=str(identity))))
             assert server.sql("SELECT count(*) FROM t", database=shop) == [["2000"]]
+
+
+def test_a_standby_is_backed_up_and_is_its_primary(fleet: Fleet, tmp_path: Path) -> None:
+    primary = fleet.postgresql(16)
+    standby = fleet.postgresql_standby(primary)
+    try:
+        primary.sql("CREATE DATABASE shop")
+        primary.sql(FEW, database="shop")
+        standby.catch_up()
+        for method, database in (("dump", "shop"), ("globals", ""), ("physical", "")):
+            with using(standby) as pg:
+                backup = taken(pg, database, tmp_path, method=method)
+                how = manner(tmp_path, identity=backup.server)
+                pg.carry_out(Verify(Ref(database), backup, how, "decode"))
+                assert pg.server.role == "standby"
+        assert {b.level for b in shelf(tmp_path)} == {"decode"}
+        with using(primary) as pg:
+            assert {b.server for b in shelf(tmp_path)} == {pg.server.settings["identity"]}
+        with using(standby) as pg, pytest.raises(Refused, match="standby"):
+            pg.carry_out(Restore(Ref("other"), next(b for b in shelf(tmp_path) if b.method == "dump")))
+    finally:
+        standby.stop()
+        primary.stop()
+
+
+@pytest.fixture
+def small(root: None, tmp_path: Path) -> Iterator[Path]:
+    """A file system of four megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        missing(f"a small file system: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(server: Server, shop: str, small: Path) -> None:
+    """The backup before survives, also where a restore has no room for what several workers read."""
+    with using(server) as pg:
+        first = taken(pg, shop, small)
+        before = files(small)
+        server.sql(MANY, database=shop)
+        with pytest.raises(Refused, match="No space left"):
+            pg.carry_out(task(pg, shop, small))
+        assert files(small) == before
+        pg.carry_out(Verify(Ref(shop), first, manner(small), "decode"))
+        (small / "filler").write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 8192))
+        with pytest.raises(Refused, match="No space left"):
+            pg.carry_out(Restore(Ref("other"), first, jobs=2))
+        assert files(small) == sorted([*before, "filler"])
+    assert server.sql("SELECT datname FROM pg_database WHERE datname ~ '^(other|dbfleet)'") == []
 
 
 def test_patterns_are_quoted_for_pg_dump() -> None:

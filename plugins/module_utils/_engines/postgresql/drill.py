@@ -134,13 +134,16 @@ def _amcheck(session: Session, connector: Connector, database: str) -> Work:
 
 
 def _physical(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:
-    """Unpacked, checked against its own manifest on the way, started, and every database looked into."""
+    """Unpacked, checked against its own manifest, started, and every database looked into."""
+    from ..._files import durable
+
     version, owner = major(backup.version), throwaway.unprivileged()
     for _more in read(session, backup, decrypt, room.bin_dir, {}):
         yield Tick()
     with throwaway.folder_of(owner, backup.source_bytes + (512 << 20)) as folder:
         data = folder / "data"
-        yield from _unpacked(session, backup, decrypt, data, owner)
+        with durable.refusing(f"{data} cannot be written"):
+            yield from _unpacked(session, backup, decrypt, data, owner)
         more = {"config_file": str(folder / "drill.conf"), "hba_file": str(folder / "drill.hba")}
         for name, text in (("drill.conf", ""), ("drill.hba", HBA), ("data/pg_ident.conf", "")):
             (folder / name).write_text(text)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import typing as t
 from pathlib import Path
@@ -216,10 +215,11 @@ def _by_several(
     session: Session, argv: t.Sequence[str], env: t.Mapping[str, str], source: t.BinaryIO, plain: Path, *, room: Room
 ) -> Work:
     """Over a file of its own, in a folder that nobody else can look into."""
+    from ..._files import durable
     from ..._files.pipeline import ProgramFailed
     from ..._process import Program
 
-    with open(os.open(plain, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with durable.refusing(f"{plain.parent} cannot be written"), open(durable.create(str(plain)), "wb") as file:
         for data in iter(lambda: source.read(KEEP), b""):
             file.write(data)
             if session.stopped.is_set():
