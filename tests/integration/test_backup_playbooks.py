@@ -14,7 +14,7 @@ from tests.demo import aging
 from tests.playbook import play
 
 from . import lite as files
-from .backups import aged, shelf
+from .backups import aged, backed_up, shelf
 from .playing import Hosts, said, write_hosts
 
 RULE = {"name": "old entries", "table": "audit_log", "date_column": "created_at", "delete_after": "90d"}
@@ -73,3 +73,14 @@ def test_without_a_backup_old_rows_stay(lite: Callable[[str], Path], tmp_path: P
     assert ran.code != 0
     assert not [s for s in ran.of("db_cleanup")["old"].fact["steps"] if s["kind"] == "delete"]
     assert "no_backup" in {f["code"] for f in ran.of("db_cleanup")["old"].fact["findings"]}
+
+
+def test_a_drill_over_the_fleet(lite: Callable[[str], Path], tmp_path: Path) -> None:
+    """A host that fails keeps no other from its drill."""
+    folder, hosts = tmp_path / "backups", hosts_of(lite, "one", "two")
+    backed_up(lite("one"), folder)
+    where = write_hosts(tmp_path, hosts, backup_dir=str(folder))
+    ran = play("restore_drill", where)
+    assert ran.code != 0, said(ran)
+    assert {host: call.status for host, call in ran.of("db_restore").items()} == {"one": "ok", "two": "failed"}
+    assert [b.level for b in shelf(folder).backups] == ["restore"]

@@ -43,6 +43,10 @@ def doubts(policy: Policy, measured: Measured) -> Wants:
 
 def plan(policy: Policy, measured: Measured) -> Plan:
     """The steps that are due, and the findings that no step can cure."""
+    folder = policy.manner.folder
+    if measured.shelf and measured.shelf.folder != folder:  # an assessment looks into one folder
+        message = f"{folder} was not looked into, but {measured.shelf.folder}"
+        return Plan(findings=(Finding(2, "not_assessed", Ref(""), message, fix="Give all operations one backup_dir"),))
     return _Planner(policy, measured).plan()
 
 
