@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -24,13 +25,14 @@ def free_port() -> int:
 class Breaking:
     """Passes bytes on; when `after` bytes went to the server, the connection that carries the next one is reset.
 
-    So it goes `times` times; from the second time on, at once.
+    So it goes `times` times; from the second time on, at once. `hide`: a header that the client never sees.
     """
 
-    def __init__(self, url: str, *, after: int, times: int) -> None:
+    def __init__(self, url: str, *, after: int = 0, times: int = 0, hide: bytes = b"") -> None:
         parts = urlsplit(url)
         self._server = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._left, self._times, self.broken = after, times, 0
+        self._hide, self.hidden = re.compile(re.escape(hide), re.IGNORECASE) if hide else None, 0
         self._lock, self._open = threading.Lock(), True
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -70,6 +72,9 @@ class Breaking:
                         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         end.shutdown(socket.SHUT_RD)
                     return
+                if self._hide and not counted:
+                    data, found = self._hide.subn(lambda name: b"x" * len(name.group()), data)
+                    self.hidden += found
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 

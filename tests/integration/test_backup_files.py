@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,7 +26,13 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups impor
     Decryption,
     Encryption,
 )
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, DbFault, Gone, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import (
+    BadInput,
+    DbFault,
+    Gone,
+    Refused,
+    Stopped,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, copies
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.store import part
 from tests.unit.files.backing import LINES, fill, look, make, names, plain, record, sound, task
@@ -318,6 +325,32 @@ def test_what_was_changed_in_the_bucket_is_sent_again(bucket: tuple[Any, str, Bu
     client.put_object(Bucket=name, Key=key, Body=NOISE[:-1] + bytes([NOISE[-1] ^ 1]))
     assert sum(copies.copy(large, f"s3://{name}", bucket=access)) == large.bytes
     assert client.get_object(Bucket=name, Key=key)["Body"].read() == NOISE
+
+
+def test_a_service_without_checksums_is_read_again(bucket: tuple[Any, str, Bucket], large: Backup) -> None:
+    client, name, access = bucket
+    to = f"s3://{name}/x"
+    with Breaking(access.endpoint_url, hide=b"x-amz-checksum-sha256") as line:
+        plainer = access._replace(endpoint_url=line.url)
+        assert sum(copies.copy(large, to, bucket=plainer)) == large.bytes
+        key = next(key for key, size in stored(client, name).items() if size == len(NOISE))
+        client.put_object(Bucket=name, Key=key, Body=NOISE[:-1] + bytes([NOISE[-1] ^ 1]))
+        assert sum(copies.copy(large, to, bucket=plainer)) == large.bytes  # seen, and sent again
+        assert sum(copies.copy(large, to, bucket=plainer)) == 0
+        assert line.hidden >= 3
+
+
+def test_a_copy_that_is_stopped(bucket: tuple[Any, str, Bucket], large: Backup, tmp_path: Path) -> None:
+    client, name, access = bucket
+    (tmp_path / "there").mkdir()
+    for to in (f"s3://{name}/x", str(tmp_path / "there")):
+        stop = threading.Event()
+        threading.Timer(1.2, stop.set).start()
+        with pytest.raises(Stopped):
+            list(copies.copy(large, to, bucket=access, stop=stop, rate_limit=8 << 20))
+    assert stored(client, name) == {} and open_uploads(client, name) == 0
+    assert names(tmp_path / "there") == []
+    assert look(tmp_path / "here").backups == (large,)
 
 
 Refusal = Callable[[str, Bucket], tuple[str, Bucket]]
