@@ -22,6 +22,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore, Verify
 from tests.fleet import Fleet, Server
 
+from .conftest import Pool
 from .pg import role
 from .pg_backups import WHOLE, manner, shelf, taken, using
 
@@ -87,6 +88,23 @@ def test_a_drill_sees_that_rows_are_missing(
             pg.carry_out(Restore(Ref(shop), backup, drill=True, on=on))
     assert proven(tmp_path).level == ""
     assert postgresql.sql("SELECT datname FROM pg_database ORDER BY 1") == databases
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_indexes_are_checked_wherever_the_extension_is(pool: Pool, database: Make, tmp_path: Path, own: bool) -> None:
+    server = pool.get("postgresql-15")
+    shop = database(server)
+    server.script("CREATE TABLE t AS SELECT 1 AS id; ALTER TABLE t ADD PRIMARY KEY (id)", database=shop)
+    if own:
+        server.script('CREATE SCHEMA "o;wn"; CREATE EXTENSION amcheck SCHEMA "o;wn"', database=shop)
+    with using(server) as pg:
+        backup = taken(pg, shop, tmp_path)
+        server.mark_log()
+        pg.carry_out(Restore(Ref(shop), backup, drill=True, on="same_server"))
+    checked = [said.statement for said in server.logged() if "bt_index_check" in said.statement]
+    assert len(checked) == 1
+    assert checked[0].startswith('SELECT "o;wn".' if own else 'SELECT "pg_catalog".')
+    assert proven(tmp_path).level == "restore"
 
 
 def test_a_whole_server(postgresql: Server, whole: str, tmp_path: Path, traces: Path) -> None:

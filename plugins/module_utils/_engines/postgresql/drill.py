@@ -24,10 +24,14 @@ from .restoring import Place, compared, founded, poured
 from .versions import major_of
 
 AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
+SCHEMA = """
+SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
+  JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'
+"""
 BTREES = """
 SELECT c.oid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_am a ON a.oid = c.relam
- WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' AND i.indisvalid AND i.indisready
+ WHERE i.indexrelid >= 16384 AND a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' AND i.indisvalid AND i.indisready
 """
 ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
 DATABASES = "SELECT d.datname::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datallowconn"
@@ -123,11 +127,13 @@ def _amcheck(session: Session, connector: Connector, database: str) -> Work:
     with throwaway.speaking(connector, database) as connection:
         if not connection.rows(AMCHECK):
             return
-        connection.rows("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog")
+        if not connection.rows(SCHEMA):
+            connection.rows("CREATE EXTENSION amcheck SCHEMA pg_catalog")
+        check = f"{quoted(connection.rows(SCHEMA)[0][0])}.bt_index_check"
         found = [oid for (oid,) in connection.rows(BTREES)]
         for at in range(0, len(found), AT_ONCE):
             few = found[at : at + AT_ONCE]
-            connection.rows("SELECT bt_index_check(oid::pg_catalog.regclass) FROM unnest(%s) AS oid", (few,))
+            connection.rows(f"SELECT {check}(i::pg_catalog.regclass) FROM pg_catalog.unnest(%s) AS i", (few,))
             if session.stopped.is_set():
                 raise Stopped("stopped")
             yield Tick()

@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rows of a dump counted: whatever stands in them, wherever the pieces are cut. No server is asked."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.dumped_rows import (
+    Rows,
+    differences,
+    parts,
+)
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+
+NAMES = st.text(st.sampled_from("ab;\"' \n\\.$é-"), min_size=1, max_size=6)
+VALUES = st.lists(st.text(st.sampled_from("a.;'\"\n\\\t-"), max_size=6), max_size=5)
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def copied(value: str) -> str:
+    """As the server writes a text for COPY."""
+    escaped = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+    return escaped + "\n"
+
+
+def script(tables: list[tuple[str, str, list[str]]]) -> tuple[bytes, dict[str, int]]:
+    """What pg_restore makes of such tables, and how many rows each of them has."""
+    text, counts = '\\restrict abc\n\n--\n-- it\'s a dump; "so"\n--\n\nSET x = off;\n', {}
+    for schema, table, values in tables:
+        name = f"{quoted(schema)}.{quoted(table)}"
+        counts[name] = len(values)
+        columns = f"({quoted(table)}) " if values else " "
+        body = "".join(copied(value) for value in values)
+        text += f"--\n-- Data for Name: o'x\n--\n\nCOPY {name} {columns}FROM stdin;\n{body}\\.\n\n\n"
+        said = f"{name};\nCOPY a.b FROM stdin;\n".replace("'", "''")
+        text += f"SELECT pg_catalog.setval('{said}', 1, true);\n\n"
+    return (text + "\\unrestrict abc\n").encode(), counts
+
+
+TABLES = st.lists(st.tuples(NAMES, NAMES, VALUES), max_size=4, unique_by=lambda table: table[:2])
+
+
+@given(TABLES, st.integers(1, 40))
+def test_every_row_counts_once(tables: list[tuple[str, str, list[str]]], size: int) -> None:
+    text, counts = script(tables)
+    rows, space = Rows(), bytearray(size + 3)
+    for at in range(0, len(text), size):
+        piece = text[at : at + size]
+        space[: len(piece)] = piece  # as it comes out of a pipe: into the same memory each time
+        rows.feed(space, len(piece))
+    rows.end()
+    assert rows.counts == counts
+    assert {parts(name) for name in counts} == {(schema, table) for schema, table, _values in tables}
+
+
+def test_an_end_within_rows_is_seen() -> None:
+    rows = Rows()
+    rows.feed(b"COPY a.b (c) FROM stdin;\n1\n2\n")
+    with pytest.raises(Refused, match=r"within the rows of a\.b"):
+        rows.end()
+
+
+@pytest.mark.parametrize("name", ["t", "public.t; DROP TABLE t", 'public."t', "public.t ", "", "a.b.c", "1.2"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(Refused):
+        parts(name)
+
+
+def test_differences_are_told_and_no_more_than_five() -> None:
+    assert differences({"a.b": 1}, {"a.b": 1}) == ""
+    assert differences({"a.b": 1}, {}) == "a.b: not there instead of 1"
+    assert differences({}, {"a.b": 1}) == "a.b: 1 instead of none"
+    assert differences({f"a.t{n}": 1 for n in range(8)}, {}).endswith(" and 3 more")
