@@ -223,6 +223,22 @@ def test_a_login_that_does_not_see_all_is_told_so(mysql: Server, database: Make,
     assert dict(backup.rows or {}) == rows(mysql) and "position" not in backup.about
 
 
+def test_the_owner_of_a_database_backs_it_up_unless_routines_are_closed_to_it(
+    mysql: Server, database: Make, tmp_path: Path
+) -> None:
+    """Whoever has all of a database sees that there are routines: what it may not read fails the dump."""
+    name = database(mysql)
+    login = small(mysql, f"ALL PRIVILEGES ON {name}.*")
+    mysql.script("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", database=name)
+    shelter = Shelter(mysql, tmp_path / "owner", **login)
+    assert dict(shelter.dump(name).rows or {}) == {"t": 1}
+    files = shelter.files()
+    mysql.sql("CREATE PROCEDURE closed() SELECT 1", database=name)
+    with pytest.raises(Refused, match=r"closed|insufficient|privileges"):
+        shelter.dump(name)
+    assert shelter.files() == files
+
+
 def test_a_tool_of_the_other_family_or_an_older_one_is_refused(
     mysql: Server, database: Make, shelter: Shelter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,8 @@ DEFINERS = """
 # What the database that is restored has to find there, or else says something different.
 SETTINGS = ("lower_case_table_names", "innodb_page_size", "character_set_server", "collation_server")
 NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")  # without one of the last two, nothing is dumped, and nothing said
+# Who may run or alter routines sees that they are there: then the programs fail where they may not be read.
+ROUTINES = ("EXECUTE", "ALTER ROUTINE")
 TRANSACTIONAL = ("InnoDB", "ROCKSDB", "TokuDB")
 NUMBER = re.compile(r"(?:[Ee]rror:?|ERROR) (\d{4})\b|\((\d{4})\)")
 SHOW_ROUTINES_SINCE = (8, 0, 20)
@@ -75,6 +77,8 @@ def unseen(grants: Grants, server: Server, database: str) -> list[str]:
     """The GRANTs without which a dump would silently lack something, or fail."""
     missing = grants.missing(NEEDED, database)
     found = [grants.statement(missing, database)] if missing else []
+    if any(grants.allow(name, database) for name in ROUTINES):
+        return found
     if server.engine == MARIADB:
         if not grants.allow("SELECT", "mysql", "proc") and not grants.allow("SHOW CREATE ROUTINE", database):
             found.append(grants.statement(["SELECT"], "mysql", "proc"))
