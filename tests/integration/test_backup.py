@@ -65,7 +65,7 @@ def test_backed_up_verified_restored_and_rotated(server: Server, shop: str, tmp_
     assert found["dump"].level == "decode"
     assert found["dump"].server == found["globals"].server
 
-    secret = server.login().get("login_password")
+    secret = str(server.login().get("login_password") or "")
     if secret:
         texts = [p.read_text() for p in folder.rglob("*.manifest.json")]
         assert all(secret not in text for text in [*texts, str(ran.result)])

@@ -105,7 +105,7 @@ def test_copies_go_along(tmp_path: Path) -> None:
     for _n in range(3):
         backed_up(path, folder, min_interval="0s", copy_to=str(share))
         aged(folder, DAY)
-    more = {"engine": "sqlite", "databases": [str(path)]}
+    more: dict[str, Any] = {"engine": "sqlite", "databases": [str(path)]}
     assert len(files(share)) == 6
     left = rotated(folder, **more, check=True)
     assert "copies_left" in codes(left)
