@@ -31,7 +31,8 @@ SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
 BTREES = """
 SELECT c.oid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_am a ON a.oid = c.relam
- WHERE i.indexrelid >= 16384 AND a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' AND i.indisvalid AND i.indisready
+ WHERE i.indexrelid >= 16384 AND i.indisvalid AND i.indisready
+   AND a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p'
 """
 ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
 DATABASES = "SELECT d.datname::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datallowconn"

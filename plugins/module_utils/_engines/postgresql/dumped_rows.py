@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import re
 import typing as t
 
@@ -19,6 +21,16 @@ COPY = re.compile(
     rb"(?:\s|--[^\n]*\n|\\[^\n]*\n)*COPY (" + NAME.encode() + rb"\." + NAME.encode() + rb") (?:\(.*\))? FROM stdin;\n",
     re.DOTALL,
 )
+ENCODED = re.compile(rb"SET client_encoding = '(\w+)';\n\Z")
+# What the server calls an encoding that Python calls otherwise. Source: the manual, Character Set Support.
+CODECS = {
+    "EUC_CN": "gb2312",
+    "KOI8R": "koi8-r",
+    "KOI8U": "koi8-u",
+    **{f"LATIN{n}": f"iso8859-{part}" for n, part in zip(range(1, 11), (1, 2, 3, 4, 9, 10, 13, 14, 15, 16))},
+    **{f"ISO_8859_{part}": f"iso8859-{part}" for part in (5, 6, 7, 8)},
+    **{f"WIN{page}": f"cp{page}" for page in (866, 874, *range(1250, 1259))},
+}
 QUALIFIED = re.compile(rf"({NAME})\.({NAME})", re.DOTALL)
 
 
@@ -29,6 +41,7 @@ class Rows:
         self.counts: dict[str, int] = {}
         self._rest = b""
         self._table = ""  # whose rows are passing by
+        self._codec = "utf-8"
 
     def feed(self, data: bytes | bytearray, size: int = -1) -> None:
         """The first `size` bytes of it; nothing is copied but what is cut at their end."""
@@ -67,10 +80,19 @@ class Rows:
             return -1
         copy = COPY.fullmatch(found.group())
         if not copy:
+            self._learn(found.group())
             return found.end()
-        self._table = copy.group(1).decode("utf-8", "surrogateescape")
+        self._table = copy.group(1).decode(self._codec, "backslashreplace")
         self.counts.setdefault(self._table, 0)
         return found.end() - 1
+
+    def _learn(self, statement: bytes) -> None:
+        """The script is in the database's encoding, and says so before the first name."""
+        said = ENCODED.search(statement)
+        if said:
+            name = said.group(1).decode("ascii")
+            with contextlib.suppress(LookupError):
+                self._codec = codecs.lookup(CODECS.get(name, name)).name
 
     def end(self) -> None:
         """Raises Refused where it ends in the middle of something."""

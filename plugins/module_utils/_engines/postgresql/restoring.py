@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 import typing as t
 from pathlib import Path
 
@@ -30,6 +31,7 @@ SELECT pg_catalog.shobj_description(d.oid, 'pg_database'),
   FROM pg_catalog.pg_database d WHERE d.datname = %s
 """
 KEEP = 1 << 20  # bytes read at once
+PATIENCE = 5.0  # seconds for the server to let go of connections that were closed a moment ago, our own among them
 AT_ONCE = 20  # tables counted by one query
 
 
@@ -104,7 +106,11 @@ def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Wo
 def _free(session: Session, worker: Connection, task: Restore) -> bool:
     """Whether there is one of this name, that may be replaced. Raises Refused."""
     session.leave(task.ref.database)
+    until = time.monotonic() + PATIENCE
     found = worker.rows(THERE, (session.pids, task.ref.database))
+    while task.replace and found and found[0][1] and time.monotonic() < until:
+        time.sleep(0.1)
+        found = worker.rows(THERE, (session.pids, task.ref.database))
     if not found:
         return False
     if not task.replace:
