@@ -6,19 +6,27 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Sheltered
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import (
+    Backup,
+    Decryption,
+    Encryption,
+    Sheltered,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import MissingMeans, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore
 from tests.fleet import Fleet, Server
 
+from .conftest import missing
 from .module_runner import run
 from .my import small
 from .my_backup import Shelter, describe, furnish, rows
@@ -296,6 +304,42 @@ def test_a_backup_that_does_not_fit_is_refused_before_anything_is_touched(
         shelter.restore(backup, f"{name}_copy")
     assert mysql.sql(f"SHOW DATABASES LIKE '{name}_copy'") == []
     assert mysql.sql(f"SELECT COUNT(*) FROM {name}.plain") == [["4"]]
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A key ring of its own, in a folder whose name is short enough for the agent's socket."""
+    if shutil.which("gpg") is None:
+        missing("gpg")
+    home = tempfile.mkdtemp(prefix="keys-")
+    monkeypatch.setenv("GNUPGHOME", home)
+    words = ["gpg", "--batch", "--passphrase", "", "--quick-generate-key", "backup@example", "default", "default"]
+    try:
+        subprocess.run(words, check=True, capture_output=True)
+        yield home
+    finally:
+        subprocess.run(["gpgconf", "--kill", "all"], check=False)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_an_encrypted_backup_is_parsed_on_its_way_and_restored(
+    mysql: Server, database: Make, tmp_path: Path, keys: str
+) -> None:
+    name = database(mysql)
+    furnish(mysql, name)
+    shelter = Shelter(mysql, tmp_path / "b", encryption=Encryption("gpg", ("backup@example",)), compression="none")
+    backup = shelter.dump(name, decode=True)
+    assert (backup.level, backup.encryption) == ("decode", "gpg") and dict(backup.rows or {}) == rows(mysql)
+    assert not [path for path in shelter.folder.rglob("*.sql*") if b"INSERT INTO" in path.read_bytes()]
+    decrypt = Decryption(home=keys)
+    for level in ("decode", "restore"):
+        assert shelter.verify(name, level, decrypt=decrypt, on="same_server").level == level
+    target = f"{name}_copy"
+    try:
+        shelter.restore(backup, target, decrypt=decrypt)
+        assert describe(mysql, target) == describe(mysql, name)
+    finally:
+        mysql.sql(f"DROP DATABASE IF EXISTS {target}")
 
 
 def test_the_module_backs_up_once_and_restores(mysql: Server, database: Make, tmp_path: Path) -> None:
