@@ -376,6 +376,32 @@ def test_a_full_disk(server: Server, shop: str, small: Path) -> None:
     assert server.sql("SELECT datname FROM pg_database WHERE datname ~ '^(other|dbfleet)'") == []
 
 
+def test_hostile_names_of_databases(server: Server, tmp_path: Path) -> None:
+    names = ["dbname=postgres host=x", 'a\'b\\c "d"; DROP', "postgresql://x/y", "-f/../é\n$(x)"]
+
+    def quoted(name: str) -> str:
+        return '"' + name.replace('"', '""') + '"'
+
+    try:
+        for name in names:
+            server.sql(f"CREATE DATABASE {quoted(name)}")
+        for number, name in enumerate(names):
+            with using(server) as pg:
+                with pg.engine.session(name) as session:
+                    session.worker(lock_timeout=1.0).rows(f"CREATE TABLE public.t{number} AS SELECT 1 AS id")
+                backup = taken(pg, name, tmp_path / str(number))
+                pg.carry_out(Verify(Ref(name), backup, manner(tmp_path), "decode"))
+                assert shelf(tmp_path / str(number))[0].rows == {f"public.t{number}": 1}
+                server.sql(f"DROP DATABASE {quoted(name)} WITH (FORCE)")
+            with using(server) as pg:
+                pg.carry_out(Restore(Ref(name), backup))
+                found = {table.ref.path for table in pg.measure(name, Wants(tables=True)).tables}
+                assert ("public", f"t{number}") in found
+    finally:
+        for name in names:
+            server.sql(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+
+
 def test_patterns_are_quoted_for_pg_dump() -> None:
     assert dumping.pattern("log_*") == '*."log_"*'
     assert dumping.pattern('a.B"?c') == '"a"."B"""?"c"'
