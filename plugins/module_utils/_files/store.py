@@ -51,6 +51,7 @@ class Part:
         self._manner, self._files, self._sealed = manner, t.cast("list[Stored]", []), False
         self._under = under_of(manner)
         self._names: list[str] = []  # in this folder, without PARTIAL: files, and folders of files
+        self._database = database
         self._marker = Marker(folder, self.id, manner.identity, database)
 
     def run(
@@ -138,12 +139,14 @@ class Part:
     def seal(self, backup: Backup) -> Backup:
         """Flushed, renamed, the manifest last: from here on it is a backup, and the result is what its manifest says.
 
-        Of `backup`, these are set here: id, server, files, compression, encryption, pin, folder. Raises Refused.
+        Of `backup`, these are set here: id, server, database, files, compression, encryption, pin, folder. Raises
+        Refused.
         """
         manner = self._manner
         backup = backup._replace(
             id=self.id,
             server=manner.identity or backup.server,
+            database=self._database,
             files=tuple(self._files),
             compression=manner.compression,
             encryption=manner.encryption.program if manner.encryption else "",
@@ -197,6 +200,8 @@ def part(task: Dump) -> t.Iterator[Part]:
         why_not = durable.why_not(os.path.abspath(task.manner.folder))
         if why_not:
             raise Refused(why_not, cure="Name a folder of the backup's user: backup_dir")
+        if os.path.islink(folder):  # nobody who looks would follow it
+            raise Refused(f"{folder} is a symbolic link", cure="Put a folder there, or mount what it points to")
         durable.make_folder(folder)
         new = Part(folder, task.manner, task.ref.database)
     try:

@@ -64,7 +64,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o777)
     assert "every user" in look(tmp_path / "open").why_not
     assert "absolute" in look(Path("backups")).why_not
-    for folder in (tmp_path / "file", tmp_path / "open"):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "shop").symlink_to(tmp_path / "open")
+    for folder in (tmp_path / "file", tmp_path / "open", tmp_path / "linked"):
         with pytest.raises(Refused), part(task(folder)):
             pass
     assert names(tmp_path) == ["file"]
