@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ import time
 import typing as t
 
 from ..._errors import MissingMeans, Refused, Stopped
+from ..._files import durable
 from . import clients
 from .capabilities import MARIADB, flavour_of
 from .options import Login
@@ -26,6 +28,7 @@ if t.TYPE_CHECKING:
 
 ACCOUNTS = ("mysql", "nobody")  # as one of them it runs where we are root: the servers refuse to be root
 INSTALL = ("mariadb-install-db", "mysql_install_db")
+PREFIX, LOCK = "dbfleet-drill-", "lock"
 READY_SECONDS = 120
 ROOM_BYTES = 300 << 20  # that an empty server takes, its logs and temporary files included
 # Of the backup's server: what its tables rely on, and what cannot be changed later.
@@ -55,8 +58,13 @@ class Throwaway:
         self._kept = [f"{name.replace('_', '-')}={backup.about[name]}" for name in KEPT if backup.about.get(name)]
         self._server: Program | None = None
         self._account = _account()
-        self._folder = tempfile.mkdtemp(prefix="dbfleet-drill-", dir=_place(self._account))
+        place = _place(self._account)
+        sweep(place)
+        self._folder = tempfile.mkdtemp(prefix=PREFIX, dir=place)
+        self._lock = -1
         try:
+            self._lock = durable.create(self._path(LOCK))
+            durable.locked(self._lock)
             _room(self._folder, 2 * backup.source_bytes + ROOM_BYTES)
             for path in (self._folder, *(self._path(name) for name in ("data", "tmp"))):
                 os.makedirs(path, 0o700, exist_ok=True)
@@ -155,6 +163,31 @@ class Throwaway:
             with contextlib.suppress(OSError):
                 self._server.stop(0.0)
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def sweep(place: str) -> None:
+    """Removes what drills left behind that were killed: nobody holds their lock. Never raises."""
+    for folder in glob.glob(os.path.join(glob.escape(place), f"{PREFIX}*")):
+        with contextlib.suppress(OSError):
+            if os.lstat(folder).st_uid not in (os.geteuid(), _uid()):
+                continue
+            lock = durable.open_again(os.path.join(folder, LOCK))
+            try:
+                if durable.locked(lock):
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _uid() -> int:
+    """Of the account that throwaway servers of root run as: their folders are its own."""
+    import pwd
+
+    account = _account()
+    return pwd.getpwnam(account[0]).pw_uid if account else os.geteuid()
 
 
 def program(backup: Backup, bin_dir: str = "") -> clients.Client:
