@@ -129,11 +129,11 @@ def test_a_busy_writer_is_in_it_as_of_one_moment(tmp_path: Path) -> None:
                 db.execute("UPDATE t SET v = 'y' || v WHERE id = ?", (n,))
                 db.execute("INSERT INTO b VALUES (?)", (n,))
                 db.execute("COMMIT")
-                time.sleep(0.001)
+                time.sleep(0.003)
         """
         folder = tmp_path / f"backups{wal}"
         with lite.other_process(writer, path) as other:
-            ran = backed_up(path, folder)
+            ran = backed_up(path, folder, lock_timeout="30s")
             other.kill()
         assert kinds(ran) == [("dump", "done"), ("verify", "done")]
         told = manifest(folder)["rows"]
