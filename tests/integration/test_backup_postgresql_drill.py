@@ -137,6 +137,35 @@ def test_a_whole_server(postgresql: Server, whole: str, tmp_path: Path, traces: 
             pg.carry_out(Restore(Ref("other"), backup))
 
 
+def test_a_copy_of_a_server_keeps_to_itself(fleet: Fleet, tmp_path: Path) -> None:
+    """Whatever ALTER SYSTEM says: it neither archives, nor subscribes, nor needs the memory of the original."""
+    server = fleet.postgresql(16, settings={"wal_level": "logical"})
+    spoilt = tmp_path / "archived"
+    try:
+        server.sql("CREATE DATABASE shop")
+        server.sql(
+            f"CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={server.port} dbname=shop' PUBLICATION p"
+            " WITH (connect = false, slot_name = 's', enabled = false)",
+            database="shop",
+        )
+        server.sql("ALTER SUBSCRIPTION s ENABLE", database="shop")
+        for words in (
+            f"archive_command = 'touch {spoilt}'",
+            "archive_mode = 'on'",
+            "shared_buffers = '500GB'",
+            "shared_preload_libraries = 'nothing_of_that_name'",
+            "listen_addresses = '*'",
+        ):
+            server.sql(f"ALTER SYSTEM SET {words}")
+        with using(server) as pg:
+            backup = taken(pg, "", tmp_path / "b", method="physical")
+            pg.carry_out(Verify(SERVER, backup, manner(tmp_path / "b"), "restore"))
+        assert proven(tmp_path / "b").level == "restore"
+        assert not spoilt.exists()
+    finally:
+        server.stop()
+
+
 def test_a_whole_servers_archive_with_another_file_is_refused(postgresql: Server, tmp_path: Path, traces: Path) -> None:
     with using(postgresql) as pg:
         backup = taken(pg, "", tmp_path, method="physical")

@@ -21,7 +21,7 @@ from .decoding import major, read
 from .dumping import Room
 from .names import quoted
 from .restoring import Place, compared, founded, poured
-from .versions import major_of
+from .versions import has, major_of
 
 AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
 SCHEMA = """
@@ -91,8 +91,7 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
     with throwaway.folder_of(owner, backup.source_bytes + (256 << 20)) as folder:
         data = throwaway.initdb(folder, version, room.bin_dir, owner)
         yield Tick()
-        more = {"wal_level": "minimal", "max_wal_senders": "0"}
-        more.update({"event_triggers": "off"} if version >= 17 else {})
+        more = {"wal_level": "minimal", "max_wal_senders": "0", **_asleep(version)}
         with throwaway.started(data, version, room.bin_dir, more) as connector:
             there = room._replace(connector=connector)
             with throwaway.speaking(connector, "template1") as worker:
@@ -102,6 +101,10 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
                     yield from poured(session, backup, decrypt, there, place)
                     yield from compared(there, backup, "drill")
                     yield from _amcheck(session, connector, "drill")
+
+
+def _asleep(version: int) -> dict[str, str]:
+    return {"event_triggers": "off"} if has("event triggers off", version) else {}
 
 
 def _globals(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:
@@ -151,7 +154,7 @@ def _physical(session: Session, backup: Backup, decrypt: Decryption | None, room
         data = folder / "data"
         with durable.refusing(f"{data} cannot be written"):
             yield from _unpacked(session, backup, decrypt, data, owner)
-        more = {"config_file": str(folder / "drill.conf"), "hba_file": str(folder / "drill.hba")}
+        more = {"config_file": str(folder / "drill.conf"), "hba_file": str(folder / "drill.hba"), **_asleep(version)}
         for name, text in (("drill.conf", ""), ("drill.hba", HBA), ("data/pg_ident.conf", "")):
             (folder / name).write_text(text)
             (folder / name).chmod(0o644)

@@ -19,6 +19,7 @@ from .connection import Connection, Connector, Kind
 from .options import Login
 
 SUPERUSER = "dbfleet_drill"
+# They outrank what ALTER SYSTEM has left in a copy of a server: nothing may go out from here, and little is needed.
 SETTINGS: t.Mapping[str, str] = {
     "listen_addresses": "",
     "archive_mode": "off",
@@ -26,10 +27,17 @@ SETTINGS: t.Mapping[str, str] = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
+    "huge_pages": "off",
     "log_min_messages": "fatal",
     "logging_collector": "off",
     "maintenance_work_mem": "128MB",
     "max_locks_per_transaction": "1024",
+    "max_logical_replication_workers": "0",  # subscriptions sleep
+    "max_prepared_transactions": "100",
+    "primary_conninfo": "",
+    "restore_command": "",
+    "session_preload_libraries": "",
+    "shared_buffers": "128MB",
     "shared_preload_libraries": "",
     "ssl": "off",
 }

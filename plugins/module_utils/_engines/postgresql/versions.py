@@ -27,6 +27,7 @@ SINCE: t.Mapping[str, int] = {
     "skip database stats": 16,  # VACUUM (SKIP_DATABASE_STATS): else each table's VACUUM updates pg_database
     "maintain": 17,  # the privilege MAINTAIN and the role pg_maintain
     "transaction timeout": 17,
+    "event triggers off": 17,  # the setting event_triggers
     "inactive since": 17,  # pg_replication_slots.inactive_since
     "only": 18,  # VACUUM and ANALYZE take the children of a table along unless ONLY is said
     "all frozen pages": 18,  # pg_class.relallfrozen; autovacuum scales its threshold for inserts by the rest
