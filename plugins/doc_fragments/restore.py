@@ -11,20 +11,24 @@ class ModuleDocFragment:
 options:
   backup_dir:
     description:
-      - Absolute path of the backup folder on the host where the module runs.
+      - Absolute path of the backup folder on the host where the module runs. It is needed, with O(database), where
+        O(path) is not given.
     type: path
-    required: true
   database:
     description:
       - The database whose backup is restored; for SQLite the path of its file, as it was.
     type: str
-    required: true
   which:
     description:
       - V(latest), the id of a backup, or a moment as V(2026-11-22T06:30:00Z), which takes the newest backup that began
         until then. A moment without a time zone is in UTC.
     type: str
     default: latest
+  path:
+    description:
+      - Absolute path of the manifest, or of a file, of the backup to be restored, in place of O(backup_dir),
+        O(database) and O(which).
+    type: path
   server:
     description:
       - Whose backup, where several servers share the folder and this is none of them. The identity that stands in the
@@ -49,7 +53,8 @@ options:
         type: str
   target:
     description:
-      - Name of the database that comes to be; for SQLite the path of the file. The default is O(database).
+      - Name of the database that comes to be; for SQLite the path of the file. The default is the database that was
+        backed up.
     type: str
   replace:
     description:

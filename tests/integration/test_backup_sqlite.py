@@ -239,6 +239,16 @@ def test_by_time_and_by_id(tmp_path: Path) -> None:
     assert "not understood" in str(restored(path, folder, which="yesterday", target="/x.db", fails=True)["msg"])
 
 
+def test_by_the_path_of_its_manifest(tmp_path: Path) -> None:
+    path, folder = lite.make(tmp_path / "shop.db", rows=30), tmp_path / "backups"
+    backed_up(path, folder)
+    (told,) = folder.rglob("*.manifest.json")
+    was = content(path)
+    path.unlink()
+    run("db_restore", {"engine": "sqlite", "journal": "none", "path": str(told)})
+    assert content(path) == was
+
+
 def test_a_drill_proves_a_backup_once(tmp_path: Path) -> None:
     path, folder = lite.make(tmp_path / "shop.db", rows=30), tmp_path / "backups"
     backed_up(path, folder)

@@ -20,9 +20,10 @@ from .rotation_law import level_of
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
 
 OPTIONS: dict[str, t.Any] = {
-    "backup_dir": {"type": "path", "required": True},
-    "database": {"type": "str", "required": True},
+    "backup_dir": {"type": "path"},
+    "database": {"type": "str"},
     "which": {"type": "str", "default": "latest"},
+    "path": {"type": "path"},
     "server": {"type": "str"},
     "decrypt": {
         "type": "dict",
@@ -64,15 +65,16 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
     drill = bool(params["drill"])
     if drill and (params.get("target") or params["replace"]):
         raise BadInput("a drill throws away what it restores: it has no target", cure="Leave target and replace out")
-    moment, id_ = _which(str(params["which"]))
+    folder, database, which = _place(params)
+    moment, id_ = _which(which)
     return Policy(
-        folder=folder_of(params["backup_dir"], "backup_dir"),
-        database=params["database"],
+        folder=folder,
+        database=database,
         moment=moment,
         id=id_,
         server=params.get("server") or "",
         decrypt=_decryption(params.get("decrypt")),
-        target=params.get("target") or params["database"],
+        target=params.get("target") or database,
         replace=bool(params["replace"]),
         globals=bool(params["globals"]),
         drill=drill,
@@ -80,6 +82,21 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         jobs=params.get("jobs") or 1,
         force=not drill,
     )
+
+
+def _place(params: t.Mapping[str, t.Any]) -> tuple[str, str, str]:
+    """Folder, database and which; of a path, whose database its manifest says. Raises BadInput."""
+    path, folder, database = (params.get(name) or "" for name in ("path", "backup_dir", "database"))
+    if path:
+        if folder or database or params["which"] != "latest":
+            raise BadInput("path names a backup, and so do backup_dir, database and which", cure="Give one of both")
+        parts = folder_of(path, "path").split("/")
+        if len(parts) < 4:
+            raise BadInput(f"path: {path} is no file of a backup", cure="Write it as /srv/backups/shop/….manifest.json")
+        return "/".join(parts[:-2]), "", parts[-1].partition(".")[0]
+    if not (folder and database):
+        raise BadInput("nothing says which backup is to be restored", cure="Give backup_dir and database, or path")
+    return folder_of(folder, "backup_dir"), database, str(params["which"])
 
 
 def _which(text: str) -> tuple[datetime | None, str]:
@@ -116,6 +133,7 @@ def plan(policy: Policy, measured: Measured) -> Plan:
         return Plan()  # asked again after it was done
     shelf = measured.shelf or Shelf(policy.folder)
     backup = _chosen(policy, measured, shelf)
+    policy = policy._replace(database=backup.database, target=policy.target or backup.database)
     _refuse(policy, measured, backup)
     if policy.drill and level_of(backup) >= PROVEN:
         return Plan(findings=_findings(policy, backup))
@@ -146,7 +164,8 @@ def plan(policy: Policy, measured: Measured) -> Plan:
 
 def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
     """Raises BadInput where there is none, or where it is not clear whose."""
-    named = [b for b in shelf.backups if b.database == policy.database and b.method == "dump"]
+    whole = [b for b in shelf.backups if b.method == "dump"]
+    named = [b for b in whole if b.database == policy.database or (not policy.database and b.id == policy.id)]
     mine = identity_of(measured.server, policy.database)
     if policy.server:
         named = [b for b in named if policy.server in (b.server, b.address)]

@@ -260,6 +260,19 @@ def test_another_servers_backup_where_it_is_named() -> None:
     assert step.task.backup.server == "b"
 
 
+def test_by_the_path_of_a_file() -> None:
+    known = (made(2), made(1))
+    path = f"/srv/backups/shop/{known[0].id}.manifest.json"
+    given_options = {"path": path, "target": "new"}
+    asked_for = restore.policy(defaults(restore.OPTIONS, **given_options))
+    (step,) = restore.plan(asked_for, Measured(OURS, (), shelf=Shelf("/srv/backups", known))).steps
+    assert isinstance(step.task, Restore)
+    assert (step.task.backup, step.task.ref) == (known[0], Ref("new"))
+    for bad in ({}, {"backup_dir": "/srv/backups"}, {"path": path, "database": "shop"}, {"path": "/x.json"}):
+        with pytest.raises(BadInput):
+            restore.policy(defaults(restore.OPTIONS, **bad))
+
+
 def test_a_drill_is_due_once() -> None:
     assert len(restored(made(1), drill=True).steps) == 1
     assert not restored(made(1, level="restore"), drill=True).steps

@@ -68,7 +68,8 @@ class SQLite:
             cure = "Use a Python that is built with SQLite 3.34 or newer (ansible_python_interpreter)"
             raise MissingMeans(f"SQLite {sqlite3.sqlite_version} is too old", cure=cure)
         # A restore looks at no file but the one that it makes.
-        self._made = str(params.get("target") or params.get("database") or "") if "which" in params else ""
+        named = (params.get(name) for name in ("target", "database", "path"))
+        self._made = str(next(filter(None, named), "")) if "which" in params else ""
         self.selection = Selection([self._made] if self._made else params.get("databases") or [])
         self.execution = execution
         self._sessions: set[Session] = set()
