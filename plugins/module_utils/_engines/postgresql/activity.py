@@ -22,6 +22,7 @@ REPACK = "pg_repack"  # the name that pg_repack and our own calls of it give the
 # Of a transaction both ends count: the ids that it sees as running (backend_xmin) and its own (backend_xid). Plain
 # VACUUM, building an index concurrently and autovacuum are left out by the server, too: they look at one table only.
 # What other databases hold matters for their own tables, and for what all databases share (step 1 leaves that out).
+# The server's clock comes with them.
 HOLDERS = """
 SELECT 'transaction', a.pid::pg_catalog.text, a.usename::pg_catalog.text, a.application_name, a.state, a.xact_start,
        greatest(pg_catalog.age(a.backend_xmin), pg_catalog.age(a.backend_xid))
@@ -49,6 +50,8 @@ SELECT 'standby', coalesce(r.client_addr::pg_catalog.text, 'local'), r.usename::
        NULL, pg_catalog.age(r.backend_xmin)
   FROM pg_catalog.pg_stat_replication r
  WHERE r.backend_xmin IS NOT NULL
+ UNION ALL
+SELECT 'clock', '', '', '', '', pg_catalog.clock_timestamp(), 0
 """
 # The pace of transaction ids, for holders that tell no start: since the last checkpoint.
 PACE = """
@@ -173,11 +176,11 @@ def clock(session: Session) -> datetime:
 def horizon(session: Session, server: Server) -> Horizon:
     """Who holds the horizon now; short transactions are left out."""
     since = "s.inactive_since" if has("inactive since", major_of(server)) else "NULL::pg_catalog.timestamptz"
-    now = clock(session)
     limit = int(server.settings["autovacuum_freeze_max_age"])
     if server.role == "standby":
-        return Horizon((), now, limit)
+        return Horizon((), clock(session), limit)
     rows = session.rows(HOLDERS.format(inactive_since=since), {"own": session.pids})
+    now = next(row[5] for row in rows if row[0] == "clock")
     held = [Holder(*row)._replace(state=row[4] or "", age=row[6] or 0) for row in rows]
     held = [h for h in held if h.age > 0]
     if any(h.since is None for h in held):

@@ -27,6 +27,7 @@ WITH held AS MATERIALIZED (
     SELECT i.*, i.indrelid IN (SELECT oid FROM held) OR i.indexrelid IN (SELECT oid FROM held) AS closed
       FROM pg_catalog.pg_index i
      WHERE i.indexrelid = ANY (%(oids)s::pg_catalog.oid[])
+        OR i.indrelid = ANY (%(tables)s::pg_catalog.oid[]) AND i.indisunique AND i.indpred IS NULL
 )
 SELECT i.indexrelid, i.indrelid, k.relname::pg_catalog.text, m.amname::pg_catalog.text,
        k.relpersistence::pg_catalog.text, i.closed,
@@ -40,31 +41,34 @@ SELECT i.indexrelid, i.indrelid, k.relname::pg_catalog.text, m.amname::pg_catalo
   JOIN pg_catalog.pg_am m ON m.oid = k.relam
  ORDER BY i.indexrelid
 """
-# Which columns make a row the only one, of tables with large indexes that do not.
-UNIQUE = """
-SELECT i.indexrelid FROM pg_catalog.pg_index i
- WHERE i.indrelid = ANY (%s::pg_catalog.oid[]) AND i.indisunique AND i.indpred IS NULL
-"""
 
 
 def read(session: Session, wants: Wants, server: Server, tables: t.Sequence[catalog.Row], sizes: Sizes) -> list[Row]:
-    """Of `index_bloat_min_bytes` and more, and the unique ones beside them. For sizes see catalog.index_sizes()."""
+    """Of `index_bloat_min_bytes` and more, and the unique ones beside them. For sizes see catalog.index_sizes().
+
+    Those say which columns make a row the only one, of tables with large indexes that do not.
+    """
     block, least = int(server.settings["block_size"]), wants.index_bloat_min_bytes
     of = {row.oid: row for row in tables}
-    large = {oid: size for its in sizes.values() for oid, size in its.items() if size >= least or size < 0}
-    found = _rows(session, of, large, block)
-    there = {row.oid for row in found}
-    shared = sorted({row.table_oid for row in found if not row.unique})
-    beside = {oid for (oid,) in session.rows(UNIQUE, (shared,))} - there if shared else set()
-    known = {oid: size for its in sizes.values() for oid, size in its.items() if oid in beside}
-    return found + (_rows(session, of, known, block) if known else [])
+    known = {oid: size for its in sizes.values() for oid, size in its.items()}
+    large = {oid for oid, size in known.items() if size >= least or size < 0}
+    values = {
+        "oids": sorted(large),
+        "tables": [table for table, its in sizes.items() if not large.isdisjoint(its)],
+        "block": block,
+        "unknown": [oid for oid, size in known.items() if size < 0],
+    }
+    found = _rows(session, of, known, values)
+    shared = {row.table_oid for row in found if not row.unique}
+    return [row for row in found if row.oid in large or row.table_oid in shared]
 
 
-def _rows(session: Session, of: t.Mapping[int, catalog.Row], sizes: t.Mapping[int, int], block: int) -> list[Row]:
-    values = {"oids": list(sizes), "block": block, "unknown": [oid for oid, size in sizes.items() if size < 0]}
+def _rows(
+    session: Session, of: t.Mapping[int, catalog.Row], sizes: t.Mapping[int, int], values: t.Mapping[str, t.Any]
+) -> list[Row]:
     made = []
     for oid, table_oid, name, method, persistence, closed, measured, *rest in session.rows(LARGE, values):
-        table, size = of.get(table_oid), sizes[oid] if measured is None else measured
+        table, size = of.get(table_oid), sizes.get(oid, -1) if measured is None else measured
         if table is None or size < 0:  # dropped meanwhile, or not known when the tables were read
             continue
         reltuples, relpages, options, keys, attnums, partial, unique, primary, exclusion, valid = rest
