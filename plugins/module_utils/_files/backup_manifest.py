@@ -56,7 +56,8 @@ def plain(backup: Backup) -> dict[str, t.Any]:
 
 def text_of(fields: t.Mapping[str, t.Any]) -> bytes:
     """With a digest of itself: a flipped bit may be in the manifest as well. ASCII: names need not be Unicode."""
-    body = json.dumps(fields, indent=1).encode("ascii")[: -len("\n}")]
+    told = {name: value for name, value in fields.items() if name != "manifest_sha256"}
+    body = json.dumps(told, indent=1).encode("ascii")[: -len("\n}")]
     return body + SELF + hashlib.sha256(body).hexdigest().encode("ascii") + b'"\n}\n'
 
 

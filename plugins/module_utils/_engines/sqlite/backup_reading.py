@@ -30,6 +30,7 @@ _FOREIGN = ("no such collation sequence", "no such function", "unknown function"
 def checked(db: sqlite3.Connection, database: str) -> dict[str, int] | None:
     """Rows by table of a sound file; None where only its application could check it. Raises Refused."""
     try:
+        db.execute("PRAGMA main.cache_size = -65536").fetchall()  # kB: half the time of most indexes
         lines = [str(row[0]) for row in db.execute("PRAGMA main.integrity_check(20)")]
         bad = [line for line in lines if line != "ok" and not _CONTENT.match(line)]
         if bad:
