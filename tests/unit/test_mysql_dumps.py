@@ -64,7 +64,7 @@ def test_rows_are_counted_however_they_arrive(tables: Rows, style: str, size: in
 def test_no_part_of_a_dump_is_a_dump(tables: Rows, style: str, at: float) -> None:
     """Cut anywhere before the trailer, at the end of a statement, too."""
     text = written(tables, style)
-    for cut in {int((len(text) - len(END)) * at), text.rfind(b";\n", 0, int(len(text) * at)) + 2}:
+    for cut in (int((len(text) - len(END)) * at), text.rfind(b";\n", 0, int(len(text) * at)) + 2):
         with pytest.raises(Refused, match="not whole"):
             scanned(text[:cut], 1 << 20)
 

@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_missing_and_cut_files_make_a_backup_broken(tmp_path: Path) -> None:
-    gone, cut, longer, good = (make(tmp_path, compression="none") for _ in range(4))
+    gone, cut, longer, good = (make(tmp_path, compression="none") for _number in range(4))
     files = {backup.id: tmp_path / "shop" / backup.files[0].name for backup in (gone, cut, longer)}
     files[gone.id].unlink()
     os.truncate(files[cut.id], 1000)

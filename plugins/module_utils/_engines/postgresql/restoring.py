@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..._backups import Backup, Decryption
 from ..._errors import DbFault, Gone, Refused, Stopped
+from ..._process import Completed
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Restore
 from ..._tuples import NamedTuple
@@ -200,6 +201,7 @@ def _by_one(
     from ..._files.feeding import Fed, pumped, slices
     from ..._files.pipeline import ProgramFailed
 
+    done: Completed | None = None
     fed = Fed(argv, env=env)
     try:
         pumping = pumped(fed, slices(source), session.stopped)
@@ -213,7 +215,7 @@ def _by_one(
     finally:
         fed.close()
         fed.stop(0.0)
-    if done.code:
+    if done is not None and done.code:
         raise restorers_fault(judge(ProgramFailed("pg_restore", done.code, done.err), room))
 
 

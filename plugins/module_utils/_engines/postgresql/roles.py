@@ -39,7 +39,7 @@ def restore(session: Session, backup: Backup, decrypt: Decryption | None) -> Wor
 
 
 def replay(worker: Connection, backup: Backup, decrypt: Decryption | None, *, tablespaces: bool = True) -> Work:
-    there = {(kind, name) for kind, name in worker.rows(THERE)}
+    there: set[tuple[str, str]] = set(worker.rows(THERE))
     for kind, words in missing(_text(backup, decrypt), there):
         if tablespaces or kind != "TABLESPACE":
             worker.rows(words)
