@@ -57,7 +57,8 @@ def test_greets(mysql: Server, database: Make) -> None:
     assert abs(found.now.timestamp() - time.time()) < 5
     assert name in {d.name for d in found.databases}
     assert not {d.name for d in found.databases} & {"mysql", "information_schema", "performance_schema", "sys"}
-    assert set(found.lacks) == {"vacuum", "freeze", "cost delay", "single rebuild", "refresh"}
+    lacks = {"vacuum", "freeze", "cost delay", "single rebuild", "refresh", "physical", "pgbackrest"}
+    assert set(found.lacks) == lacks
     assert not found.findings
 
 

@@ -74,7 +74,7 @@ def test_an_operation_that_is_none_is_refused_before_anything_is_touched(
 ) -> None:
     played = play("maintenance", inventory(files("file")), "-e", '{"maintenance_operations": ["vacuum", "vacum"]}')
     assert played.code == 2
-    assert "there is no vacum. There are: cleanup, vacuum" in played.text
+    assert "there is no vacum. There are: backup, cleanup, vacuum" in played.text
     assert not any(call.status == "ok" for call in played.calls)
 
 
