@@ -15,6 +15,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropPartition
 from tests.fleet import Server
 from tests.integration.cleanup import digest, rows_in_files, rows_of
+from tests.integration.module_runner import run
 from tests.integration.my import client
 from tests.integration.my_cleanup import (
     AGES,
@@ -187,6 +188,17 @@ def test_whole_partitions_are_dropped(mysql: Server, database: MakeDatabase, by:
         f"SELECT PARTITION_NAME FROM information_schema.PARTITIONS WHERE TABLE_SCHEMA = '{name}' AND TABLE_NAME = 't'"
     )
     assert ["pmax"] in parts
+
+
+def test_a_partition_that_is_gone_is_its_own_proof(mysql: Server, database: MakeDatabase) -> None:
+    name = database(mysql)
+    partitioned(mysql, name, "to_days")
+    keyed(mysql, name)
+    rule = {"name": "old", "table": "t", "date_column": "at", "delete_after": "10d", "refuse_over_percent": 100}
+    login = {**mysql.login(), "databases": [name], "rules": [rule], "journal": "none"}
+    steps = [s for s in run("db_cleanup", login).fact()["steps"] if s["kind"] in ("drop_partition", "delete")]
+    assert [s["kind"] for s in steps].count("drop_partition") == 3
+    assert [(s["status"], s["proven"]) for s in steps] == [("done", True)] * 4
 
 
 def test_partitions_are_archived_before_they_are_dropped(mysql: Server, database: MakeDatabase, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ..._retention import Child, Expired, Files, Missing, Part, Piece, Sought
 from . import archives, offspring, partitions, stores
 from .connection import Link
 from .due import Due, Refusal
+from .partitions import Range
 from .privileges import Grants
 from .stores import Field, Store
 
@@ -104,10 +105,12 @@ class _Look:
         sought_date = sought._replace(expiry=sought.expiry._replace(column=field.name))
         due = Due(self.link, sought_date, store, field, self.server.now.timestamp())
         due.check()
-        if self.only or self.counting == "any":
+        ranges = partitions.read(self.link, store, due.field) if sought.partitions and self._may_drop(store) else []
+        sole = self._sole()
+        if (self.only or self.counting == "any") and (not sole or any(one.name == sole for one in ranges)):
             # After a purge nothing is left, as a rule, and what runs counts under the guard.
-            due.look(self._sole(), counting=self.counting != "any")
-        pieces, parts = self._pieces(due, drop=sought.partitions)
+            due.look(sole, counting=self.counting != "any")
+        pieces, parts = self._pieces(due, ranges)
         rows = _sum([p.rows for p in parts] + [p.rows for p in pieces if not any(x.ref == p.ref for x in parts)])
         whole = self._whole(due, rows)
         pieces = tuple(self._walked(due, piece, whole) for piece in pieces)
@@ -156,10 +159,9 @@ class _Look:
             )
         return field
 
-    def _pieces(self, due: Due, *, drop: bool) -> tuple[tuple[Piece, ...], tuple[Part, ...]]:
+    def _pieces(self, due: Due, ranges: t.Sequence[Range]) -> tuple[tuple[Piece, ...], tuple[Part, ...]]:
         """What is taken row by row, and the partitions that can be dropped: then what is left lies in some others."""
         store, expiry = due.store, due.sought.expiry
-        ranges = partitions.read(self.link, store, due.field) if drop and self._may_drop(store) else []
         parts = {
             one.name: self._part(due, one)._replace(undated=due.field.name if lowest else "")
             for one, lowest in partitions.due(ranges, due.field, expiry)
