@@ -79,12 +79,37 @@ class Unfinished(NamedTuple):
     server: str = ""  # whose it was, as Backup.server says it; "": nobody knows
 
 
+class Stanza(NamedTuple):
+    """Where pgBackRest keeps the backups of a server. What is empty it finds, or takes by default, itself."""
+
+    name: str = ""
+    repo: int | None = None
+    config: str = ""  # a file; "": where pgBackRest looks for it
+    type: str = "full"  # of a backup that is to be made: full, incr, diff
+
+
+class Repository(NamedTuple):
+    """What another program keeps, as that program tells: of this server, the complete ones, oldest first."""
+
+    stanza: Stanza = Stanza()
+    backups: tuple[Backup, ...] = ()  # no manifest has been looked at: not one of them has a level
+    why_not: str = ""  # why nothing can be kept there
+    cure: str = ""
+
+
 class Sheltered(NamedTuple):
     """What is wanted to be known of backups."""
 
     folder: str
     target: str = ""  # copies: a folder or s3://bucket/prefix; looked into only where it is a folder
     timeout: float | None = None
+    stanza: Stanza | None = None  # pgBackRest's repository is wanted, too: the engine asks for it
+
+    def merge(self, other: Sheltered | None) -> Sheltered:
+        """Of several operations; one folder is looked into, the first one."""
+        if other is None or other.folder != self.folder:
+            return self
+        return self._replace(target=self.target or other.target, stanza=self.stanza or other.stanza)
 
 
 class Shelf(NamedTuple):

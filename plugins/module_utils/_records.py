@@ -14,7 +14,7 @@ from datetime import datetime
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
-    from ._backups import Shelf, Sheltered
+    from ._backups import Repository, Shelf, Sheltered
     from ._health import Health
     from ._retention import Expired, Missing, Sought
     from ._structure import Collation, Index, Structure, View
@@ -185,6 +185,7 @@ class Database(NamedTuple):
     structure: Structure | None = None
     expired: tuple[Expired, ...] = ()
     without: tuple[Missing, ...] = ()  # rules whose table this database does not have
+    repository: Repository | None = None  # of the server, when asked for: backups that another program keeps
 
 
 class Attempt(NamedTuple):
@@ -268,7 +269,7 @@ class Wants(NamedTuple):
             health=self.health or other.health,
             samples=self.samples or other.samples,
             expired=tuple(dict.fromkeys(self.expired + other.expired)),
-            backups=self.backups or other.backups,
+            backups=self.backups.merge(other.backups) if self.backups else other.backups,
             leftovers=self.leftovers or other.leftovers,
             activity=self.activity or other.activity,
             freeze_from=min(ages, default=None),

@@ -15,7 +15,7 @@ from ._records import Pace, Ref
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
-    from ._backups import Backup, Bucket, Decryption, Manner
+    from ._backups import Backup, Bucket, Decryption, Manner, Stanza
     from ._retention import Archive, Child, Expiry
 
 
@@ -193,6 +193,7 @@ class Dump(NamedTuple):
     exclude: tuple[str, ...] = ()  # patterns of tables whose rows are left out
     decode: bool = False  # parsed to its end while it streams by, since nobody here can read it afterwards
     parent: Backup | None = None  # the backup that an incremental one builds on
+    stanza: Stanza | None = None  # of pgBackRest
 
     @property
     def kind(self) -> str:
