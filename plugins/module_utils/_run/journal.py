@@ -68,6 +68,9 @@ class Journal:
     def close(self, outcome: Outcome) -> None:
         """A step has its outcome, whether it was started or not."""
 
+    def amend(self, outcome: Outcome) -> None:
+        """A step that is closed was measured again only now."""
+
     def put_off(self, outcomes: t.Sequence[Outcome]) -> None:
         """Steps that a run without any (outside its window, say) leaves to the next one."""
 

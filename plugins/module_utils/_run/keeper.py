@@ -39,6 +39,7 @@ class FileJournal(Journal):
         self._db: sqlite3.Connection | None = None
         self._module, self._run = "", 0
         self._rows: dict[Key, int] = {}
+        self._closed: dict[Key, int] = {}  # the same of steps that have their outcome
         self._pending: dict[Key, str] = {}  # notes of steps that have not ended yet
         self._misses = 0
         try:
@@ -156,8 +157,17 @@ class FileJournal(Journal):
 
     def close(self, outcome: Outcome) -> None:
         self._write(lambda db: self._end(db, outcome))
-        self._rows.pop(outcome.step.key, None)
+        row = self._rows.pop(outcome.step.key, None)
+        if row is not None:
+            self._closed[outcome.step.key] = row
         self._pending.pop(outcome.step.key, None)
+
+    def amend(self, outcome: Outcome) -> None:
+        words = "UPDATE steps SET proven = ?, bytes_after = ?, error = ? WHERE id = ?"
+        row = self._closed.get(outcome.step.key)
+        values = (outcome.proven, outcome.bytes_after, _text(outcome.error), row)
+        if row is not None:
+            self._write(lambda db: db.execute(words, values))
 
     def put_off(self, outcomes: t.Sequence[Outcome]) -> None:
         now = time.time()

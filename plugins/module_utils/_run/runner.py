@@ -17,6 +17,7 @@ from .._tasks import lane_of
 from .._units import say_seconds
 from .control import POLL_SECONDS, Control
 from .journal import Journal
+from .proving import Unproven, amended, waits_for_vacuum
 from .worker import Job, Prove, Replan, Verdict, Worker, outcome_of
 
 BACKOFF_SECONDS = 0.2  # before the second attempt; doubled before each further one
@@ -58,6 +59,7 @@ class Runner:
         self._sizes: dict[Ref, int] = {}  # what a step measured anew is what the next step of that object begins with
         self._undecided: dict[Key, int] = {}  # how many steps of this key have no outcome yet
         self._lost: dict[Key, Outcome] = {}  # what those that stand after it will not get
+        self._unproven = Unproven()
 
     def run(self, plan: Plan) -> list[Outcome]:
         """The outcomes in plan order. The plan is taken in its own order: forecast() gives it."""
@@ -66,7 +68,7 @@ class Runner:
             self._undecided[step.key] = self._undecided.get(step.key, 0) + 1
         try:
             changed = True
-            while self._waiting or self._running:
+            while self._waiting or self._running or self._unproven:
                 if changed:
                     self._start_what_can()
                 changed = self._listen(self._patience())
@@ -81,6 +83,7 @@ class Runner:
 
     def _start_what_can(self) -> None:
         """Starts or decides every step that can be, until all workers are busy or nothing changes any more."""
+        self._prove_what_can()
         decided = True
         while decided:
             decided = False
@@ -98,6 +101,17 @@ class Runner:
             if not decided and self._waiting and not self._running and not self._can_move():
                 self._cut_circle()
                 decided = True
+        self._prove_what_can()
+
+    def _prove_what_can(self) -> None:
+        """Before other steps: what is done is told as proven, whatever becomes of the rest."""
+        for job in self._unproven.ready([*self._waiting.values(), *self._running.values()]):
+            why = self.control.ending()
+            if why:
+                self._amend(job, Verdict("done", why))
+            elif len(self._running) < max(1, self.execution.jobs):
+                self._unproven.take(job)
+                self._begin(job)
 
     def _wait(self, job: Job) -> None:
         self._waiting[job.place] = job
@@ -173,11 +187,15 @@ class Runner:
 
     def _start(self, job: Job) -> None:
         self._wait_no_more(job)
-        self._running[job.place] = job
         job.attempts += 1
-        job.cancels, job.cancel_again, job.give_up = 0, 0.0, 0.0
+        job.proven_later = self._worker.prove is not None and waits_for_vacuum(job, self._waiting.values())
         if job.attempts == 1:
             self.journal.start(job.step, self._words(job.step))
+        self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        self._running[job.place] = job
+        job.cancels, job.cancel_again, job.give_up = 0, 0.0, 0.0
         thread = threading.Thread(target=self._thread, args=(job,), name=f"dbfleet step {job.place}", daemon=True)
         try:
             thread.start()
@@ -215,7 +233,7 @@ class Runner:
         The journal is written here, in the main thread.
         """
         if not (self._waiting or self._running):
-            return False
+            return bool(self._unproven)
         changed = False
         try:
             message = self._inbox.get(timeout=patience)
@@ -233,7 +251,7 @@ class Runner:
         return due or bool(self.control.stopped()) or self.control.spent()
 
     def _hear(self, job: Job, said: Verdict | Tick, written: threading.Event | None) -> None:
-        if job.place in self._outcomes:  # given up before
+        if job.place in self._outcomes and (not job.proving or job.place not in self._running):  # given up before
             if written:
                 written.set()
         elif isinstance(said, Tick):
@@ -242,6 +260,8 @@ class Runner:
             finally:
                 if written:
                     written.set()
+        elif job.proving:
+            self._amend(job, said)
         elif said.status == "again":
             self._again(job, said)
         else:
@@ -275,6 +295,18 @@ class Runner:
         if verdict.proof:
             self.findings.extend(verdict.proof.findings)
         self.journal.close(outcome)
+        if job.proven_later and outcome.status == "done":
+            self._unproven.put(job)
+
+    def _amend(self, job: Job, verdict: Verdict) -> None:
+        """A step that is done has its proof, or will have none."""
+        self._running.pop(job.place, None)
+        self._unproven.take(job)
+        outcome = amended(job, self._outcomes[job.place], verdict)
+        self._outcomes[job.place] = outcome
+        if verdict.proof:
+            self.findings.extend(verdict.proof.findings)
+        self.journal.amend(outcome)
 
     # ---- stopping ----------------------------------------------------------------------------------------------------
 
@@ -295,7 +327,8 @@ class Runner:
         """Its thread stays in a call that does not return; what it may still say is not heard."""
         self.abandoned = True
         said = f"it did not end within {say_seconds(GIVE_UP)} of being cancelled: the server does not answer"
-        self._decide(job, Verdict("deferred", f"{why}; {said}"))
+        end = self._amend if job.proving else self._decide
+        end(job, Verdict("deferred", f"{why}; {said}"))
 
     def _cancel(self, session: t.Any) -> None:
         try:

@@ -55,6 +55,8 @@ class Job:
         self.cancels = 0
         self.cancel_again = 0.0
         self.give_up = 0.0  # time.monotonic() when a session that does not end is left to itself
+        self.proven_later = False  # once what stands after it has ended, too: see proving.py
+        self.proving = False  # it is done, and only its proof is missing
 
 
 class Worker:
@@ -103,6 +105,8 @@ class Worker:
         return Verdict("failed", said)
 
     def _in_session(self, job: Job, session: Session) -> Verdict:
+        if job.proving:
+            return self._proven(job, session)
         if job.step.projected and self.replan and job.attempts == 1:
             again = self.replan(session, job.step)
             if again is None or again.key != job.key:
@@ -117,7 +121,7 @@ class Worker:
         if why:
             return Verdict("deferred", why)
         halted = self._act(job, session)
-        return halted or self._proven(job, session)
+        return halted or (Verdict("done") if job.proven_later else self._proven(job, session))
 
     def _act(self, job: Job, session: Session) -> Verdict | None:
         """Drives the act tick by tick; a verdict when it was halted before its end."""
