@@ -344,12 +344,18 @@ class Step(NamedTuple):
     after: tuple[Key, ...] = ()
     limits: tuple[Limit, ...] = ()
     skip: str = ""  # why it will not be carried out (standby, no means)
+    fails: bool = False  # where it is skipped, the run has failed: what it is for is not there without it
     projected: bool = False  # due only because of a step before it: the planner is asked again before it starts
 
     @property
     def key(self) -> Key:
         rule = getattr(self.task, "rule", "")  # two rules may take rows of one table
         return (f"{self.task.kind} {rule}" if rule else self.task.kind, self.task.ref)
+
+    @property
+    def unstarted(self) -> str:
+        """Its status where `skip` keeps it from being started."""
+        return "failed" if self.fails else "skipped"
 
 
 class Plan(NamedTuple):

@@ -378,7 +378,13 @@ def test_a_full_file_system(tmp_path: Path) -> None:
         before = files(folder)
         with lite.closing(path) as db:
             db.execute("CREATE TABLE noise AS SELECT randomblob(5000000) AS x")
-        assert "no_room" in codes(backed_up(path, folder, min_interval="0s", compression="none"))
+        check, ran = (
+            backed_up(path, folder, min_interval="0s", compression="none", check=mode, fails=True)
+            for mode in (True, False)
+        )
+        assert kinds(check) == kinds(ran) == [("dump", "failed"), ("verify", "skipped")]
+        assert "no_room" in codes(ran)
+        assert "are free in" in ran.result["msg"]
         assert files(folder) == before
         with lite.closing(path) as db:
             db.execute("DROP TABLE noise")

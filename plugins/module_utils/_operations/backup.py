@@ -139,6 +139,7 @@ class _Planner:
         rank = (3 if good is None else 0, age or 0.0)
         step = Step(task, reason, measured, Amount(written=last.bytes if last else 0), rank, size=size)
         step = step._replace(skip=self._no_room(ref, size, last))
+        step = step._replace(fails=bool(step.skip))  # a night without its backup is no good one
         after = (step.key,)
         level = "checksum" if decode else self.policy.verify
         checks = self._verify(ref, manner, None, f"a new backup is verified to {level}", after, level=level)

@@ -20,7 +20,7 @@ class _Busy(NamedTuple):
 
 
 def foresee(steps: t.Sequence[Step], *, jobs: int, budget: float | None, one_writer: bool) -> list[Outcome]:
-    """An outcome for every step, in the order of the plan: planned, skipped, or deferred by the budget (seconds)."""
+    """An outcome for every step, in the order of the plan: planned, skipped, failed, or deferred by the budget (seconds)."""
     run = _Run(steps, jobs, budget, one_writer)
     return run.outcomes()
 
@@ -51,7 +51,7 @@ class _Run:
             waits = {self.steps[p].key for p in self.waiting if p != place} | {b.key for b in self.busy}
             lost = next((self.lost[k] for k in step.after if k in self.lost), "")
             if step.skip or lost:
-                self._decide(place, step, "skipped", step.skip or lost)
+                self._decide(place, step, step.unstarted if step.skip else "skipped", step.skip or lost)
             elif not waits & set(step.after) and lane not in {b.lane for b in self.busy} and len(self.busy) < self.jobs:
                 self._try(place, step, lane)
 
@@ -70,7 +70,8 @@ class _Run:
     def _decide(self, place: int, step: Step, status: str, why: str) -> None:
         del self.waiting[place]
         if status != "planned":
-            self.lost[step.key] = f"it comes after {step.task.kind} of {step.task.ref}, which would be {status}"
+            would = "fail" if status == "failed" else f"be {status}"
+            self.lost[step.key] = f"it comes after {step.task.kind} of {step.task.ref}, which would {would}"
         self.found[place] = Outcome(step, status, bytes_before=step.size, error=why)
 
     def _lane(self, step: Step) -> t.Hashable:

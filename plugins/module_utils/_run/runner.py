@@ -134,7 +134,7 @@ class Runner:
         """What is known of a step without starting it."""
         step = job.step
         if step.skip:
-            return Verdict("skipped", step.skip)
+            return Verdict(step.unstarted, step.skip)
         for key in step.after:
             lost = self._lost.get(key)
             if lost:

@@ -136,6 +136,7 @@ def test_without_room_nothing_is_begun() -> None:
     last = made(21)._replace(files=(made(21).files[0]._replace(bytes=100 * MB),))
     plan = planned(last, found={"shelf": {"free": 110 * MB}})
     assert plan.steps[0].skip
+    assert plan.steps[0].fails
     assert "no_room" in codes(plan)
     assert not planned(last, found={"shelf": {"free": 130 * MB}}).steps[0].skip
     other = last._replace(database="crm", id="20260531T000000Z-00ffff")
@@ -145,7 +146,7 @@ def test_without_room_nothing_is_begun() -> None:
 
 def test_a_folder_that_cannot_be_written_is_told_once() -> None:
     plan = planned(names=("shop", "crm"), found={"shelf": {"why_not": "it is a file"}})
-    assert all(s.skip for s in plan.steps if isinstance(s.task, Dump))
+    assert all(s.skip and s.fails for s in plan.steps if isinstance(s.task, Dump))
     assert [f.priority for f in plan.findings if f.code == "backup_dir_unusable"] == [1]
 
 

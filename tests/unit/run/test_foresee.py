@@ -26,6 +26,12 @@ def test_without_a_budget_everything_runs() -> None:
     assert statuses(step("a", 1e6), step("b", 1, skip="no"), step("c", 1)) == ["planned", "skipped", "planned"]
 
 
+def test_what_must_not_be_missing_fails_and_takes_what_comes_after_it_along() -> None:
+    first = step("a", 1, skip="no room")._replace(fails=True)
+    lost, other = step("b", 1)._replace(after=(first.key,)), step("c", 1)
+    assert statuses(first, lost, other) == ["failed", "skipped", "planned"]
+
+
 def test_what_does_not_fit_is_deferred_and_smaller_ones_still_start() -> None:
     assert statuses(step("a", 6), step("b", 6), step("c", 3), budget=10) == ["planned", "deferred", "planned"]
 
