@@ -28,7 +28,15 @@ REQUIRED = {
     "sqlite": r"sqlite\b",
 }
 # What the linters call, and what backups pass through: the package that has it.
-PROGRAMS = {"shellcheck": "shellcheck", "zstd": "zstd", "pigz": "pigz", "gpg": "gnupg", "age": "age"}
+PROGRAMS = {
+    "shellcheck": "shellcheck",
+    "zstd": "zstd",
+    "pigz": "pigz",
+    "gpg": "gnupg",
+    "age": "age",
+    "pgbackrest": "pgbackrest",
+    "mariadb-backup": "mariadb-backup",
+}
 NOTHING_COLLECTED = "exited with 5"
 
 

@@ -17,7 +17,6 @@ from ..._records import Finding, Ref, Server, Tick, Work
 from ..._tasks import Cure, Dump, Restore, Task, Verify
 from .. import filing
 from . import dumping
-from .capabilities import ALWAYS_LACKING
 from .privileges import Grants
 from .scanning import Scanner
 
@@ -30,6 +29,10 @@ def spell(task: Cure, server: Server, grants: Grants | None, known: dumping.Sour
     if isinstance(task, Dump):
         if task.method == "globals" and server.engine != "mariadb":
             return [dumping.SHOWN]
+        if task.method == "physical":
+            from . import hot_copy
+
+            return hot_copy.spell(task)
         return [shlex.join(words) for words in dumping.words(task, dumping.program(server), server, grants, known)]
     if isinstance(task, Verify):
         return [_spell_verify(task)]
@@ -44,7 +47,7 @@ def _spell_verify(task: Verify) -> str:
     what = f"backup {task.backup.id}" if task.backup else f"the newest backup in {task.manner.folder}"
     how = {
         "checksum": "read it again and compare its hashes",
-        "decode": "read it again to the end of its last statement",
+        "decode": "read it again to its end",
     }
     return f"{what}: {how.get(task.level, f'restore it ({task.on}) and compare')}"
 
@@ -52,8 +55,12 @@ def _spell_verify(task: Verify) -> str:
 def carry_out(session: t.Any, task: Task, server: Server, grants: Grants) -> Work:
     """Raises Busy, Gone, Refused, MissingMeans, Stopped."""
     if isinstance(task, Dump):
-        if task.method in ALWAYS_LACKING:
-            raise Refused(ALWAYS_LACKING[task.method], cure="Ask for method: dump")
+        if task.method in server.lacks:
+            raise Refused(server.lacks[task.method], cure="Ask for method: dump")
+        if task.method == "physical":
+            from . import hot_copy
+
+            return hot_copy.take(session, task, server, grants)
         act = dumping.accounts if task.method == "globals" else dumping.dump
         return act(session, task, server, grants)
     if isinstance(task, Verify):
@@ -111,6 +118,11 @@ def decode(backup: Backup, decrypt: t.Any, stop: t.Any) -> Work:
     """Every file is decrypted, decompressed and read to the end of its last statement; rows are counted again."""
     from ..._files import reader
 
+    if backup.method == "physical":
+        from . import hot_copy
+
+        yield from hot_copy.decode(backup, decrypt, stop)
+        return
     for stored in backup.files:
         scanner, last = Scanner(), time.monotonic()
         with reader.opened(backup, stored, decrypt) as stream:

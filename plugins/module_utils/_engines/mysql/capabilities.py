@@ -59,8 +59,12 @@ ALWAYS_LACKING = {
     "cost delay": "there is no vacuum to slow down",
     "single rebuild": "InnoDB packs an index anew only together with its table",
     "refresh": "there are no materialized views",
-    "physical": "backups of all of the server's files are not taken by this collection yet",
     "pgbackrest": "pgBackRest knows PostgreSQL only",
+}
+# And what one flavour lacks in all of its versions.
+FLAVOUR_LACKS: dict[str, dict[str, str]] = {
+    MYSQL: {"physical": "mariadb-backup copies MariaDB's files only, and nothing here drives xtrabackup"},
+    MARIADB: {},
 }
 SYSTEM_DATABASES = ("mysql", "information_schema", "performance_schema", "sys", "ndbinfo")
 
@@ -82,7 +86,7 @@ class Flavour(NamedTuple):
 
     def lacks(self) -> dict[str, str]:
         """What this version lacks, with the reason in words."""
-        found = dict(ALWAYS_LACKING)
+        found = {**ALWAYS_LACKING, **FLAVOUR_LACKS[self.name]}
         newest = NEWEST_TESTED[self.name]
         if self.number[0] > newest:
             found["rewrite"] = f"{self.name} {self.number[0]} is newer than {newest}, the newest that was tested"

@@ -22,18 +22,20 @@ from .capabilities import MARIADB, MYSQL
 LOGIN_FILE = "login.cnf"
 # Where servers and clients lie, though PATH of a plain user or of cron may not say so.
 FOLDERS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/local/mysql/bin", "/usr/libexec")
-NAMES = {
+NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "dump": {MARIADB: ("mariadb-dump", "mysqldump"), MYSQL: ("mysqldump",)},
     "client": {MARIADB: ("mariadb", "mysql"), MYSQL: ("mysql",)},
     "server": {MARIADB: ("mariadbd", "mysqld"), MYSQL: ("mysqld",)},
+    "hot": {MARIADB: ("mariadb-backup", "mariabackup")},
 }
 PACKAGES = {
-    MARIADB: {"server": "mariadb-server-core"},
+    MARIADB: {"server": "mariadb-server-core", "hot": "mariadb-backup"},
     MYSQL: {"server": "mysql-server-core (or MySQL's own mysql-community-server-core)"},
 }
 CLIENT_PACKAGES = {MARIADB: "mariadb-client", MYSQL: "mysql-client-core (or MySQL's own mysql-community-client)"}
-# `mysqldump  Ver 9.7.4 for Linux`, `Ver 10.19 Distrib 10.11.19-MariaDB`, `from 11.8.9-MariaDB, client 10.19`
-VERSION = re.compile(r"(?:Distrib|from|Ver) (\d+)\.(\d+)(?:\.(\d+))?(?=[-, )\s])")
+# `mysqldump  Ver 9.7.4 for Linux`, `Ver 10.19 Distrib 10.11.19-MariaDB`, `from 11.8.9-MariaDB, client 10.19`,
+# `mariadb-backup based on MariaDB server 10.11.19-MariaDB debian-linux-gnu`
+VERSION = re.compile(r"(?:Distrib|from|Ver|MariaDB server) (\d+)\.(\d+)(?:\.(\d+))?(?=[-, )\s])")
 SSL_MODES = {"disable": "DISABLED", "prefer": "PREFERRED", "verify-ca": "VERIFY_CA", "verify-full": "VERIFY_IDENTITY"}
 
 

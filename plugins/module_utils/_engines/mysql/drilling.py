@@ -47,6 +47,10 @@ def bin_dir(server: Server) -> str:
 
 def drill(link: t.Any, backup: Backup, server: Server, *, decrypt: Decryption | None, on: str) -> Work:
     """Restored, compared with its manifest, thrown away. Raises Refused where anything differs."""
+    if backup.method == "physical":
+        from . import prepared
+
+        return prepared.drill(backup, server, decrypt=decrypt, on=on, stop=link.stopped)
     if on == "same_server":
         return _same_server(link, backup, server, decrypt)
     return _throwaway(backup, server, decrypt, link.stopped)
@@ -124,13 +128,7 @@ def _same_server(link: t.Any, backup: Backup, server: Server, decrypt: Decryptio
 
 def proven(link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any) -> Work:
     """CHECK TABLE of every table; then all is dumped again, and each table's rows are what the backup wrote of them."""
-    names = [str(row[0]) for row in link.rows(restoring.TABLES, (name,))]
-    for at in range(0, len(names), CHECKED_TOGETHER):
-        together = ", ".join(quoted(name, each) for each in names[at : at + CHECKED_TOGETHER])
-        for row in link.rows(f"CHECK TABLE {together}"):
-            if str(row[2]).lower() == "error" or (str(row[2]).lower() == "status" and str(row[3]) not in SOUND):
-                raise Refused(f"CHECK TABLE {row[0]}: {row[3]}", database=name)
-        yield Tick()
+    yield from checked(link, name)
     tool = clients.of(server, "dump")
     if tool.title != backup.tool:
         # Another program may write the same rows in other words.
@@ -141,6 +139,17 @@ def proven(link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any) 
 
 
 SOUND = ("OK", "Table is already up to date", "The storage engine for the table doesn't support check")
+
+
+def checked(link: t.Any, name: str) -> Work:
+    """CHECK TABLE of every table of a database. Raises Refused."""
+    names = [str(row[0]) for row in link.rows(restoring.TABLES, (name,))]
+    for at in range(0, len(names), CHECKED_TOGETHER):
+        together = ", ".join(quoted(name, each) for each in names[at : at + CHECKED_TOGETHER])
+        for row in link.rows(f"CHECK TABLE {together}"):
+            if str(row[2]).lower() == "error" or (str(row[2]).lower() == "status" and str(row[3]) not in SOUND):
+                raise Refused(f"CHECK TABLE {row[0]}: {row[3]}", database=name)
+        yield Tick()
 
 
 def _again(

@@ -151,11 +151,11 @@ def dump(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
             what, tap = ("dump", scanner) if last else ("definitions", Scanner())
             environment = clients.environment(folder)
             work = new.run([argv], environment, what=what, ext=f"{what}.sql", stop=link.stopped, taps=[tap], cwd=folder)
-            yield from _ticks(work, task.ref)
+            yield from ticks(work, task.ref)
         content = scanner.content
         about.update(checksums=json.dumps(content.sums, separators=(",", ":")), position=content.position)
         about.update(gtid=content.gtid, excluded=json.dumps(known.without(task.exclude, database)))
-        backup = _backup(task, server, tool, lines, new.began)._replace(
+        backup = backup_of(task, server, tool, lines, new.began)._replace(
             source_bytes=known.bytes,
             rows=content.rows,
             about={key: value for key, value in about.items() if value not in ("", "[]")},
@@ -166,7 +166,8 @@ def dump(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
     yield Tick(note=sealed.id)
 
 
-def _ticks(work: t.Generator[int, None, None], ref: Ref) -> Work:
+def ticks(work: t.Generator[int, None, None], ref: Ref) -> Work:
+    """Of what store.Part writes. Raises as it does, with the meaning of the server's error numbers."""
     from ..._files.pipeline import ProgramFailed
 
     try:
@@ -196,7 +197,8 @@ def _about(link: t.Any, server: Server, database: str) -> dict[str, str]:
     return found
 
 
-def _backup(task: Dump, server: Server, tool: Client, lines: t.Sequence[t.Sequence[str]], began: datetime) -> Backup:
+def backup_of(task: Dump, server: Server, tool: Client, lines: t.Sequence[t.Sequence[str]], began: datetime) -> Backup:
+    """What is known of it before it is sealed; `lines`: the last one is what has written it."""
     return Backup(
         id="",
         server=str(server.settings.get("identity", "")),
@@ -235,8 +237,8 @@ def accounts(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
         else:
             work = new.feed(_accounts(link), what="globals", ext="globals.sql", stop=link.stopped, taps=[Scanner()])
             lines = [["", SHOWN]]
-        yield from _ticks(work, task.ref)
-        sealed = new.seal(_backup(task, server, tool, lines, new.began))
+        yield from ticks(work, task.ref)
+        sealed = new.seal(backup_of(task, server, tool, lines, new.began))
     yield Tick(note=sealed.id)
 
 

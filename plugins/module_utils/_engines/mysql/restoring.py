@@ -132,6 +132,11 @@ def drop(link: t.Any, name: str) -> None:
 
 def fits(backup: Backup, server: Server) -> None:
     """Raises Refused for another engine's backup, and for one of a newer series than the server's."""
+    if backup.method == "physical":
+        raise Refused(
+            f"{backup.id} holds all of a server's files: it becomes no database of a server that runs",
+            cure="By hand, into an empty data directory: mbstream -x, then mariadb-backup --prepare and --copy-back",
+        )
     if backup.method != "dump":
         raise Refused(f"{backup.id} is a backup of another kind ({backup.method})", cure="Restore one of method dump")
     if backup.engine != server.engine:

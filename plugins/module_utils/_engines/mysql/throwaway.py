@@ -46,6 +46,8 @@ SETTINGS = (
     "innodb-strict-mode=OFF",
     "performance-schema=OFF",
 )
+# Of a server whose accounts came with its files, and which may have been a replica.
+COPIED = ("skip-grant-tables", "skip-slave-start")
 FLAVOUR_SETTINGS = {MARIADB: (), "mysql": ("mysqlx=OFF", "secure-file-priv=NULL")}
 
 
@@ -56,6 +58,7 @@ class Throwaway:
         self.program = program(backup, bin_dir)
         self.flavour = self.program.flavour
         self._kept = [f"{name.replace('_', '-')}={backup.about[name]}" for name in KEPT if backup.about.get(name)]
+        self._defaults = "--no-defaults"
         self._server: Program | None = None
         self._account = _account()
         place = _place(self._account)
@@ -81,13 +84,30 @@ class Throwaway:
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
 
-    def start(self, stop: threading.Event) -> t.Generator[None, None, None]:
-        """Yields at least once a second. Raises MissingMeans, Refused, Stopped."""
-        yield from self._run(self._install(), stop)
+    @property
+    def data(self) -> str:
+        """The folder of the server's files: empty until it is started, or filled."""
+        return self._path("data")
+
+    @property
+    def tmp(self) -> str:
+        """A folder for temporary files of the server's account."""
+        return self._path("tmp")
+
+    def start(self, stop: threading.Event, prepared: str = "") -> t.Generator[None, None, None]:
+        """Yields at least once a second. `prepared`: a file of settings, where all files are there already.
+
+        Raises MissingMeans, Refused, Stopped.
+        """
+        if prepared:
+            self._defaults = f"--defaults-file={prepared}"
+        else:
+            yield from self.run(self._install(), stop)
         from ..._process import Program
 
         files = [f"--socket={self._path('s')}", f"--pid-file={self._path('pid')}"]
-        settings = [f"--{setting}" for setting in (*SETTINGS, *FLAVOUR_SETTINGS[self.flavour])]
+        more = (*FLAVOUR_SETTINGS[self.flavour], *(COPIED if prepared else ()))
+        settings = [f"--{setting}" for setting in (*SETTINGS, *more)]
         self._server = Program([*self._begin(), *settings, *files], env=clients.environment())
         until = time.monotonic() + READY_SECONDS
         while not self._answers():
@@ -118,19 +138,19 @@ class Throwaway:
         if script is None:
             raise MissingMeans(f"the program {INSTALL[0]} is not there", cure="Install the package mariadb-server")
         own = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-        return [*self._as_account(), script, *self._begin()[len(self._as_account()) + 1 :], *own]
+        return [*self.as_account(), script, *self._begin()[len(self.as_account()) + 1 :], *own]
 
     def _begin(self) -> list[str]:
         folders = [f"--datadir={self._path('data')}", f"--tmpdir={self._path('tmp')}"]
         return [
-            *self._as_account(),
+            *self.as_account(),
             self.program.path,
-            "--no-defaults",
+            self._defaults,
             *folders,
             *(f"--{each}" for each in self._kept),
         ]
 
-    def _as_account(self) -> list[str]:
+    def as_account(self) -> list[str]:
         """As somebody who is not root; and the kernel ends it with us, however we end, where there is such a means."""
         words = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         if not self._account:
@@ -140,7 +160,8 @@ class Throwaway:
         user, group = self._account
         return [*words, "--reuid", user, "--regid", group, "--clear-groups"]
 
-    def _run(self, argv: t.Sequence[str], stop: threading.Event) -> t.Generator[None, None, None]:
+    def run(self, argv: t.Sequence[str], stop: threading.Event) -> t.Generator[None, None, str]:
+        """A program that works on the server's files; what it said. Raises MissingMeans, Refused, Stopped."""
         from ..._process import Program
 
         program = Program(argv, env=clients.environment())
@@ -156,6 +177,7 @@ class Throwaway:
         if done.code:
             said = " ".join(f"{done.out} {done.err}".split())[-600:]
             raise Refused(f"no data could be made for the throwaway server of the drill: {said}")
+        return done.out + done.err
 
     def end(self) -> None:
         """It is gone, and its files with it; never raises."""
