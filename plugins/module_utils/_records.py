@@ -185,6 +185,7 @@ class Database(NamedTuple):
     structure: Structure | None = None
     expired: tuple[Expired, ...] = ()
     without: tuple[Missing, ...] = ()  # rules whose table this database does not have
+    large: tuple[Table, ...] = ()  # whose rows a backup may write apart, largest first; when backups were asked for
     repository: Repository | None = None  # of the server, when asked for: backups that another program keeps
 
 
@@ -321,6 +322,7 @@ class Pace(NamedTuple):
 
     rows: int
     seconds: float
+    duty: float = 1.0  # the share of the time in which bites work; the rest of it belongs to others
 
 
 # ---- planned and carried out -----------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class Sought(NamedTuple):
     partitions: bool = True  # whole partitions may be dropped
     timeout: float | None = None  # seconds that counting may take; afterwards rows are unknown
     files_before: datetime | None = None  # archive files whose rows are all older than this are to go
+    gently: bool = False  # others come first: one processor of the server is enough for counting
     share: float = 0.0  # percent: the table's total has to tell whether more than this is due; 0: it is wanted exactly
 
 

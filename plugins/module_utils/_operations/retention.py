@@ -61,7 +61,7 @@ def plan(policy: Policy, measured: Measured) -> Plan:
         if _second_look(policy, database):
             from . import retention_after
 
-            needed, told = retention_after.due(measured, database)
+            needed, told = retention_after.due(measured, database, gently=policy.duty < 1)
             steps += needed
             findings += told
         else:
@@ -129,7 +129,8 @@ class _Planner:
         if any(not step.skip for step in planned) and not {"vacuum", "analyze"} <= self.lacks.keys():
             from . import retention_after
 
-            planned += retention_after.projected(self.measured, self.database, planned)
+            gently = self.policy.duty < 1
+            planned += retention_after.projected(self.measured, self.database, planned, gently=gently)
         return planned
 
     def _takes(self, ref: Ref) -> bool:

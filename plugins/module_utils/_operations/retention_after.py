@@ -13,6 +13,7 @@ from .._tuples import NamedTuple
 from . import vacuum
 
 AFTERWARDS = ("vacuum", "analyze")
+GENTLE_DELAY = 2.0  # milliseconds: what autovacuum_vacuum_cost_delay is by default
 
 
 class Change(NamedTuple):
@@ -26,19 +27,21 @@ class Change(NamedTuple):
         return Change(self.gone + gone, self.come + come, tuple(dict.fromkeys((*self.after, key))))
 
 
-def _policy() -> t.Any:
+def _policy(*, gently: bool) -> t.Any:
     """The defaults of db_vacuum, for these two actions."""
     params = {name: spec.get("default") for name, spec in vacuum.OPTIONS.items()}
-    return vacuum.policy({**params, "actions": list(AFTERWARDS)})
+    delay = GENTLE_DELAY if gently else None
+    return vacuum.policy({**params, "actions": list(AFTERWARDS), "vacuum_cost_delay": delay})
 
 
-def due(measured: Measured, database: Database) -> tuple[list[Step], tuple[Finding, ...]]:
+def due(measured: Measured, database: Database, *, gently: bool) -> tuple[list[Step], tuple[Finding, ...]]:
     """What the tables measured need now: the second look, before a projected step starts and after it ended."""
-    plan = vacuum.plan(_policy(), measured._replace(databases=(database._replace(leftovers=()),)))
+    gently = gently and "cost delay" not in measured.server.lacks
+    plan = vacuum.plan(_policy(gently=gently), measured._replace(databases=(database._replace(leftovers=()),)))
     return list(plan.steps), plan.findings
 
 
-def projected(measured: Measured, database: Database, steps: t.Sequence[Step]) -> list[Step]:
+def projected(measured: Measured, database: Database, steps: t.Sequence[Step], *, gently: bool) -> list[Step]:
     """What the tables will need once these steps are carried out."""
     changes = _changes(steps)
     tables = {table.ref: table for table in database.tables}
@@ -47,7 +50,7 @@ def projected(measured: Measured, database: Database, steps: t.Sequence[Step]) -
     coming = [_then(found[ref], change) for ref, change in changes.items() if ref in found]
     if not coming:
         return []
-    needed, _told = due(measured, database._replace(tables=tuple(coming), findings=()))
+    needed, _told = due(measured, database._replace(tables=tuple(coming), findings=()), gently=gently)
     return [step._replace(after=changes[step.task.ref].after, projected=True) for step in needed]
 
 

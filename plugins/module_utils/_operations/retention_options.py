@@ -36,6 +36,7 @@ OPTIONS: dict[str, t.Any] = {
     "override": {"type": "dict", "default": {}},
     "partitions": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
     "batch_seconds": {"type": "float", "default": 0.2},
+    "duty_percent": {"type": "float", "default": 100.0},
     "require_backup": {"type": "str"},
     "backup_dir": {"type": "path"},
     "max_snapshot_age": {"type": "str"},

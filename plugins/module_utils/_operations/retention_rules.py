@@ -19,6 +19,7 @@ from .retention_options import RULE
 
 LONGEST = 1000 * 366 * 86400.0  # seconds: calendars of databases and of Python begin with the year 1
 LONGEST_BITE = 60.0  # seconds
+LEAST_DUTY = 1.0  # percent
 # A manifest says of a calendar day when it began; until it has ended, wherever that is, its rows are not old enough.
 A_DAY = timedelta(hours=25)
 
@@ -56,6 +57,7 @@ class Policy(NamedTuple):
     max_wal_backlog: int | None
     max_replica_lag: float | None
     count_timeout: float | None  # of the assessment: rows may be unknown there
+    duty: float = 1.0  # the share of the time in which bites work
     backup_dir: str = ""  # whose manifests say when there was a backup; else the journal does
 
 
@@ -77,6 +79,9 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
     seconds = params["batch_seconds"]
     if not 0 < seconds <= LONGEST_BITE:
         raise BadInput(f"batch_seconds: {seconds:g} is out of range", cure=f"Give seconds up to {LONGEST_BITE:g}")
+    duty = percentage(params["duty_percent"], "duty_percent")
+    if duty < LEAST_DUTY:
+        raise BadInput(f"duty_percent: {duty:g} is out of range", cure=f"Give {LEAST_DUTY:g} to 100")
     return Policy(
         relations=Patterns(["*"] if params.get("tables") is None else params["tables"], "tables"),
         rules=_chosen(params),
@@ -89,6 +94,7 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         else size(params["max_wal_backlog"], "max_wal_backlog"),
         max_replica_lag=None if lag is None else duration(lag, "max_replica_lag"),
         count_timeout=None if timeout is None else duration(timeout, "count_timeout"),
+        duty=duty / 100,
         backup_dir=_backup_dir(params),
     )
 
@@ -280,7 +286,7 @@ def stages(policy: Policy, now: datetime) -> list[Stage]:
         if rule.delete_after is not None and table and (table, rule.database) not in cleaned:
             cleaned.add((table, rule.database))
             expiry = _expiry(rule, now, rule.delete_after)._replace(table=table, where="")
-            sought = Sought(expiry, None, True, policy.partitions, policy.count_timeout)
+            sought = Sought(expiry, None, True, policy.partitions, policy.count_timeout, gently=policy.duty < 1)
             found.append(Stage(rule, sought, rule.delete_after, of_archive=True))
     alone = Counter(stage.rule.name for stage in found)
     return [_shared(stage, alone[stage.rule.name]) for stage in found]
@@ -299,9 +305,8 @@ def _of_source(rule: Rule, policy: Policy, now: datetime) -> t.Iterator[Stage]:
     if rule.delete_after is not None:
         expiry = _expiry(rule, now, rule.delete_after)
         gone = expiry.before
-        yield Stage(
-            rule, Sought(expiry, None, rule.optional, policy.partitions, policy.count_timeout), rule.delete_after
-        )
+        sought = Sought(expiry, None, rule.optional, policy.partitions, policy.count_timeout, gently=policy.duty < 1)
+        yield Stage(rule, sought, rule.delete_after)
     if rule.archive_after is not None and rule.archive:
         expiry = _expiry(rule, now, rule.archive_after)._replace(since=gone)
         sought = Sought(
@@ -311,6 +316,7 @@ def _of_source(rule: Rule, policy: Policy, now: datetime) -> t.Iterator[Stage]:
             policy.partitions,
             policy.count_timeout,
             files_before=gone - A_DAY if gone and rule.archive.folder else None,
+            gently=policy.duty < 1,
         )
         yield Stage(rule, sought, rule.archive_after)
 

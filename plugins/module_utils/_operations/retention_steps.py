@@ -23,6 +23,9 @@ MOST_ROWS = 50_000  # of a bite
 # however many rows there are. What a file costs for each bite (three times until it is on the disk) is little by then.
 MOST_ROWS_IN_MEMORY = 5_000
 MOST_BYTES = 2 << 20
+# Of a bite between rests: others wait for a processor, a flush or a lock no longer than that. Measured in tests/bench:
+# shorter ones gain nothing, since what a bite costs by itself grows.
+GENTLE_SECONDS = 0.02
 
 
 class Place(NamedTuple):
@@ -106,7 +109,7 @@ def _purge(place: Place, piece: Piece, budget: Budget, share: float) -> Step | N
         children=_children(place),
         archive=archive,
         to=expired.depot.ref if expired.depot and archive and archive.table else None,
-        pace=Pace(min(FIRST_BITE, most), case.policy.batch_seconds),
+        pace=_pace(case.policy, archive, most),
         most=most,
         due=piece.rows,
     )
@@ -127,6 +130,14 @@ def _purge(place: Place, piece: Piece, budget: Budget, share: float) -> Step | N
         rank=(SAFETY, float(taken)),
         size=piece.bytes,
     )
+
+
+def _pace(policy: Policy, archive: Archive | None, most: int) -> Pace:
+    """Each bite into a file waits for the disk three times: many small ones would be no help."""
+    seconds = policy.batch_seconds
+    if policy.duty < 1 and not (archive and archive.folder):
+        seconds = min(seconds, GENTLE_SECONDS)
+    return Pace(min(FIRST_BITE, most), seconds, policy.duty)
 
 
 def _had_its_rows(case: Case, step: Step) -> bool:

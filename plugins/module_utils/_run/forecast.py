@@ -27,6 +27,12 @@ CUT_OFF = 2.0  # a step that was cut off needs longer than it got: it is next ex
 
 def predicted(step: Step, past: t.Mapping[Key, Attempt], rates: t.Mapping[str, float], now: datetime) -> float:
     """Seconds, from this object's last attempt scaled by size, else from the rate of its kind on this server."""
+    seconds, pace = _at_work(step, past, rates, now), getattr(step.task, "pace", None)
+    return seconds / pace.duty if pace else seconds
+
+
+def _at_work(step: Step, past: t.Mapping[Key, Attempt], rates: t.Mapping[str, float], now: datetime) -> float:
+    """Without the rests between bites: what was learned is kept without them, too."""
     kind = step.task.kind
     rate = rates.get(kind) or DEFAULT_RATES.get(kind, DEFAULT_RATE)
     estimate = OVERHEAD + step.size / rate

@@ -213,6 +213,8 @@ class FileJournal(Journal):
     def _learn(self, db: sqlite3.Connection, outcome: Outcome, thing: int, now: float) -> None:
         """Takes the attempt into memory, by the rule that past() states, and into the rate of its kind."""
         step, seconds, ok = outcome.step, outcome.actual.seconds, outcome.status == "done"
+        pace = getattr(step.task, "pace", None)
+        seconds *= pace.duty if pace else 1.0  # of work: the next run may rest more or less
         if not ok and seconds <= 0:
             return  # never began
         before = step.size if outcome.bytes_before is None else outcome.bytes_before

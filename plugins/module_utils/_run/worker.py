@@ -46,7 +46,7 @@ class Job:
         self.done = Amount()
         self.committed = False  # a bite with something in it was committed
         self.attempts = 0
-        self.seconds = 0.0  # of work, without the waits
+        self.seconds = 0.0  # of work and of rests between bites, without the waits for limits
         self.note = ""  # for the next step of its kind on its object
         self.error = ""  # of the last attempt
         self.not_before = 0.0  # time.monotonic() of the next attempt
@@ -131,6 +131,7 @@ class Worker:
             tick = next(act, None)
             while tick is not None:
                 self._take(job, tick)
+                self._rest(job.pace, tick)
                 job.seconds += time.monotonic() - began
                 began = 0.0
                 halted = self._halted(job, session, tick)
@@ -144,6 +145,14 @@ class Worker:
             act.close()
             job.seconds += time.monotonic() - began if began else 0.0
         return None
+
+    def _rest(self, pace: Pace, tick: Tick) -> None:
+        """In proportion to the bite: one that was slow, since others were at work or held locks, is followed by more.
+
+        At cursors only: all is committed there, and nothing locked.
+        """
+        if tick.cursor is not None and pace.duty < 1 and not self.control.spent():
+            self.control.sleep(tick.amount.seconds * (1 / pace.duty - 1))
 
     def _take(self, job: Job, tick: Tick) -> None:
         job.done = job.done.plus(tick.amount)

@@ -75,6 +75,16 @@ def test_the_bites_are_as_long_and_as_limited_as_was_asked_for() -> None:
     assert made().steps[0].limits == ()
 
 
+def test_bites_between_rests_are_short_unless_each_waits_for_a_disk() -> None:
+    (hurried,), (gentle,) = purges(made()), purges(made(options={"duty_percent": 20}))
+    assert (hurried.pace.seconds, hurried.pace.duty) == (0.2, 1.0)
+    assert gentle.pace.seconds < hurried.pace.seconds and gentle.pace.duty == 0.2
+    (shorter,) = purges(made(options={"duty_percent": 20, "batch_seconds": 0.001}))
+    assert shorter.pace.seconds == 0.001
+    (in_files,) = purges(made({"archive_after": "9d", "archive_dir": "/a"}, options={"duty_percent": 20}))
+    assert (in_files.pace.seconds, in_files.pace.duty) == (0.2, 0.2)
+
+
 @pytest.mark.parametrize("lacking", ["write", "session"])
 def test_where_nothing_may_be_written_steps_are_shown_and_skipped(lacking: str) -> None:
     asked = policy(RULE)

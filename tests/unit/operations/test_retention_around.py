@@ -196,6 +196,19 @@ def test_the_vacuum_that_a_purge_makes_due_comes_after_it() -> None:
     assert not followed([])
 
 
+def test_between_rests_the_vacuum_pauses_too_where_it_can() -> None:
+    def delays(**lacks: str) -> list[Any]:
+        asked = policy(RULE, duty_percent=20)
+        here = server(lacks=lacks)
+        before = seen(asked, rows=20_000, of_rows=100_000, tables=[busy()], more={"server": here})
+        after = Measured(here, (Database("shop", tables=(busy(dead=Dead(20_000, 20.0)),)),))
+        steps = [step for found in (before, after) for step in retention.plan(asked, found).steps]
+        return [step.task.cost_delay for step in steps if isinstance(step.task, Vacuum)]
+
+    assert delays() == [2.0, 2.0]
+    assert delays(**{"cost delay": "not here"}) == [None, None]
+
+
 def test_the_analyze_that_an_archive_needs_comes_after_it() -> None:
     archive = Table(ref("events_archive"), bytes=MB, rows=50_000, dead=Dead(0, 0.0), changed=0, analyzed=NOW)
     rule = {"archive_after": "90d"}

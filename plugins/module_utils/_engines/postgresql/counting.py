@@ -26,6 +26,7 @@ FAR = 5  # times the rows of which those that are due would be as many as may be
 PREPARE = """
 SELECT pg_catalog.set_config('enable_seqscan', 'on', true), pg_catalog.set_config('enable_bitmapscan', 'on', true)
 """
+ALONE = "SET LOCAL max_parallel_workers_per_gather = 0"
 BY_INDEX = "SELECT pg_catalog.set_config('enable_seqscan', 'off', true)"
 
 
@@ -74,6 +75,8 @@ class Counter:
 
         `counting`: see Wants.
         """
+        if self.sought.gently:
+            self.connection.rows(ALONE)
         if first or counting == "any":
             found = self._within(lambda: any(self._any(source) for source in self._sources(leaves)))
             if found is False:
