@@ -52,8 +52,11 @@ method:
   description:
     - V(dump) writes each database by its engine's own means. That is C(pg_dump), C(mysqldump), C(mariadb-dump) or
       C(mydumper), and SQLite's backup interface.
-    - V(physical) writes the files of the whole server, V(pgbackrest) lets pgBackRest do so. A method that there is no
-      way to carry out on a server is refused with the reason.
+    - V(physical) writes the files of the whole server. A method that there is no way to carry out on a server is
+      refused with the reason.
+    - V(pgbackrest) lets pgBackRest do so, where it is configured on the host. What it keeps counts whoever made it, by
+      its C(info); each backup is verified by its C(verify), whose output is read, and by whether the log that it needs
+      is there; and it expires its backups itself. As root, its programs run as the user of the server.
     - V(auto) is V(dump).
   type: str
   choices: [auto, dump, physical, pgbackrest]
@@ -142,6 +145,32 @@ bin_dir:
   description:
     - Folder with the client programs of the server. By default they are looked for on the path and where packages put
       them, and one that is as new as the server is taken.
+  type: path
+full_interval:
+  description:
+    - A full backup is made when the last verified one is older than this, as V(7d). In between, backups hold what
+      changed since another one. They build on none that is not verified. Without this each backup is full.
+    - It is for O(method=pgbackrest).
+  type: str
+incremental_from:
+  description:
+    - What a backup between two full ones builds on. V(last) is the one before it, so that it is small; V(full) is the
+      last full one, so that a restore needs two of them only.
+  type: str
+  choices: [last, full]
+  default: last
+pgbackrest_stanza:
+  description:
+    - The stanza of pgBackRest. By default it is the one of this very server, by its system identifier.
+  type: str
+pgbackrest_repo:
+  description:
+    - Number of the repository of pgBackRest, where it has several and not all of them are meant. By default the backups
+      of all of them count, and it chooses where the next one goes.
+  type: int
+pgbackrest_config:
+  description:
+    - The configuration file of pgBackRest, where it is not where pgBackRest looks for it.
   type: path
 """ + S3.lstrip("\n")
 

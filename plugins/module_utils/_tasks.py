@@ -194,6 +194,7 @@ class Dump(NamedTuple):
     decode: bool = False  # parsed to its end while it streams by, since nobody here can read it afterwards
     parent: Backup | None = None  # the backup that an incremental one builds on
     stanza: Stanza | None = None  # of pgBackRest
+    streams: tuple[tuple[Ref, ...], ...] = ()  # tables whose rows are written apart, beside the rest, of one moment
 
     @property
     def kind(self) -> str:
@@ -209,6 +210,7 @@ class Verify(NamedTuple):
     level: str  # checksum, decode, restore
     decrypt: Decryption | None = None
     on: str = "throwaway"  # where a drill is done: throwaway, same_server
+    stanza: Stanza | None = None  # of pgBackRest, where it is one of its backups
 
     @property
     def kind(self) -> str:

@@ -100,7 +100,9 @@ ansible_facts:
               description: The database, or C(server).
               type: str
             kind:
-              description: What is done, one of V(dump), V(verify), V(copy) and V(drop_leftover).
+              description:
+                - What is done, one of V(dump), V(verify), V(copy), V(drop_leftover), and V(remove_backup) for the
+                  manifest of what pgBackRest has expired.
               type: str
             reason:
               description: Why it is due.
@@ -131,6 +133,12 @@ ansible_facts:
         findings:
           description:
             - What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
+          type: list
+          elements: dict
+        repository:
+          description:
+            - What C(pgbackrest info) says of the backups of this server, the newest first, as it was before the run;
+              with the level to which each is verified, and when. With O(method=pgbackrest) only.
           type: list
           elements: dict
         summary:

@@ -14,6 +14,7 @@ description:
     server, database and method are counted on their own.
   - Only what a manifest names is removed. Other files are left alone, and mentioned. Broken and unfinished backups
     neither count nor protect, pinned ones stay, and a chain of incremental ones stays or goes as a whole.
+  - What pgBackRest keeps is left alone, since it expires its backups itself.
   - It looks at the backup folder and logs in nowhere. Of the connection only O(engine) matters, whose backups are
     rotated; O(databases) picks some of its databases.
 author:

@@ -17,7 +17,17 @@ from datetime import datetime, timezone
 from .._backups import LEVELS, Backup, Shelf, Sheltered, Unfinished
 from .._errors import Busy, Refused, Vanished
 from . import durable, unfinished
-from .backup_manifest import MANIFEST, PARTIAL, Distrusted, parse, path_of, read_fields, read_manifest, text_of
+from .backup_manifest import (
+    MANIFEST,
+    PARTIAL,
+    Distrusted,
+    parse,
+    path_of,
+    read_fields,
+    read_manifest,
+    text_of,
+    write_manifest,
+)
 from .looking import looked_at
 
 
@@ -98,6 +108,24 @@ def amend(
         except Distrusted as error:
             raise Refused(f"{path} cannot be changed: {error}") from error
     return changed
+
+
+def record(backup: Backup, folder: str) -> Backup:
+    """The manifest of a backup whose files lie elsewhere, in another program's repository; as it is by now.
+
+    Raises Refused.
+    """
+    place = os.path.join(os.path.abspath(folder), unfinished.folder_name(backup.database))
+    backup = backup._replace(folder=place)
+    with durable.refusing(f"{place} cannot be written"):
+        why_not = durable.why_not(os.path.abspath(folder)) or (os.path.islink(place) and f"{place} is a symbolic link")
+        if why_not:
+            raise Refused(why_not, cure="Name a folder of the backup's user: backup_dir")
+        durable.make_folder(place)
+        with suppress(FileNotFoundError, Distrusted):
+            return read_manifest(path_of(backup))
+        write_manifest(backup)
+    return backup
 
 
 @contextmanager

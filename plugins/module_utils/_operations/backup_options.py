@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._backups import Bucket, Encryption, Manner
+from .._backups import Bucket, Encryption, Manner, Stanza
 from .._errors import BadInput
 from .._tuples import NamedTuple
 from .._units import duration, size
@@ -47,6 +47,20 @@ OPTIONS: dict[str, t.Any] = {
     "nice": {"type": "int", "default": 0},
     "pin": {"type": "bool", "default": False},
     "bin_dir": {"type": "path"},
+    "full_interval": {"type": "str"},
+    "incremental_from": {"type": "str", "choices": ["last", "full"], "default": "last"},
+    "pgbackrest_stanza": {"type": "str"},
+    "pgbackrest_repo": {"type": "int"},
+    "pgbackrest_config": {"type": "path"},
+}
+# What pgBackRest decides by its own configuration, and how.
+ITS_OWN = {
+    "encrypt": "Set repo1-cipher-type",
+    "copy_to": "Configure a second repository",
+    "rate_limit": "Leave it out",
+    "pin": "Set repo1-retention-full as high as is needed",
+    "exclude_tables": "Leave it out: it copies the files of the whole server",
+    "compression_level": "Set compress-level",
 }
 
 MOST = {"zstd": 19, "gzip": 9}  # levels of compression that make sense for a stream
@@ -63,17 +77,16 @@ class Policy(NamedTuple):
     copy_to: str
     bucket: Bucket | None
     jobs: int = 1
+    stanza: Stanza | None = None  # of pgBackRest, where that is the method
+    full_interval: float | None = None  # seconds until a full backup is due; None: each of them is full
+    differential: bool = False  # what is not full builds on the last full one, not on the last one
 
 
 def policy(params: t.Mapping[str, t.Any]) -> Policy:
     """The user's options, checked and typed. Raises BadInput."""
     method = "dump" if params["method"] == "auto" else params["method"]
+    stanza = _stanza(params, method)
     encryption = encryption_of(params.get("encrypt"))
-    if encryption and method == "pgbackrest":
-        raise BadInput(
-            "encrypt: pgBackRest writes its repository itself, so its files would be there in plain text first",
-            cure="Set repo1-cipher-type in pgBackRest's own configuration, and leave encrypt out",
-        )
     if encryption and params["verify"] == "restore":
         raise BadInput(
             "verify: restore reads the backup back, and who encrypts to a recipient cannot",
@@ -100,7 +113,41 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         exclude=tuple(params["exclude_tables"] or ()),
         copy_to=to,
         bucket=bucket_of(params.get("s3"), to),
+        jobs=params.get("jobs") or 1,
+        stanza=stanza,
+        full_interval=_full_interval(params, method),
+        differential=params["incremental_from"] == "full",
     )
+
+
+def _stanza(params: t.Mapping[str, t.Any], method: str) -> Stanza | None:
+    """Raises BadInput for what only pgBackRest itself can be told, and for what only it is told."""
+    given = {name: params.get(f"pgbackrest_{name}") for name in ("stanza", "repo", "config")}
+    if method != "pgbackrest":
+        named = next((name for name, value in given.items() if value), None)
+        if named:
+            raise BadInput(f"pgbackrest_{named} is for method pgbackrest, and the method is {method}")
+        return None
+    for name, cure in ITS_OWN.items():
+        if params.get(name):
+            raise BadInput(f"{name}: pgBackRest decides that itself", cure=f"{cure} in pgBackRest's own configuration")
+    name, repo = given["stanza"] or "", given["repo"]
+    if name.startswith("-") or any(c < "!" or c in "/\\" for c in name):
+        raise BadInput(f"pgbackrest_stanza: {name!r} is no name of a stanza")
+    if repo is not None and not 1 <= repo <= 256:
+        raise BadInput(f"pgbackrest_repo: {repo} is no number of a repository", cure="repo1 is 1")
+    return Stanza(name, repo, given["config"] or "")
+
+
+def _full_interval(params: t.Mapping[str, t.Any], method: str) -> float | None:
+    """Raises BadInput where no backup builds on another one."""
+    if params.get("full_interval") is None:
+        return None
+    if method == "dump":
+        raise BadInput(
+            "full_interval: a dump never builds on another one", cure="Take method physical or pgbackrest, or leave it"
+        )
+    return duration(params["full_interval"], "full_interval")
 
 
 def identity_of(server: Server, database: str = "") -> str:

@@ -24,6 +24,7 @@ __all__ = ["ENGINE", "OPTIONS", "doubts", "plan", "policy", "wants"]
 ENGINE = "backups"  # of its own: the folder is all that is looked at, and nobody logs in
 SKEW = timedelta(hours=1)  # by which the clocks of two hosts may differ without a word
 LISTED = 10
+PGBACKREST = "pgbackrest"
 
 
 class Policy(NamedTuple):
@@ -110,6 +111,8 @@ def _selected(policy: Policy, server: Server, backup: Backup) -> bool:
     """
     family = ("mysql", "mariadb") if server.engine in ("mysql", "mariadb") else (server.engine,)
     if backup.engine not in family or not policy.servers.takes(backup.server, backup.address):
+        return False
+    if backup.method == PGBACKREST:  # its repository is its own, and db_backup removes what tells of expired ones
         return False
     if not backup.database:
         return backup.method == "globals" or policy.databases.everything
@@ -237,6 +240,10 @@ def _of_shelf(
         message = f"the folder has backups of {len(servers)} servers, and these rules are for all of them"
         fix = "Where they differ, name the server in the option servers: " + ", ".join(servers[:LISTED])
         yield Finding(3, "several_servers", here, message, fix=fix)
+    its_own = sum(b.method == PGBACKREST for b in shelf.backups)
+    if its_own:
+        message = f"{say_count(its_own, 'backup')} of pgBackRest are left alone: it expires them itself"
+        yield Finding(3, "pgbackrest_expires", here, message, fix="Set repo1-retention-full in its configuration")
     elsewhere = sorted({c for b in mine for c in b.copies if c.rstrip("/") != policy.copy_to})
     if elsewhere:
         message = f"copies in {', '.join(elsewhere[:LISTED])} are not rotated here"

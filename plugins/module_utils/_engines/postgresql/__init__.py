@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import typing as t
 
 from ..._errors import Gone, Refused
-from ..._records import Database, Execution, Server, Step, Wants, Work
+from ..._records import Database, Execution, Finding, Server, Step, Wants, Work
 from ..._tasks import (
     Analyze,
     CopyBackup,
@@ -35,6 +36,7 @@ from .connection import Connection, Connector, Kind, Pool, Session, reachable
 from .versions import has, major_of
 
 if t.TYPE_CHECKING:
+    from ..._backups import Repository
     from ..._health import Health
     from .dumping import Room
     from .guard import Guard
@@ -74,6 +76,8 @@ class PostgreSQL:
         self._means: dict[str, means.Means] = {}  # by database
         self._guard: Guard | None = None
         self._seen: Memory = {}  # tables that rows leave, as they were measured: the words of their steps
+        self._asking = threading.Lock()
+        self._repository: tuple[Repository, tuple[Finding, ...]] | None = None  # what pgBackRest keeps
         self._statements: dict[str, tuple[str, bool]] = {}  # by database that has pg_stat_statements: where it stands
 
     @property
@@ -138,16 +142,28 @@ class PostgreSQL:
                 self._statements[session.database] = found
         measured = measure.database(session, wants, server, rebuilding)
         if wants.backups:
-            from . import backup
-
-            more = backup.findings(session, server, self._room)
-            measured = measured._replace(findings=(*measured.findings, *more))
+            measured = self._of_backups(session, wants, server, measured)
         if wants.expired:
             from . import retention
 
             rows, without = retention.read(session, wants, server, self._seen)
             measured = measured._replace(expired=rows, without=without)
         return measured
+
+    def _of_backups(self, session: Session, wants: Wants, server: Server, measured: Database) -> Database:
+        """What backups need, and what pgBackRest keeps: asked once, and again for a proof."""
+        if wants.backups is None or wants.backups.stanza is None:
+            from . import backup
+
+            return measured._replace(findings=(*measured.findings, *backup.findings(session, server, self._room)))
+        from . import pgbackrest
+
+        with self._asking:
+            if wants.only or self._repository is None:
+                repository, found = pgbackrest.repository(server, wants.backups.stanza)
+                self._repository = repository, (*found, *pgbackrest.archiver(session))
+        repository, findings = self._repository
+        return measured._replace(findings=(*measured.findings, *findings), repository=repository)
 
     def _means_of(self, session: Session, server: Server) -> means.Means:
         if session.database not in self._means:

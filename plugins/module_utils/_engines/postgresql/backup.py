@@ -26,6 +26,10 @@ def is_backup(task: Cure) -> bool:
 
 def spell(task: Cure, server: Server, room: Room) -> t.Sequence[str]:
     """The command lines as a shell would take them. Raises MissingMeans, Refused."""
+    if isinstance(task, (Dump, Verify)) and task.stanza is not None:
+        from . import backrest
+
+        return backrest.spell(task, server, task.stanza)
     if isinstance(task, Dump):
         _known(task)
         if task.method == "physical":
@@ -55,6 +59,10 @@ def _spell_verify(task: Verify, server: Server, room: Room) -> list[str]:
 
 def carry_out(session: Session, task: Cure, server: Server, room: Room) -> Work:
     """Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    if isinstance(task, (Dump, Verify)) and task.stanza is not None:
+        from . import backrest
+
+        return backrest.carry_out(session, task, server, room)
     if isinstance(task, Dump):
         _known(task)
         if task.method == "physical":
@@ -78,11 +86,6 @@ def carry_out(session: Session, task: Cure, server: Server, room: Room) -> Work:
 
 
 def _known(task: Dump) -> None:
-    if task.method == "pgbackrest":
-        raise Refused(
-            "backups by pgBackRest are not driven from here yet",
-            cure="Use its own schedule, or method dump or physical",
-        )
     if task.parent is not None:
         raise Refused("incremental backups are not made here yet", cure="Leave incremental out")
     if task.method not in ("dump", "globals", "physical"):

@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tarfile
 from datetime import datetime, timezone
-from pathlib import Path
 
 from ..._backups import Backup, Decryption
 from ..._errors import Refused, Stopped
-from ..._records import Amount, Server, Tick, Work
+from ..._records import Server, Tick, Work
 from ..._tasks import Restore, Verify
 from . import founding, roles, throwaway
 from .connection import Connection, Connector, Session
@@ -35,8 +31,6 @@ SELECT c.oid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.
    AND a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p'
 """
 ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
-DATABASES = "SELECT d.datname::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datallowconn"
-HBA = "local all all trust\n"
 AT_ONCE = 20  # indexes checked by one query
 
 
@@ -63,7 +57,9 @@ def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server:
             yield Tick()
         backup = backup._replace(rows=rows)
     if backup.method == "physical":
-        yield from _physical(session, backup, decrypt, room)
+        from . import physical
+
+        yield from physical.tried(session, backup, decrypt, room)
     elif backup.method == "globals":
         yield from _globals(session, backup, decrypt, room)
     elif room.on == "same_server":
@@ -81,7 +77,7 @@ def _beside(session: Session, backup: Backup, decrypt: Decryption | None, server
     with founded(worker, name, backup, major_of(server), keep=False):
         yield from poured(session, backup, decrypt, room, Place(name))
         yield from compared(room, backup, name)
-        yield from _amcheck(session, room.connector, name)
+        yield from amcheck(session, room.connector, name)
         session.leave(name)
 
 
@@ -91,7 +87,7 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
     with throwaway.folder_of(owner, backup.source_bytes + (256 << 20)) as folder:
         data = throwaway.initdb(folder, version, room.bin_dir, owner)
         yield Tick()
-        more = {"wal_level": "minimal", "max_wal_senders": "0", **_asleep(version)}
+        more = {"wal_level": "minimal", "max_wal_senders": "0", **asleep(version)}
         with throwaway.started(data, version, room.bin_dir, more) as connector:
             there = room._replace(connector=connector)
             with throwaway.speaking(connector, "template1") as worker:
@@ -100,10 +96,10 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
                     place = Place("drill", options=("--no-tablespaces",))
                     yield from poured(session, backup, decrypt, there, place)
                     yield from compared(there, backup, "drill")
-                    yield from _amcheck(session, connector, "drill")
+                    yield from amcheck(session, connector, "drill")
 
 
-def _asleep(version: int) -> dict[str, str]:
+def asleep(version: int) -> dict[str, str]:
     return {"event_triggers": "off"} if has("event triggers off", version) else {}
 
 
@@ -126,7 +122,7 @@ def _people(worker: Connection, backup: Backup) -> None:
             worker.rows(f"CREATE ROLE {quoted(name)} SUPERUSER")
 
 
-def _amcheck(session: Session, connector: Connector, database: str) -> Work:
+def amcheck(session: Session, connector: Connector, database: str) -> Work:
     """Every b-tree, where the extension is at hand. Raises Refused, what the server says."""
     with throwaway.speaking(connector, database) as connection:
         if not connection.rows(AMCHECK):
@@ -141,68 +137,3 @@ def _amcheck(session: Session, connector: Connector, database: str) -> Work:
             if session.stopped.is_set():
                 raise Stopped("stopped")
             yield Tick()
-
-
-def _physical(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:
-    """Unpacked, checked against its own manifest, started, and every database looked into."""
-    from ..._files import durable
-
-    version, owner = major(backup.version), throwaway.unprivileged()
-    for _more in read(session, backup, decrypt, room.bin_dir, {}):
-        yield Tick()
-    with throwaway.folder_of(owner, backup.source_bytes + (512 << 20)) as folder:
-        data = folder / "data"
-        with durable.refusing(f"{data} cannot be written"):
-            yield from _unpacked(session, backup, decrypt, data, owner)
-        more = {"config_file": str(folder / "drill.conf"), "hba_file": str(folder / "drill.hba"), **_asleep(version)}
-        for name, text in (("drill.conf", ""), ("drill.hba", HBA), ("data/pg_ident.conf", "")):
-            (folder / name).write_text(text)
-            (folder / name).chmod(0o644)
-        more["ident_file"] = str(data / "pg_ident.conf")
-        user = backup.about.get("superuser", "postgres")
-        with throwaway.started(data, version, room.bin_dir, more, patience=3600.0, user=user) as connector:
-            yield Tick()
-            with throwaway.speaking(connector, "template1") as worker:
-                names = [name for (name,) in worker.rows(DATABASES)]
-            for name in names:
-                yield from _looked_into(session, connector, name)
-
-
-def _looked_into(session: Session, connector: Connector, database: str) -> Work:
-    with throwaway.speaking(connector, database) as connection:
-        connection.rows("SELECT pg_catalog.count(*) FROM pg_catalog.pg_class")
-    if session.stopped.is_set():
-        raise Stopped("stopped")
-    yield Tick()
-
-
-def _unpacked(
-    session: Session, backup: Backup, decrypt: Decryption | None, data: Path, owner: tuple[int, int] | None
-) -> Work:
-    """Only folders and plain files, and none outside. Raises Refused, Stopped."""
-    from ..._files import reader
-
-    (stored,) = backup.files
-    data.mkdir(mode=0o700)
-    made = [data]
-    with reader.opened(backup, stored, decrypt) as source, tarfile.open(fileobj=source, mode="r|") as archive:
-        for member in archive:
-            parts = [part for part in member.name.split("/") if part not in ("", ".")]
-            if ".." in parts or not (member.isreg() or member.isdir()):
-                raise Refused(f"{member.name} in the archive is no file of a data directory")
-            path = data.joinpath(*parts)
-            made.append(path)
-            file = archive.extractfile(member) if member.isreg() else None
-            if file is None:
-                path.mkdir(mode=0o700, exist_ok=True)
-                continue
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                shutil.copyfileobj(file, out, 1 << 20)
-            yield Tick(Amount(written=member.size))
-            if session.stopped.is_set():
-                raise Stopped("stopped")
-        for _rest in iter(lambda: source.read(1 << 20), b""):
-            continue
-    if owner:
-        for path in made:
-            os.chown(path, *owner)

@@ -106,11 +106,15 @@ def started(
     *,
     patience: float = PATIENCE,
     user: str = SUPERUSER,
+    owner: tuple[int, int] | None = None,
 ) -> t.Iterator[Connector]:
-    """The server over that directory, reached by a socket in the folder around it. Raises Refused, MissingMeans."""
+    """The server over that directory, reached by a socket in the folder around it. Raises Refused, MissingMeans.
+
+    `owner`: whose the directory is, where it is not the unprivileged user's.
+    """
     folder = data.parent
     postgres = os.path.join(os.path.dirname(client("initdb", major, bin_dir).path), "postgres")
-    owner = unprivileged()
+    owner = owner or unprivileged()
     words = [f"-c{name}={value}" for name, value in {**SETTINGS, **settings}.items()]
     argv = [*prefix(owner), postgres, "-D", str(data), f"-cunix_socket_directories={folder}", "-p", "5432", *words]
     program = Program(argv, env=_env(folder))
