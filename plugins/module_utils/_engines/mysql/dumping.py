@@ -45,6 +45,7 @@ NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")  # without one of the last 
 ROUTINES = ("EXECUTE", "ALTER ROUTINE")
 TRANSACTIONAL = ("InnoDB", "ROCKSDB", "TokuDB")
 NUMBER = re.compile(r"(?:[Ee]rror:?|ERROR) (\d{4})\b|\((\d{4})\)")
+LOCK_WAIT = 1205
 SHOW_ROUTINES_SINCE = (8, 0, 20)
 
 
@@ -181,6 +182,7 @@ def judged(failed: t.Any, ref: Ref) -> DbFault:
     """What the server's error number means, where the program has told one."""
     found = NUMBER.search(failed.said)
     number = int(found.group(1) or found.group(2)) if found else 0
+    number = number or (LOCK_WAIT if "Lock wait timeout exceeded" in failed.said else 0)  # mariadb-backup has none
     if not number:
         return t.cast("DbFault", failed)
     said = " ".join(str(failed.said).split())
