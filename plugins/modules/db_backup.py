@@ -25,8 +25,8 @@ extends_documentation_fragment:
   - dbfleet.maintenance.execution.reading
   - dbfleet.maintenance.backup
 notes:
-  - Room is reckoned from the last backup. Where it will not do, or O(backup_dir) cannot be used, that backup is not begun
-    and its step fails, in check mode as well; a finding of priority 1 says so. The other databases are backed up.
+  - Room is reckoned from the last backup. Where it will not do, or O(backup_dir) cannot be used, that backup is not
+    begun and its step fails, in check mode as well; a finding of priority 1 says so. The other databases are backed up.
   - SQLite files are copied page for page by SQLite's backup interface, free pages included, while the application goes
     on. Where there is no write-ahead log its writers wait for a few milliseconds again and again.
 seealso:

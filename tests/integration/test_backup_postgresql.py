@@ -46,11 +46,19 @@ def whole(postgresql: Server, somebody: str, database: Make) -> str:
     return name
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_what_is_restored_is_what_was_dumped(postgresql: Server, whole: str, tmp_path: Path, jobs: int) -> None:
+# Of three streams: a large table, a partition and one that inherits, and what has a hostile name.
+STREAMS = ((("public", "t"),), (("public", "p_1"), ("public", "child")), (('o"dd', "O'hara; DROP -- \n x"),))
+
+
+@pytest.mark.parametrize(("jobs", "streams"), [(1, ()), (2, STREAMS)])
+def test_what_is_restored_is_what_was_dumped(
+    postgresql: Server, whole: str, tmp_path: Path, jobs: int, streams: tuple[tuple[tuple[str, str], ...], ...]
+) -> None:
     before = content(postgresql, whole)
     with using(postgresql) as pg:
-        backup = taken(pg, whole, tmp_path)
+        apart = tuple(tuple(Ref(whole, path) for path in paths) for paths in streams)
+        backup = taken(pg, whole, tmp_path, streams=apart)
+        assert sorted(file.what for file in backup.files) == ["data"] * len(streams) + ["dump"]
         assert (backup.method, backup.format, backup.database, backup.level) == ("dump", "custom", whole, "")
         assert backup.tool == f"pg_dump {postgresql.version}"
         assert backup.source_bytes > 7_000_000

@@ -139,6 +139,7 @@ def pumped(
     pump.start()
     done: Completed | None = None
     try:
+        yield 0  # at once: others may be waiting to be begun
         while done is None and pump.fault is None:
             if pump.is_alive():
                 pump.join(1.0)

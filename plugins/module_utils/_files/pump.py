@@ -88,6 +88,7 @@ class Pump:
         """Yields bytes since the last time. Leaving it ends the programs and closes the file."""
         worker, told = Worker(self._work), 0
         try:
+            yield 0  # at once: others may be waiting to be begun
             for _second in worker.ticks(stop):
                 now = self.bytes
                 yield now - told
@@ -126,6 +127,26 @@ class Pump:
                 tap.feed(seen)
             self._sink.write(data)
             yield len(data)
+
+
+def together(works: t.Iterable[t.Generator[int, t.Any, t.Any]], most: int = 0) -> t.Generator[int, None, None]:
+    """Several at once, `most` of them (0: all), since each has a thread that goes on while another one is looked at.
+
+    Yields what they yield. The first error ends all of them.
+    """
+    waiting, running = list(works), t.cast("list[t.Generator[int, t.Any, t.Any]]", [])
+    try:
+        while waiting or running:
+            while waiting and (not most or len(running) < most):
+                running.append(waiting.pop(0))
+            for work in tuple(running):
+                try:
+                    yield next(work)
+                except StopIteration:
+                    running.remove(work)
+    finally:
+        for work in running:
+            work.close()
 
 
 class Feed:

@@ -65,11 +65,13 @@ class Part:
         taps: t.Sequence[Tap] = (),
         compress: bool = True,
         cwd: str | None = None,
+        streams: int = 1,
     ) -> t.Generator[int, None, None]:
         """What programs write, the first one's output through the others, becomes the file `<id>.<ext>…`.
 
         Yields the plain bytes since the last time, at least once a second. `env` is all that the programs get, and only
-        they. compress=False: what they write is compressed already. Raises ProgramFailed (pipeline.py), Refused,
+        they. compress=False: what they write is compressed already. `streams`: so many of these run at once (see
+        pump.together), and share the limit of the rate. Raises ProgramFailed (pipeline.py), Refused,
         MissingMeans, Stopped, and what taps raise; closing the generator ends the programs.
         """
         name, disk, sink = self._begin(ext, compress)
@@ -79,7 +81,8 @@ class Part:
             sink.abort()
             sink.close()
             raise
-        pump = Pump(chain, sink, taps, self._manner.rate_limit)
+        limit = self._manner.rate_limit
+        pump = Pump(chain, sink, taps, max(1, limit // streams) if limit else None)
         yield from pump.run(stop)
         self.said.update(pump.said)
         self._files.append(Stored(name, disk.bytes, disk.sha256, what, pump.bytes))

@@ -16,6 +16,7 @@ from .._records import Amount, Database, Finding, Key, Measured, Plan, Ref, Serv
 from .._tasks import CopyBackup, DropLeftover, Dump, Task, Verify
 from .._units import say_bytes, say_count, say_seconds
 from .backup_options import OPTIONS, Policy, identity_of, policy
+from .backup_streams import streams
 from .rotation_law import level_of
 
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
@@ -129,6 +130,8 @@ class _Planner:
         size = self.sizes.get(ref.database) or (last.source_bytes if last else 0)
         decode = bool(manner.encryption) and self._wanted() >= LEVELS.index("decode")
         task = Dump(ref, method, manner, self._jobs(), self.policy.exclude, decode)
+        if method == "dump":
+            task = task._replace(streams=streams(self.policy, self.measured.databases, self.sizes, ref.database))
         measured = {
             "backups": len(known),
             "newest": known[-1].began.isoformat(timespec="seconds") if known else None,

@@ -20,7 +20,7 @@ class _Busy(NamedTuple):
 
 
 def foresee(steps: t.Sequence[Step], *, jobs: int, budget: float | None, one_writer: bool) -> list[Outcome]:
-    """An outcome for every step, in the order of the plan: planned, skipped, failed, or deferred by the budget (seconds)."""
+    """An outcome for every step, in the order of the plan: planned, skipped, failed, or deferred (budget: seconds)."""
     run = _Run(steps, jobs, budget, one_writer)
     return run.outcomes()
 

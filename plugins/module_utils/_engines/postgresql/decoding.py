@@ -9,7 +9,7 @@ import os
 import typing as t
 from datetime import datetime, timezone
 
-from ..._backups import LEVELS, Backup, Decryption
+from ..._backups import LEVELS, Backup, Decryption, Stored
 from ..._errors import Refused, Stopped
 from ..._files.feeding import Fed, pumped, slices
 from ..._process import Completed
@@ -19,6 +19,8 @@ from .clients import Client, client
 from .connection import Session
 from .dumped_rows import Rows, differences
 from .dumping import TRAILER, Trailer
+
+DUMPED = ("dump", "data")  # what files by pg_dump hold: a database, or rows that are not in that file
 
 
 def restorer(backup: Backup, bin_dir: str) -> Client:
@@ -104,17 +106,17 @@ def read(
     """All of its files to their ends; fills `rows`, compared with the manifest's. Raises Refused, Stopped."""
     from ..._files import reader
 
+    yield from _dumped(session, backup, decrypt, bin_dir, rows)
     for stored in backup.files:
+        if stored.what in DUMPED:
+            continue
         with reader.opened(backup, stored, decrypt) as source:
-            if stored.what == "dump":
-                reading = Reading(restorer(backup, bin_dir))
-                try:
-                    yield from reading.read(source, session)
-                finally:
-                    reading.stop()
-                rows.update(reading.rows)
-            elif stored.what == "globals":
+            if stored.what == "globals":
                 yield from _read_globals(source)
+            elif stored.what == "manifest":
+                from .incremental import read_list
+
+                yield from read_list(source)
             else:
                 from .basebackup import check
 
@@ -122,6 +124,38 @@ def read(
     wrong = differences(backup.rows, rows) if backup.rows is not None else ""
     if wrong:
         raise Refused(f"backup {backup.id} does not hold what its manifest says: {wrong}")
+
+
+def _dumped(
+    session: Session, backup: Backup, decrypt: Decryption | None, bin_dir: str, rows: dict[str, int]
+) -> t.Generator[int, None, None]:
+    """Those of pg_dump, as many at once as there are processors."""
+    from ..._files import reader
+    from ..._files.packing import threads
+    from ..._files.pump import together
+
+    found: list[dict[str, int]] = []
+
+    def one(stored: Stored) -> t.Generator[int, None, None]:
+        with reader.opened(backup, stored, decrypt) as source:
+            reading = Reading(restorer(backup, bin_dir))
+            try:
+                yield from reading.read(source, session)
+            finally:
+                reading.stop()
+        found.append(reading.rows)
+
+    yield from together((one(stored) for stored in backup.files if stored.what in DUMPED), threads())
+    rows.update(gathered(found))
+
+
+def gathered(found: t.Iterable[t.Mapping[str, int]]) -> dict[str, int]:
+    """By table, of several streams; rows that are loaded through a partitioned table are in several under its name."""
+    rows: dict[str, int] = {}
+    for each in found:
+        for name, count in each.items():
+            rows[name] = rows.get(name, 0) + count
+    return rows
 
 
 def _read_globals(source: t.BinaryIO) -> t.Iterator[int]:

@@ -102,7 +102,7 @@ def words(task: Dump, server: Server, room: Room) -> list[str]:
         # pg_dumpall has no option for a plain name.
         where = [w.replace("--dbname=", "--database=") for w in target(room.connector, login.database, plain=True)]
         return [room.path("pg_dumpall", server), *where, "--globals-only"]
-    patience = min(MOST, math.ceil(room.patience * 1000))
+    patience = milliseconds(room.patience)
     return [
         room.path("pg_dump", server),
         *target(room.connector, task.ref.database),
@@ -112,7 +112,15 @@ def words(task: Dump, server: Server, room: Room) -> list[str]:
     ]
 
 
+def milliseconds(seconds: float) -> int:
+    return min(MOST, math.ceil(seconds * 1000))
+
+
 def spell(task: Dump, server: Server, room: Room) -> list[str]:
+    if task.streams:
+        from . import streams
+
+        return streams.spell(task, server, room)
     return [shlex.join(words(task, server, room))]
 
 
@@ -139,34 +147,10 @@ def _pieces(part: str) -> t.Iterator[str]:
 
 
 def dump(session: Session, task: Dump, server: Server, room: Room) -> Work:
-    """One database, as its own snapshot shows it. Raises Busy, Gone, Refused, MissingMeans, Stopped."""
-    from ..._files.pipeline import ProgramFailed
-    from ..._files.store import part
-    from .decoding import Reading
+    """One database. Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    from . import streams
 
-    tool = room.client("pg_dump", server)
-    argv = words(task, server, room)
-    with part(packed(task)) as new, private_folder() as folder, snapshot(session) as name:
-        about, size = about_of(session)
-        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
-        reading = Reading(room.client("pg_restore", server)) if task.decode else None
-        yield Tick()
-        try:
-            argv = [*argv, f"--snapshot={name}"]
-            taps = [reading] if reading else []
-            for more in new.run([argv], env, what="dump", ext="dump", stop=session.stopped, taps=taps):
-                yield Tick(Amount(written=more))
-        except ProgramFailed as error:
-            raise judge(error, room, task.ref.database) from None
-        finally:
-            if reading:
-                reading.stop()
-        made = _made(new, task, server, tool, argv)
-        made = made._replace(format="custom", about=about, source_bytes=size)
-        if reading:
-            made = made._replace(level="decode", verified_at=made.ended, rows=reading.rows)
-        sealed = new.seal(made)
-    yield Tick(note=sealed.id)
+    return streams.dump(session, task, server, room)
 
 
 def dump_globals(session: Session, task: Dump, server: Server, room: Room) -> Work:
@@ -187,15 +171,15 @@ def dump_globals(session: Session, task: Dump, server: Server, room: Room) -> Wo
                 yield Tick(Amount(written=more))
         except ProgramFailed as error:
             raise judge(error, room, task.ref.database) from None
-        made = _made(new, task, server, tool, argv)
-        made = made._replace(format="sql", about={"passwords": "yes" if secrets else "no"})
+        backup = made(new, task, server, tool, argv)
+        backup = backup._replace(format="sql", about={"passwords": "yes" if secrets else "no"})
         if task.decode:
-            made = made._replace(level="decode", verified_at=made.ended)
-        sealed = new.seal(made)
+            backup = backup._replace(level="decode", verified_at=backup.ended)
+        sealed = new.seal(backup)
     yield Tick(note=sealed.id)
 
 
-def _made(new: Part, task: Dump, server: Server, tool: Client, argv: t.Sequence[str]) -> Backup:
+def made(new: Part, task: Dump, server: Server, tool: Client, argv: t.Sequence[str]) -> Backup:
     return Backup(
         id=new.id,
         server=task.manner.identity or str(server.settings["identity"]),
@@ -213,10 +197,13 @@ def _made(new: Part, task: Dump, server: Server, tool: Client, argv: t.Sequence[
 
 
 @contextlib.contextmanager
-def snapshot(session: Session) -> t.Iterator[str]:
-    """What pg_dump sees, our own queries see, too."""
+def snapshot(session: Session, lock: str, patience: float) -> t.Iterator[str]:
+    """What pg_dump sees, our own queries see, too. `lock`: what is to be locked first, for so many seconds at most."""
     session.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
+        if lock:  # takes no snapshot yet; nobody queues behind such a lock but who wants the table for himself
+            session.rows(f"SET LOCAL lock_timeout = {milliseconds(patience)}")
+            session.rows(lock)
         ((name,),) = session.rows(EXPORT)
         yield str(name)
     finally:

@@ -58,6 +58,10 @@ def _more(session: Session, wants: Wants, server: Server, found: Database, rows:
         if wants.leftovers:
             found = found._replace(leftovers=(*found.leftovers, *halfbuilt.leftovers(session, wants)))
         found = indexes.read(session, wants, server, found, rows)
+    if wants.backups and not wants.only:
+        from . import streams
+
+        found = found._replace(large=streams.large(session))
     if wants.views:
         from . import views
 

@@ -11,9 +11,8 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..._backups import Backup, Decryption
+from ..._backups import Backup, Decryption, Stored
 from ..._errors import DbFault, Gone, Refused, Stopped
-from ..._process import Completed
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Restore
 from ..._tuples import NamedTuple
@@ -177,63 +176,84 @@ def _drop(worker: Connection, name: str) -> None:
 
 
 def poured(session: Session, backup: Backup, decrypt: Decryption | None, room: Room, place: Place) -> Work:
-    """The dump into an empty database. Raises what the dump's reading raises, and what pg_restore says."""
-    from ..._files import reader
+    """The dump into an empty database. Raises what the dump's reading raises, and what pg_restore says.
 
-    tool, (stored,) = restorer(backup, room.bin_dir), (x for x in backup.files if x.what == "dump")
-    # Several workers need a file that they can seek in, and no plain text of an encrypted one touches the disk.
-    place = place._replace(jobs=1 if backup.encryption else place.jobs)
-    argv = _argv(tool, room, place)
+    Rows that stand in files of their own come between what the first file has before indexes, and the indexes.
+    """
+    from ..._files.pump import together
+
+    tool, (first,) = restorer(backup, room.bin_dir), (x for x in backup.files if x.what == "dump")
+    rest = [x for x in backup.files if x.what == "data"]
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(private_folder())
         env = environment(room.connector, folder, Kind(False, 0.0), APPLICATION)
-        source = stack.enter_context(reader.opened(backup, stored, decrypt))
-        if place.jobs > 1:
-            beside = stack.enter_context(private_folder(backup.folder))
-            yield from _by_several(session, argv, env, source, beside / "plain", room=room)
-        else:
-            yield from _by_one(session, argv, env, source, room=room)
+
+        def streamed(stored: Stored, *more: str) -> t.Generator[int, None, None]:
+            return _by_one(session, [*_argv(tool, room, place._replace(jobs=1)), *more], env, opened(stored), room)
+
+        def opened(stored: Stored) -> t.ContextManager[t.BinaryIO]:
+            from ..._files import reader
+
+            return reader.opened(backup, stored, decrypt)
+
+        # Several workers need a file that they can seek in, and no plain text of an encrypted one touches the disk.
+        several = place.jobs > 1 and not backup.encryption
+        plain = stack.enter_context(private_folder(backup.folder)) / "plain" if several else None
+        if plain:
+            yield from _ticks(_unpacked(session, opened(first), plain))
+        for sections in (("--section=pre-data", "--section=data"), ("--section=post-data",)) if rest else ((),):
+            if plain:
+                yield from _by_several(session, [*_argv(tool, room, place), *sections, str(plain)], env, room=room)
+            else:
+                yield from _ticks(streamed(first, *sections))
+            if "--section=data" in sections:
+                yield from _ticks(together((streamed(x, "--section=data") for x in rest), place.jobs))
+
+
+def _ticks(work: t.Iterator[int]) -> Work:
+    for more in work:
+        yield Tick(Amount(written=more))
 
 
 def _by_one(
-    session: Session, argv: t.Sequence[str], env: t.Mapping[str, str], source: t.BinaryIO, *, room: Room
-) -> Work:
+    session: Session,
+    argv: t.Sequence[str],
+    env: t.Mapping[str, str],
+    opened: t.ContextManager[t.BinaryIO],
+    room: Room,
+) -> t.Generator[int, None, None]:
     from ..._files.feeding import Fed, pumped, slices
     from ..._files.pipeline import ProgramFailed
 
-    done: Completed | None = None
-    fed = Fed(argv, env=env)
-    try:
-        pumping = pumped(fed, slices(source), session.stopped)
+    with opened as source:
+        fed = Fed(argv, env=env)
         try:
-            while True:
-                yield Tick(Amount(written=next(pumping)))
-        except StopIteration as end:
-            done = end.value
+            done = yield from pumped(fed, slices(source), session.stopped)
         finally:
-            pumping.close()
-    finally:
-        fed.close()
-        fed.stop(0.0)
-    if done is not None and done.code:
+            fed.close()
+            fed.stop(0.0)
+    if done.code:
         raise restorers_fault(judge(ProgramFailed("pg_restore", done.code, done.err), room))
 
 
-def _by_several(
-    session: Session, argv: t.Sequence[str], env: t.Mapping[str, str], source: t.BinaryIO, plain: Path, *, room: Room
-) -> Work:
-    """Over a file of its own, in a folder that nobody else can look into."""
+def _unpacked(session: Session, opened: t.ContextManager[t.BinaryIO], plain: Path) -> t.Iterator[int]:
+    """Into a file of its own, in a folder that nobody else can look into."""
     from ..._files import durable
-    from ..._files.pipeline import ProgramFailed
-    from ..._process import Program
 
-    with durable.refusing(f"{plain.parent} cannot be written"), open(durable.create(str(plain)), "wb") as file:
+    writing = durable.refusing(f"{plain.parent} cannot be written")
+    with opened as source, writing, open(durable.create(str(plain)), "wb") as file:
         for data in iter(lambda: source.read(KEEP), b""):
             file.write(data)
             if session.stopped.is_set():
                 raise Stopped("stopped")
-            yield Tick(Amount(written=len(data)))
-    program = Program([*argv, str(plain)], env=env)
+            yield len(data)
+
+
+def _by_several(session: Session, argv: t.Sequence[str], env: t.Mapping[str, str], *, room: Room) -> Work:
+    from ..._files.pipeline import ProgramFailed
+    from ..._process import Program
+
+    program = Program(argv, env=env)
     done = None
     try:
         while done is None:
