@@ -73,10 +73,13 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
     report.unlink(missing_ok=True)
     where = [] if any(word.startswith("tests/") for word in arguments) else [f"tests/{kind}"]
     options = [f"--junitxml={report}", "-o", f"cache_dir={DEV}/pytest-{kind}"]
+    env = {"DBFLEET_TESTED": str(TESTED)}
     if not arguments:
+        # All cases on all servers take twice as long: tests/integration/matrix.py says which meets which.
+        env["DBFLEET_MATRIX"] = os.environ.get("DBFLEET_MATRIX", "turns")
         options += [f"--numprocesses={_workers() if kind == 'integration' else 2}", "--dist=worksteal"]
     try:
-        log.run(sys.executable, "-m", "pytest", *options, *where, *arguments, env={"DBFLEET_TESTED": str(TESTED)})
+        log.run(sys.executable, "-m", "pytest", *options, *where, *arguments, env=env)
     except StepFailed as failed:
         if NOTHING_COLLECTED in str(failed):
             raise StepFailed("nothing was tested: pytest collected no tests") from failed

@@ -14,13 +14,28 @@ from typing import NoReturn
 import pytest
 
 from tests.fleet import Fleet, Missing, Server
+from tests.playbook import KEEP_PACKED
 
+from .matrix import taking_turns
 from .module_runner import reap
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 POSTGRESQL = (15, 16, 18)
 # MariaDB with performance_schema, metadata locks among what it watches.
 WATCHING = {"performance_schema": "ON", "performance_schema_instrument": "wait/lock/metadata/sql/mdl=ON"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Many playbooks are run here, always with the same modules."""
+    config.addinivalue_line("markers", "every_server: each case of it meets every server, whatever takes turns")
+    os.environ.setdefault(KEEP_PACKED, "1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cases take turns in meeting the servers where that is asked for."""
+    if os.environ.get("DBFLEET_MATRIX") == "turns":
+        items[:], others = taking_turns(items)
+        config.hook.pytest_deselected(items=others)
 
 
 def missing(why: object) -> NoReturn:

@@ -56,6 +56,7 @@ def shown(ran: Ran) -> list[str]:
     return sorted(ran.statements("planned", "done"))
 
 
+@pytest.mark.every_server
 def test_check_shows_what_runs(server: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
     name = database(server)
     churn(server, name)
@@ -82,6 +83,7 @@ def test_check_shows_what_runs(server: Server, database: Callable[[Server], str]
     assert all(s["actual"]["bytes_freed"] > 0 for s in reclaimed)
 
 
+@pytest.mark.every_server
 def test_a_second_run_does_nothing(server: Server, database: Callable[[Server], str], tmp_path: Path) -> None:
     name = database(server)
     churn(server, name)
@@ -102,6 +104,7 @@ def test_a_second_run_does_nothing(server: Server, database: Callable[[Server], 
     assert third.changed
 
 
+@pytest.mark.every_server
 def test_sqlite_check_shows_what_runs(lite: Callable[[str], Path], tmp_path: Path) -> None:
     path = lite("shop 'quoted'.sqlite3")
     churn_file(path)
@@ -129,6 +132,7 @@ def test_sqlite_check_shows_what_runs(lite: Callable[[str], Path], tmp_path: Pat
     assert "reclaim" in {s[2] for s in again.steps()}
 
 
+@pytest.mark.every_server
 @pytest.mark.parametrize("module", ["db_bloat_facts", "db_assess_facts", "db_stats_facts"])
 def test_facts_modules_only_read(
     server: Server, database: Callable[[Server], str], tmp_path: Path, module: str

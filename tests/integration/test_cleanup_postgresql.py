@@ -161,6 +161,7 @@ def counts(ran: Ran) -> dict[tuple[str, str], tuple[int, int]]:
     }
 
 
+@pytest.mark.every_server
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_row_is_in_one_place(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from tests.fleet import Server
 
 ROOT = Path(__file__).parents[2]
 CALLBACKS = Path(__file__).parent / "callback"
+# Set by tests that run many playbooks. Demo and benchmarks leave it alone: they show what users pay.
+KEEP_PACKED = "DBFLEET_KEEP_PACKED"
 
 
 class Call(NamedTuple):
@@ -113,13 +117,25 @@ def environment(record: Path | None = None) -> dict[str, str]:
     }
     if record:
         found |= {
-            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
-            "ANSIBLE_CALLBACKS_ENABLED": "recorder",
             "DBFLEET_RECORD": str(record),
             # So that tests see what modules were given, and that no secret is in it.
             "ANSIBLE_INJECT_INVOCATION": "true",
         }
+    if os.environ.get(KEEP_PACKED):
+        found["DBFLEET_PACKED"] = str(_packed())
+    enabled = [name for name, wanted in (("recorder", "RECORD"), ("packed", "PACKED")) if f"DBFLEET_{wanted}" in found]
+    if enabled:
+        found |= {"ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS), "ANSIBLE_CALLBACKS_ENABLED": ",".join(enabled)}
     return found
+
+
+def _packed() -> Path:
+    """Where modules that Ansible has packed are kept: another folder when a plugin, or Ansible, is another one."""
+    state = hashlib.sha256(version("ansible-core").encode())
+    for file in sorted((ROOT / "plugins").rglob("*.py")):
+        found = file.stat()
+        state.update(f"{file} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return ROOT / ".dev" / "packed" / state.hexdigest()[:16]
 
 
 def _calls(record: Path) -> list[Call]:
