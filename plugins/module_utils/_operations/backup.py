@@ -15,6 +15,7 @@ from .._errors import BadInput
 from .._records import Amount, Database, Finding, Key, Measured, Plan, Ref, Server, Step, Wants
 from .._tasks import CopyBackup, DropLeftover, Dump, Task, Verify
 from .._units import say_bytes, say_count, say_seconds
+from . import backup_chain
 from .backup_options import OPTIONS, Policy, identity_of, policy
 from .backup_streams import streams
 from .rotation_law import level_of
@@ -26,16 +27,22 @@ SKEW = 300.0  # seconds by which a backup may seem to come from the future: two 
 ROOM = 1.2  # a backup may be so much larger than the last one
 LISTED = 10
 # What an engine may lack, by the option that asks for it.
-NEEDS = {"physical": "method: physical", "pgbackrest": "method: pgbackrest", "exclude": "exclude_tables"}
+NEEDS = {
+    "physical": "method: physical",
+    "pgbackrest": "method: pgbackrest",
+    "exclude": "exclude_tables",
+    "incremental": "full_interval",
+}
 
 
 def wants(policy: Policy, server: Server) -> Wants:
     """What must be known. Raises BadInput for what this engine can never do though it was asked for."""
     asked = [policy.method, *(["exclude"] if policy.exclude else [])]
+    asked += ["incremental"] if policy.full_interval is not None and policy.method == "physical" else []
     for name in asked:
         if name in server.lacks:
             raise BadInput(f"{NEEDS.get(name, name)} is not for {server.engine}: {server.lacks[name]}")
-    return Wants(backups=Sheltered(policy.manner.folder, policy.copy_to))
+    return Wants(backups=Sheltered(policy.manner.folder, policy.copy_to, stanza=policy.stanza))
 
 
 def doubts(policy: Policy, measured: Measured) -> Wants:
@@ -63,6 +70,11 @@ class _Planner:
         self.known: dict[tuple[str, str, str], list[Backup]] = {}
         for backup in self.shelf.backups:
             self.known.setdefault((backup.server, backup.database, backup.method), []).append(backup)
+        self.repository = next((d.repository for d in measured.databases if d.repository and policy.stanza), None)
+        self.stanza = self.repository.stanza if self.repository else policy.stanza
+        if self.repository:
+            mine = (identity_of(self.server), "", backup_chain.PGBACKREST)
+            self.known[mine] = backup_chain.kept(self.repository, self.shelf)
 
     def plan(self) -> Plan:
         steps = [*self._wreckage()]
@@ -73,7 +85,12 @@ class _Planner:
             steps += self._steps(ref, method)
         if refs:
             self._of_shelf(refs)
-        return Plan(tuple(steps), tuple(dict.fromkeys(self.findings)))
+        shown: dict[str, t.Any] = {}
+        if self.repository and not self.repository.why_not:
+            identity = identity_of(self.server)
+            steps += backup_chain.expired(self.repository, self.shelf, identity)
+            shown["repository"] = backup_chain.told(self.known[identity, "", backup_chain.PGBACKREST])
+        return Plan(tuple(steps), tuple(dict.fromkeys(self.findings)), shown)
 
     def _subjects(self) -> list[tuple[Ref, str]]:
         """What is backed up: what belongs to no database first, for a restore begins with it."""
@@ -129,7 +146,13 @@ class _Planner:
             reason = f"there is no {GLOBALS if method == GLOBALS else 'backup'} of it yet"
         size = self.sizes.get(ref.database) or (last.source_bytes if last else 0)
         decode = bool(manner.encryption) and self._wanted() >= LEVELS.index("decode")
-        task = Dump(ref, method, manner, self._jobs(), self.policy.exclude, decode)
+        last_try = self.measured.past.get(("dump", ref))
+        basis = backup_chain.basis(self.policy, known, self.server.now, last_try)
+        reason += f"; {basis.why}" if basis.why else ""
+        parent = None if self.policy.stanza else basis.parent
+        task = Dump(ref, method, manner, self._jobs(), self.policy.exclude, decode, parent)
+        if self.stanza:
+            task = task._replace(stanza=self.stanza._replace(type=basis.type))
         if method == "dump":
             task = task._replace(streams=streams(self.policy, self.measured.databases, self.sizes, ref.database))
         measured = {
@@ -141,7 +164,7 @@ class _Planner:
         # What was never backed up goes first, then by age.
         rank = (3 if good is None else 0, age or 0.0)
         step = Step(task, reason, measured, Amount(written=last.bytes if last else 0), rank, size=size)
-        step = step._replace(skip=self._no_room(ref, size, last))
+        step = step._replace(skip=self._unusable() or self._no_room(ref, size, last))
         step = step._replace(fails=bool(step.skip))  # a night without its backup is no good one
         after = (step.key,)
         level = "checksum" if decode else self.policy.verify
@@ -155,7 +178,7 @@ class _Planner:
         self, ref: Ref, manner: Manner, backup: Backup | None, reason: str, after: tuple[Key, ...], *, level: str = ""
     ) -> list[Step]:
         level = level or self.policy.verify
-        task = Verify(ref, backup, manner, level, on=self.policy.drill_on)
+        task = Verify(ref, backup, manner, level, on=self.policy.drill_on, stanza=self.stanza)
         size = backup.bytes if backup else self.sizes.get(ref.database) or 0
         measured = {"id": backup.id if backup else None, "level": (backup.level if backup else "") or None}
         step = Step(task, reason, measured, rank=(2, 0.0), size=size, after=after)
@@ -173,12 +196,19 @@ class _Planner:
 
     # ---- room --------------------------------------------------------------------------------------------------------
 
+    def _unusable(self) -> str:
+        """Why pgBackRest cannot take it."""
+        if not self.repository or not self.repository.why_not:
+            return ""
+        self.findings.append(backup_chain.unusable(self.repository))
+        return self.repository.why_not
+
     def _no_room(self, ref: Ref, size: int, last: Backup | None) -> str:
         """Why it cannot be written: there is no folder, or less room than the last one would need."""
         if self.shelf.why_not:
             self._find(1, "backup_dir_unusable", Ref(""), self.shelf.why_not, "Mend backup_dir, or its owner and mode")
             return self.shelf.why_not
-        if self.free is None:
+        if self.free is None or self.policy.stanza:  # what pgBackRest writes lies elsewhere
             return ""
         need = int((last.bytes if last else min(size, self._guess(size))) * ROOM)
         need += self.server.settings.get("backup_scratch", {}).get(ref.database, 0)
@@ -203,7 +233,7 @@ class _Planner:
     def _of_shelf(self, refs: t.Sequence[tuple[Ref, str]]) -> None:
         device = self.server.settings.get("device")
         devices = list(device.values()) if isinstance(device, t.Mapping) else [device]
-        if self.shelf.device is not None and self.shelf.device in devices:
+        if self.shelf.device is not None and self.shelf.device in devices and not self.policy.stanza:
             message = f"{self.shelf.folder} is on the file system of the data: a disk that dies takes both"
             fix = (
                 "Use another disk, or copy_to" if not self.policy.copy_to else "There are copies; another disk is safer"

@@ -17,9 +17,11 @@ from .rotation_law import level_of
 if t.TYPE_CHECKING:
     from datetime import datetime
 
+    from .._records import Attempt
     from .backup_options import Policy
 
 PGBACKREST = "pgbackrest"
+MANIFEST = "manifest"  # Stored.what: the list of its files that the next one is compared with
 
 
 class Basis(NamedTuple):
@@ -34,7 +36,7 @@ def is_full(backup: Backup) -> bool:
     return backup.whole and backup.format not in ("incr", "diff")
 
 
-def basis(policy: Policy, known: t.Sequence[Backup], now: datetime) -> Basis:
+def basis(policy: Policy, known: t.Sequence[Backup], now: datetime, last: Attempt | None = None) -> Basis:
     """Full, unless `full_interval` lets it build on another one. `known`: of one subject, oldest first.
 
     It builds on nothing that is not verified as far as is asked for: after a bad backup the next one is full.
@@ -48,6 +50,11 @@ def basis(policy: Policy, known: t.Sequence[Backup], now: datetime) -> Basis:
     if age >= policy.full_interval:
         return Basis(why=f"a full one, for the last is {say_seconds(age)} old, over {least}")
     parent = fulls[-1] if policy.differential else known[-1]
+    missing = "" if policy.stanza else _broken_chain(parent, known)
+    if not policy.stanza and last is not None and not last.ok and last.at >= known[-1].ended:
+        missing = "the last attempt failed"  # the server may have forgotten what changed since
+    if missing:
+        return Basis(why=f"a full one, for {missing}")
     if level_of(parent) < LEVELS.index(policy.verify):
         return Basis(why=f"a full one, for {'the last full' if policy.differential else 'the last'} is not verified")
     whole = f"the full one of {say_seconds(age)} ago, under {least}"
@@ -55,6 +62,20 @@ def basis(policy: Policy, known: t.Sequence[Backup], now: datetime) -> Basis:
         return Basis("diff" if policy.differential else "incr", parent, f"on {whole}")
     back = say_seconds((now - parent.began).total_seconds())
     return Basis("incr", parent, f"on the one of {back} ago, and {whole}")
+
+
+def _broken_chain(backup: Backup, known: t.Sequence[Backup]) -> str:
+    """Why nothing can build on it; "": something can."""
+    if not any(file.what == MANIFEST for file in backup.files):
+        return "the last has no list of its files"
+    there = {b.id: b for b in known}
+    for _link in range(len(known)):
+        if not backup.parent:
+            return ""
+        if backup.parent not in there:
+            break
+        backup = there[backup.parent]
+    return f"{backup.parent}, which the last builds on, is not there"
 
 
 # ---- what pgBackRest keeps -------------------------------------------------------------------------------------------

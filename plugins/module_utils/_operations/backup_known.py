@@ -8,11 +8,12 @@ from __future__ import annotations
 import typing as t
 
 from .backup_options import identity_of
-from .rotation_law import is_verified
+from .rotation_law import READABLE, level_of
 
 if t.TYPE_CHECKING:
     from datetime import datetime
 
+    from .._backups import Backup
     from .._records import Measured
 
 
@@ -23,5 +24,20 @@ def last_verified(measured: Measured, folder: str, database: str) -> datetime | 
         return None
     whose = {identity_of(server, database), identity_of(server)}
     what = {("dump", database), ("physical", ""), ("pgbackrest", "")}
-    found = [b.began for b in shelf.backups if b.server in whose and (b.method, b.database) in what and is_verified(b)]
+    mine = [b for b in shelf.backups if b.server in whose and (b.method, b.database) in what]
+    by_id = {b.id: b for b in mine}
+    found = [b.began for b in mine if _is_verified(b, by_id)]
     return max((began for began in found if began <= server.now), default=None)
+
+
+def _is_verified(backup: Backup, there: t.Mapping[str, Backup]) -> bool:
+    """Read to its end, and so is each one that it builds on."""
+    for _link in range(len(there)):
+        if level_of(backup) < READABLE:
+            return False
+        if backup.whole:
+            return True
+        if backup.parent not in there:
+            return False
+        backup = there[backup.parent]
+    return False

@@ -147,6 +147,11 @@ def _full_interval(params: t.Mapping[str, t.Any], method: str) -> float | None:
         raise BadInput(
             "full_interval: a dump never builds on another one", cure="Take method physical or pgbackrest, or leave it"
         )
+    if method == "physical" and params.get("encrypt"):
+        raise BadInput(
+            "full_interval: what is backed up next is compared with the last backup, which nobody here can read",
+            cure="Leave encrypt out, or make full backups only",
+        )
     return duration(params["full_interval"], "full_interval")
 
 

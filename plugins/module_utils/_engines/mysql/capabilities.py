@@ -60,6 +60,7 @@ ALWAYS_LACKING = {
     "single rebuild": "InnoDB packs an index anew only together with its table",
     "refresh": "there are no materialized views",
     "pgbackrest": "pgBackRest knows PostgreSQL only",
+    "incremental": "incremental backups are made of PostgreSQL only",
 }
 # And what one flavour lacks in all of its versions.
 FLAVOUR_LACKS: dict[str, dict[str, str]] = {

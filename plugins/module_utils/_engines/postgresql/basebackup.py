@@ -13,9 +13,10 @@ import typing as t
 from datetime import datetime, timezone
 
 from ..._backups import Backup
-from ..._errors import Refused, Stopped
+from ..._errors import DbFault, Refused, Stopped
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump
+from . import incremental
 from .clients import environment, private_folder, target
 from .connection import Kind, Session
 from .dumping import APPLICATION, Room, judge, packed
@@ -33,18 +34,20 @@ SELECT (SELECT pg_catalog.string_agg(s.spcname::pg_catalog.text, ', ' ORDER BY s
 """
 
 
-def words(server: Server, room: Room) -> list[str]:
-    """The command line; no secret in it."""
+def words(server: Server, room: Room, since: str = "") -> list[str]:
+    """The command line; no secret in it. `since`: the file with the manifest that an incremental one builds on."""
     where = [word for word in target(room.connector, "", plain=True) if not word.startswith("--dbname")]
     # One stream holds the log, too, which the server has to keep until its end: wal_keep_size.
     return [
         *(room.path("pg_basebackup", server), *where, "--pgdata=-", "--format=tar", "--wal-method=fetch"),
         *("--checkpoint=fast", "--manifest-checksums=SHA256", f"--label={APPLICATION}"),
+        *([f"--incremental={since}"] if since else []),
     ]
 
 
 def spell(task: Dump, server: Server, room: Room) -> list[str]:
-    return [shlex.join(words(server, room))]
+    since = f"{task.parent.folder}/{incremental.listed(task.parent).name}" if task.parent else ""
+    return [shlex.join(words(server, room, since))]
 
 
 def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
@@ -53,13 +56,14 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
     from ..._files.store import part
 
     tool = room.client("pg_basebackup", server)
-    argv = words(server, room)
     ((elsewhere, superuser, databases, size),) = session.rows(ABOUT)
     if elsewhere:
         cure = "Use method dump, or pgBackRest"
         raise Refused(f"tablespaces ({elsewhere}) lie outside of the data directory: no single stream", cure=cure)
-    reading = Checking() if task.decode else None
+    listing = "incremental" not in server.lacks and not task.manner.encryption
+    reading = Checking(thorough=task.decode) if task.decode or listing else None
     with part(packed(task)) as new, private_folder() as folder:
+        argv = words(server, room, incremental.unpacked_list(task.parent, folder) if task.parent else "")
         env = environment(room.connector, folder, Kind(), APPLICATION)
         env["PGOPTIONS"] = room.connector.login.options  # a replication connection knows no role and no search_path
         yield Tick()
@@ -68,10 +72,13 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
             for more in new.run([argv], env, what="physical", ext="tar", stop=session.stopped, taps=taps):
                 yield Tick(Amount(written=more))
         except ProgramFailed as error:
-            raise judge(error, room) from None
+            raise _fault(judge(error, room), task) from None
         finally:
             if reading:
                 reading.stop()
+        if reading and listing:
+            for _more in new.feed([reading.manifest], what=incremental.LIST, ext=MANIFEST, stop=session.stopped):
+                yield Tick()
         made = Backup(
             id=new.id,
             server=task.manner.identity or str(server.settings["identity"]),
@@ -87,12 +94,21 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
             files=(),
             format="tar",
             source_bytes=int(size or 0),
+            parent=task.parent.id if task.parent else "",
             about={"superuser": str(superuser), "databases": str(databases)},
         )
-        if reading:
+        if task.decode:
             made = made._replace(level="decode", verified_at=made.ended)
         sealed = new.seal(made)
     yield Tick(note=sealed.id)
+
+
+def _fault(fault: DbFault, task: Dump) -> DbFault:
+    """What the server forgets of its log, it forgets by a setting."""
+    if task.parent is None or "summar" not in fault.cause:
+        return fault
+    cure = "The next run makes a full one; raise wal_summary_keep_time, and keep the log for summaries to be made"
+    return Refused(f"{fault.cause} (it was to build on {task.parent.id})", cure=cure)
 
 
 # ---- read to the end -------------------------------------------------------------------------------------------------
@@ -101,9 +117,12 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
 class Checking:
     """A tap that reads the archive in a thread of its own, out of a pipe."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, thorough: bool = True) -> None:
         import os
         import threading
+
+        self.manifest = b""  # after end()
+        self._thorough = thorough
 
         source, drain = os.pipe()
         self._out, self._in = os.fdopen(drain, "wb", READ), os.fdopen(source, "rb", READ)
@@ -114,8 +133,13 @@ class Checking:
     def _read(self) -> None:
         try:
             with self._in:
-                for _more in check(self._in):
+                if not self._thorough:
+                    self.manifest = listed(self._in)
+                    return
+                kept: list[bytes] = []
+                for _more in check(self._in, keep=kept):
                     pass
+                self.manifest = kept[0]
         except BaseException as error:
             self._fault = error
 
@@ -138,7 +162,24 @@ class Checking:
         self._thread.join(60)
 
 
-def check(source: t.BinaryIO, session: Session | None = None) -> t.Iterator[int]:
+def listed(source: t.BinaryIO) -> bytes:
+    """The manifest that lies in the archive, and nothing else of it. Raises Refused."""
+    manifest = b""
+    try:
+        with tarfile.open(fileobj=source, mode="r|", bufsize=READ) as archive:
+            for member in archive:
+                file = archive.extractfile(member) if member.name.removeprefix("./") == MANIFEST else None
+                manifest = file.read() if file else manifest
+    except (tarfile.TarError, EOFError) as error:
+        raise Refused(f"the archive cannot be read: {error}") from None
+    for _data in _slices(source):
+        continue
+    if not manifest:
+        raise Refused(f"no {MANIFEST} is in the archive")
+    return manifest
+
+
+def check(source: t.BinaryIO, session: Session | None = None, keep: list[bytes] | None = None) -> t.Iterator[int]:
     """Each file of the archive against the manifest, and the log that a start needs. Raises Refused, Stopped."""
     found: dict[str, tuple[int, str]] = {}
     manifest = b""
@@ -164,6 +205,8 @@ def check(source: t.BinaryIO, session: Session | None = None) -> t.Iterator[int]
         raise Refused(f"the archive cannot be read: {error}") from None
     for _data in _slices(source):  # its last read says that all of it is as it was written
         yield 0
+    if keep is not None:
+        keep.append(manifest)
     wrong = list(_faults(manifest, found))
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -174,23 +217,30 @@ def _slices(file: t.IO[bytes]) -> t.Iterator[bytes]:
     return iter(lambda: file.read(READ), b"")
 
 
+def is_whole(manifest: bytes) -> bool:
+    """By the checksum of itself that is its last line."""
+    hashed = manifest[: manifest.rfind(b"\n", 0, manifest.rfind(b"\n")) + 1]
+    try:
+        return bool(json.loads(manifest)["Manifest-Checksum"] == hashlib.sha256(hashed).hexdigest())
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _faults(manifest: bytes, found: t.Mapping[str, tuple[int, str]]) -> t.Iterator[str]:
     """Source: the manual, Backup Manifest Format."""
     if not manifest:
         yield f"no {MANIFEST} is in it"
         return
-    hashed = manifest[: manifest.rfind(b"\n", 0, manifest.rfind(b"\n")) + 1]
     try:
         said = json.loads(manifest)
         files = {_path(each): (int(each["Size"]), str(each["Checksum"]).lower()) for each in said["Files"]}
         ranges = [
             (int(each["Timeline"]), _lsn(each["Start-LSN"]), _lsn(each["End-LSN"])) for each in said["WAL-Ranges"]
         ]
-        whole = said["Manifest-Checksum"] == hashlib.sha256(hashed).hexdigest()
     except (ValueError, KeyError, TypeError) as error:
         yield f"{MANIFEST} cannot be read: {error}"
         return
-    if not whole:
+    if not is_whole(manifest):
         yield f"{MANIFEST} has another checksum"
     for name, (size, digest) in sorted(files.items()):
         if name not in found:

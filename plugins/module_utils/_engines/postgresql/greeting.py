@@ -45,6 +45,7 @@ SETTINGS = (
     "idle_session_timeout",
     "max_connections",
     "max_wal_size",
+    "summarize_wal",
     "temp_tablespaces",
     "track_counts",
     "transaction_timeout",
@@ -110,7 +111,7 @@ def greet(connection: Connection, *, address: str, allow_untested: bool, sizes: 
         role="standby" if found.standby else "primary",
         now=found.now,
         databases=databases(connection, settings, sizes),
-        lacks=_lacks(found, major, behind, allow_untested),
+        lacks={**_lacks(found, major, behind, allow_untested), **_lacks_incremental(settings, major)},
         settings=settings,
         findings=tuple(_findings(found, major, behind)),
     )
@@ -157,6 +158,14 @@ def _lacks(found: Greeting, major: int, behind: str, allow_untested: bool) -> di
     if found.standbys:
         lacks["truncate"] = "standbys are attached: giving back empty pages would cancel queries there"
     return lacks
+
+
+def _lacks_incremental(settings: t.Mapping[str, t.Any], major: int) -> dict[str, str]:
+    if not has("incremental backups", major):
+        return {"incremental": f"PostgreSQL {major} knows no incremental backups; 17 and newer do"}
+    if settings.get("summarize_wal") != "on":
+        return {"incremental": "summarize_wal is off: ALTER SYSTEM SET summarize_wal = on, and reload"}
+    return {}
 
 
 def _findings(found: Greeting, major: int, behind: str) -> t.Iterator[Finding]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..._backups import Backup, Decryption
 from ..._errors import Refused, Stopped
 from ..._records import Amount, Tick, Work
-from . import throwaway
+from . import incremental, throwaway
 from .connection import Session
 from .decoding import major, read
 from .drill import amcheck, asleep
@@ -29,13 +29,17 @@ def tried(session: Session, backup: Backup, decrypt: Decryption | None, room: Ro
     """Unpacked, checked against its own manifest, started, and every database looked into."""
     from ..._files import durable
 
-    owner = throwaway.unprivileged()
-    for _more in read(session, backup, decrypt, room.bin_dir, {}):
-        yield Tick()
-    with throwaway.folder_of(owner, backup.source_bytes + (512 << 20)) as folder:
-        data = folder / "data"
-        with durable.refusing(f"{data} cannot be written"):
-            yield from unpacked(session, backup, decrypt, data, owner)
+    owner, backups = throwaway.unprivileged(), incremental.chain(backup)
+    for each in backups:
+        for _more in read(session, each, decrypt, room.bin_dir, {}):
+            yield Tick()
+    needed = backup.source_bytes * min(2, len(backups)) + (512 << 20)
+    with throwaway.folder_of(owner, needed) as folder:
+        with durable.refusing(f"{folder} cannot be written"):
+            if backup.whole:
+                yield from unpacked(session, backup, decrypt, folder / "data", owner)
+            else:
+                yield from incremental.combined(session, backups, decrypt, folder, bin_dir=room.bin_dir, owner=owner)
         yield from looked_through(session, backup, folder, room, owner=owner)
 
 
@@ -81,7 +85,7 @@ def unpacked(
     """Only folders and plain files, and none outside. Raises Refused, Stopped."""
     from ..._files import reader
 
-    (stored,) = backup.files
+    (stored,) = (file for file in backup.files if file.what == "physical")
     data.mkdir(mode=0o700)
     made = [data]
     with reader.opened(backup, stored, decrypt) as source, tarfile.open(fileobj=source, mode="r|") as archive:

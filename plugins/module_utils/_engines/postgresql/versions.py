@@ -25,12 +25,14 @@ SINCE: t.Mapping[str, int] = {
     "nulls not distinct": 15,  # pg_index.indnullsnotdistinct
     "last scan": 16,  # pg_stat_all_indexes.last_idx_scan
     "skip database stats": 16,  # VACUUM (SKIP_DATABASE_STATS): else each table's VACUUM updates pg_database
+    "incremental backups": 17,  # pg_basebackup --incremental, by summaries of the log
     "maintain": 17,  # the privilege MAINTAIN and the role pg_maintain
     "transaction timeout": 17,
     "event triggers off": 17,  # the setting event_triggers
     "inactive since": 17,  # pg_replication_slots.inactive_since
     "only": 18,  # VACUUM and ANALYZE take the children of a table along unless ONLY is said
     "all frozen pages": 18,  # pg_class.relallfrozen; autovacuum scales its threshold for inserts by the rest
+    "combine by links": 18,  # pg_combinebackup --link
     "repack": 19,  # REPACK (CONCURRENTLY)
 }
 

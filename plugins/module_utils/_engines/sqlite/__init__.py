@@ -52,6 +52,7 @@ _LACKS = {
     "refresh": "there are no materialized views",
     "physical": "a dump is the file itself, page for page",
     "pgbackrest": "that is for PostgreSQL",
+    "incremental": "that is for PostgreSQL",
     "globals": "nothing belongs to no file",
     "exclude": "a file is backed up as a whole",
 }
