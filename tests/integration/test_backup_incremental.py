@@ -28,7 +28,7 @@ from .module_runner import Ran, run
 from .pg_backups import manner, shelf, using
 
 SERVER = Ref("")
-CHECKSUM = "SELECT pg_catalog.count(*)::text, pg_catalog.md5(pg_catalog.string_agg(t::text, ',' ORDER BY i)) FROM t"
+CHECKSUM = "SELECT pg_catalog.count(*)::text, pg_catalog.md5(pg_catalog.string_agg(t::text, ',' ORDER BY i)) FROM public.t AS t"
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def test_a_chain_put_together_is_the_server_as_it_was(server: PostgreSQL, links:
         settings = {"hba_file": str(folder / "hba")}
         with throwaway.started(folder / "data", 18, str(server.bin_dir), settings, user="postgres") as there:
             with throwaway.speaking(there, "postgres") as found:
-                assert found.rows("SELECT count(*) FROM t WHERE v = '0'")[0][0] == 400
-                assert found.rows("SELECT count(*) FROM t WHERE v = '1'")[0][0] == 0
+                assert found.rows("SELECT count(*) FROM public.t WHERE v = '0'")[0][0] == 400
+                assert found.rows("SELECT count(*) FROM public.t WHERE v = '1'")[0][0] == 0
                 restored = found.rows(CHECKSUM)
             with throwaway.speaking(there, "crm") as found:
                 assert found.rows("SELECT array_agg(relname::text) FROM pg_class WHERE relname ~ '^t[0-9]'") == [
