@@ -2,17 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A process that is killed in the middle of what it does with a backup: before the call number so and so to the system.
+"""Processes that are killed in the middle of what they do with a backup: before call number so and so to the system.
 
-`python -m tests.unit.files.dying WHAT NUMBER FOLDER`; it prints how many calls it made where it came to its end.
+`python -m tests.unit.files.dying` reads lines of JSON (WHAT, NUMBER, FOLDER), does each in a child of its own, and
+prints for each how the child ended and how many calls it made where it came to its end: starting Python anew for each
+takes longer than what they do.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -73,7 +77,37 @@ def clear(folder: Path) -> None:
 
 DEEDS = {"write": write, "amend": amend, "remove": remove, "copy": copy, "clear": clear}
 
+
+def _child(deed: str, number: int, folder: str, tell: int) -> None:
+    status = 1
+    try:
+        real = os.write
+        count = dying(number)
+        DEEDS[deed](Path(folder))
+        real(tell, str(count()).encode())
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main() -> None:
+    """Until there is nothing more to read."""
+    for line in sys.stdin:
+        deed, number, folder = json.loads(line)
+        heard, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(heard)
+            _child(deed, number, folder, tell)
+        os.close(tell)
+        with os.fdopen(heard) as pipe:
+            count = int(pipe.read() or 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps([status, count]), flush=True)
+
+
 if __name__ == "__main__":
-    count = dying(int(sys.argv[2]))
-    DEEDS[sys.argv[1]](Path(sys.argv[3]))
-    print(count())
+    main()

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +21,35 @@ from tests.unit.files import dying
 from tests.unit.files.backing import LINES, look, make, names, plain, sound
 
 ROOT = Path(__file__).parents[3]
+PARENT: list[subprocess.Popen[str]] = []
 EVERY = 1 if os.environ.get("CI") else 3  # each call where there is time, every third one otherwise
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mortals() -> Iterator[None]:
+    """The process whose children die."""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/.dev/collections"}
+    command = [sys.executable, "-m", "tests.unit.files.dying"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as process:
+        PARENT.append(process)
+        yield
+        PARENT.clear()
+        process.communicate(timeout=10)
+    assert process.returncode == 0
 
 
 def die(deed: str, number: int, folder: Path) -> int:
     """0: it was killed; else the calls that it made."""
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/.dev/collections"}
-    command = [sys.executable, "-m", "tests.unit.files.dying", deed, str(number), str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode == -signal.SIGKILL:
+    (parent,) = PARENT
+    assert parent.stdin and parent.stdout
+    parent.stdin.write(json.dumps([deed, number, str(folder)]) + "\n")
+    parent.stdin.flush()
+    status, count = json.loads(parent.stdout.readline())
+    if status == -signal.SIGKILL:
         return 0
-    assert not done.returncode, done.stderr
-    return int(done.stdout)
+    assert status == 0  # what it was is on standard error
+    return int(count)
 
 
 def calls(deed: str, folder: Path) -> list[int]:
