@@ -239,8 +239,9 @@ duty_percent:
   description:
     - The share of the time in which bites work, from 1 to 100. After each bite the run rests, in proportion to what the
       bite took, and leaves processors, disk and locks to others.
-    - With less than 100 bites take at most 0.02 seconds, unless rows go into files, one processor of the server is
-      enough for counting, and the vacuum afterwards pauses as autovacuum does (C(vacuum_cost_delay) of 2 ms).
+    - With less than 100 bites take at most 0.02 seconds, unless rows go into files, one processor of a PostgreSQL
+      server is enough for counting, the vacuum afterwards pauses as autovacuum does (C(vacuum_cost_delay) of 2 ms), and
+      the module's own process steps back (C(nice) of 10).
     - A purge takes so much longer, and is predicted to. V(20) is a good value where an application is at work meanwhile.
   type: float
   default: 100

@@ -11,16 +11,29 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.fleet import Fleet, Server
 
 from .cleanup_delete import MAKE
-from .purging import DATABASE, ROUNDS, SETTINGS, clean, options, told
+from .purging import DATABASE, ROUNDS, SETTINGS, Cleaned, clean, options, told
 
 MAJOR = int(os.environ.get("BENCH_POSTGRESQL", "16"))
-ROWS = int(os.environ.get("BENCH_ROWS", "4000000"))
-SECONDS = int(os.environ.get("BENCH_SECONDS", "20"))
+ROWS = int(os.environ.get("BENCH_ROWS", "2000000"))
+SECONDS = int(os.environ.get("BENCH_SECONDS", "40"))
 CLIENTS = int(os.environ.get("BENCH_CLIENTS", "4"))
+DUTY = float(os.environ.get("BENCH_DUTY", "20"))
+PER_RUN = 1_000_000  # rows: counting, purge, vacuum and proof, and what fits of a second run, are in what is measured
+WITHOUT, GENTLY, HURRIED = "without", f"duty_percent {DUTY:g}", "duty_percent 100"
+
+
+class Waits(NamedTuple):
+    """Milliseconds, the wait for the transaction's turn included; and the share of the time that steps took."""
+
+    p50: float
+    p99: float
+    purging: float = 0.0
+    vacuuming: float = 0.0
 
 
 def pgbench(server: Server, *words: str) -> str:
@@ -44,55 +57,64 @@ def most(server: Server) -> float:
     return float(found[1])
 
 
-def p99(server: Server, rate: float) -> float:
-    """Milliseconds, the wait for the transaction's turn included."""
+def waits(server: Server, rate: float) -> Waits:
     with tempfile.TemporaryDirectory() as folder:
         prefix = str(Path(folder) / "log")
         pace = ("--rate", f"{rate:.0f}", "-l", f"--log-prefix={prefix}")
         pgbench(server, "-n", "-c", str(CLIENTS), "-j", "1", "-T", str(SECONDS), *pace)
         lines = [line for path in Path(folder).iterdir() for line in path.read_text().splitlines()]
     times = sorted(int(line.split()[2]) / 1000 for line in lines)
-    return times[int(0.99 * (len(times) - 1))]
+    return Waits(times[len(times) // 2], times[int(0.99 * (len(times) - 1))])
 
 
-def beside_cleanup(server: Server, rate: float) -> tuple[float, float]:
-    """The p99, and for how much of that time db_cleanup ran."""
-    busy, over = [0.0], threading.Event()
+def beside_cleanup(server: Server, rate: float, duty: float) -> Waits:
+    """With runs of db_cleanup one after the other, from start-up to proof."""
+    runs: list[Cleaned] = []
+    over = threading.Event()
+    given = options(server, {"delete_after": "90d", "rows_per_run": PER_RUN}, duty_percent=duty)
 
     def work() -> None:
+        # What is under way at the end is left there, as at the end of a night: it stops between two bites.
         while not over.is_set():
-            busy[0] += clean(options(server, {"delete_after": "90d", "rows_per_run": 200_000})).taken("delete")
+            runs.append(clean(given, stop=over))
+            if not runs[-1].steps:
+                break  # nothing is due any more
 
-    server.script(MAKE.format(rows=ROWS), database=DATABASE)
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        found = p99(server, rate)
+        found = waits(server, rate)
     finally:
         over.set()
         thread.join()
-    return found, busy[0] / SECONDS
+    purging, vacuuming = (sum(run.taken(kind) for run in runs) / SECONDS for kind in ("delete", "vacuum"))
+    return found._replace(purging=purging, vacuuming=vacuuming)
 
 
 def main() -> None:
     with Fleet() as fleet:
-        server = fleet.postgresql(MAJOR, settings=SETTINGS)
+        server = fleet.postgresql(MAJOR, settings={**SETTINGS, "max_wal_size": "1GB"})
         server.sql(f"CREATE DATABASE {DATABASE}")
         pgbench(server, "-i", "-q", "-s", "20")
-        top = most(server)
-        print(
-            f"PostgreSQL {server.version}, {CLIENTS} clients, at most {top:.0f} tps, --rate {top / 2:.0f}", flush=True
-        )
-        found: dict[str, list[float]] = {"p99 without": [], "p99 during a cleanup": [], "of the time it runs": []}
+        print(f"PostgreSQL {server.version}, {CLIENTS} clients, {ROUNDS} rounds of {SECONDS} s each", flush=True)
+        found: dict[str, list[Waits]] = {WITHOUT: [], GENTLY: [], HURRIED: []}
         for number in range(ROUNDS):
-            for during in (False, True) if number % 2 == 0 else (True, False):
-                if during:
-                    slow, share = beside_cleanup(server, top / 2)
-                    found["p99 during a cleanup"].append(slow)
-                    found["of the time it runs"].append(share)
+            rate = most(server) / 2  # of this minute: a machine that others use has more and less to give
+            print(f"--rate {rate:.0f}", flush=True)
+            for name in list(found)[:: 1 if number % 2 == 0 else -1]:
+                server.script(MAKE.format(rows=ROWS), database=DATABASE)
+                if name == WITHOUT:
+                    found[name].append(waits(server, rate))
                 else:
-                    server.script(MAKE.format(rows=ROWS), database=DATABASE)
-                    found["p99 without"].append(p99(server, top / 2))
-    without, during_it = (told(name, found[name], "ms") for name in list(found)[:2])
-    told("of the time a purge was under way", found["of the time it runs"], "")
-    print(f"p99 during a cleanup is {during_it / without:.2f} times p99 without (to be at most 1.5)")
+                    found[name].append(beside_cleanup(server, rate, DUTY if name == GENTLY else 100.0))
+                print(f"{name}: {found[name][-1]}", flush=True)
+    medians: dict[str, float] = {}
+    for name, several in found.items():
+        told(f"p50, {name}", [w.p50 for w in several], "ms")
+        medians[name] = told(f"p99, {name}", [w.p99 for w in several], "ms")
+        if name != WITHOUT:
+            told("  of the time it purged", [w.purging for w in several], "")
+            told("  of the time it vacuumed", [w.vacuuming for w in several], "")
+    for name in (GENTLY, HURRIED):
+        wanted = " (to be at most 1.5)" if name == GENTLY else ""
+        print(f"p99 beside a cleanup with {name} is {medians[name] / medians[WITHOUT]:.2f} times p99 without{wanted}")

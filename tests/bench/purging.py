@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,8 +53,8 @@ def options(server: Server, *rules: Mapping[str, Any], **more: Any) -> Result:
     return {**server.login(), "databases": [DATABASE], "rules": given, "journal": "none", **more}
 
 
-def clean(given: Mapping[str, Any]) -> Cleaned:
-    """Runs it to its end; SystemExit where it failed."""
+def clean(given: Mapping[str, Any], stop: threading.Event | None = None) -> Cleaned:
+    """Runs it to its end, or until it is told to stop; SystemExit where it failed."""
     began = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-m", "tests.integration.module_runner", "db_cleanup"],
@@ -67,19 +69,24 @@ def clean(given: Mapping[str, Any]) -> Cleaned:
             child.stdin.write(json.dumps(words))
             child.stdin.close()
             child.stdin = None
-        peak = 0
+        peak, stopped = 0, False
         # Nothing is read meanwhile: what it says fits into a pipe.
         while child.poll() is None:
             peak = max(peak, _peak(child.pid))
-            time.sleep(0.005)
+            time.sleep(0.005 if stop is None else 0.1)
+            if stop is not None and stop.is_set() and not stopped:
+                stopped = True
+                child.send_signal(signal.SIGTERM)
         took = time.monotonic() - began
         text = child.stdout.read() if child.stdout else ""
+    if stopped and not text.strip().startswith("{"):
+        return Cleaned([], took, peak)  # it was not told what to do yet
     result = json.loads(text.strip().splitlines()[-1]) if text.strip().startswith("{") else {}
     if result.get("failed", True) and not result.get("ansible_facts"):
         raise SystemExit(f"db_cleanup failed: {text[-3000:]}")
     steps = result["ansible_facts"]["db_cleanup"]["steps"]
-    bad = [s for s in steps if s["status"] not in ("done", "skipped")]
-    if bad or not steps:
+    bad = [s for s in steps if s["status"] not in (("done", "skipped", "deferred") if stopped else ("done", "skipped"))]
+    if bad or not (steps or stop):
         raise SystemExit(f"not done: {bad or result['ansible_facts']['db_cleanup']['findings']}")
     return Cleaned(steps, took, peak)
 
