@@ -43,6 +43,7 @@ class Backup(NamedTuple):
     encryption: str = ""  # gpg, age; "": none
     source_bytes: int = 0  # that the database had
     rows: t.Mapping[str, int] | None = None  # by table, of the same snapshot; None: the method does not tell
+    sums: t.Mapping[str, str] | None = None  # by table, of its rows in any order; None: nobody has made them yet
     parent: str = ""  # id of the backup that an incremental one builds on
     pin: bool = False  # is never rotated away
     level: str = ""  # of LEVELS, reached so far

@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import basebackup, roles
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import basebackup, drill, roles
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import Session
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.dumping import Room
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.restoring import Place
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import reader
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Work
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore, Verify
 from tests.fleet import Fleet, Server
 
@@ -65,7 +68,8 @@ def proven(folder: Path) -> Backup:
 def test_a_drill_proves_a_dump(postgresql: Server, whole: str, tmp_path: Path, traces: Path, on: str) -> None:
     databases = postgresql.sql("SELECT datname FROM pg_database ORDER BY 1")
     with using(postgresql) as pg:
-        backup = taken(pg, whole, tmp_path)
+        streams = ((Ref(whole, ("public", "t")),), (Ref(whole, ("public", "h_1")),)) if on == "same_server" else ()
+        backup = taken(pg, whole, tmp_path, streams=streams)
         pg.carry_out(Verify(Ref(whole), None, manner(tmp_path, identity=backup.server), "restore", on=on))
     backup = proven(tmp_path)
     assert backup.level == "restore"
@@ -88,6 +92,35 @@ def test_a_drill_sees_that_rows_are_missing(
             pg.carry_out(Restore(Ref(shop), backup, drill=True, on=on))
     assert proven(tmp_path).level == ""
     assert postgresql.sql("SELECT datname FROM pg_database ORDER BY 1") == databases
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_drill_sees_that_a_row_is_another_one(
+    pool: Pool, database: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """As many rows as there were, in another order: that is well. One of them changed: that is not."""
+    server = pool.get("postgresql-16")
+    shop = database(server)
+    server.script("CREATE TABLE t AS SELECT i AS id, repeat('x', i) AS s FROM generate_series(1, 99) i", database=shop)
+    poured, said = drill.poured, ["CREATE TABLE o AS TABLE t; TRUNCATE t; INSERT INTO t TABLE o ORDER BY id DESC"]
+
+    def spoiling(session: Session, backup: Backup, decrypt: None, room: Room, place: Place) -> Work:
+        yield from poured(session, backup, decrypt, room, place)
+        server.script(said[0], database=place.name)
+
+    with using(server) as pg:
+        backup = taken(pg, shop, tmp_path)
+        monkeypatch.setattr(drill, "poured", spoiling)
+        if known:
+            pg.carry_out(Restore(Ref(shop), backup, drill=True, on="same_server"))
+            backup = proven(tmp_path)
+            assert backup.level == "restore"
+            assert backup.sums is not None
+            assert list(backup.sums) == ["public.t"]
+        said[0] = "UPDATE t SET s = overlay(s PLACING 'y' FROM 7) WHERE id = 50"
+        with pytest.raises(Refused, match=r"not what backup .* held: public\.t: [0-9a-f]+ instead of [0-9a-f]+$"):
+            pg.carry_out(Restore(Ref(shop), backup, drill=True, on="same_server"))
+    assert proven(tmp_path).level == ("restore" if known else "")
 
 
 @pytest.mark.parametrize("own", [True, False])

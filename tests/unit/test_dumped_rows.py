@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,36 @@ def test_every_row_counts_once(tables: list[tuple[str, str, list[str]]], size: i
     rows.end()
     assert rows.counts == counts
     assert {parts(name) for name in counts} == {(schema, table) for schema, table, _values in tables}
+
+
+@given(st.lists(VALUES, min_size=1, max_size=3), st.integers(1, 40), st.randoms())
+def test_the_same_rows_in_any_order_have_the_same_sum(lists: list[list[str]], size: int, random: Random) -> None:
+    found = []
+    for order in (list, lambda values: random.sample(values, len(values))):
+        text, counts = script([("s", f"t{n}", order(values)) for n, values in enumerate(lists)])
+        rows = Rows(summed=True)
+        for at in range(0, len(text), size):
+            rows.feed(text[at : at + size])
+        rows.end()
+        assert rows.counts == counts
+        assert rows.sums.keys() == counts.keys()
+        found.append(rows.sums)
+    assert found[0] == found[1]
+
+
+@given(VALUES.filter(bool), st.integers(1, 40), st.data())
+def test_another_row_has_another_sum(values: list[str], size: int, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(values) - 1))
+    other = data.draw(st.text(st.sampled_from("a.;\n\\")).filter(lambda value: value != values[place]))
+    found = []
+    for rows_of in (values, [*values[:place], other, *values[place + 1 :]]):
+        text, _counts = script([("s", "t", rows_of)])
+        rows = Rows(summed=True)
+        for at in range(0, len(text), size):
+            rows.feed(text[at : at + size])
+        rows.end()
+        found.append(rows.sums)
+    assert found[0] != found[1]
 
 
 def test_an_end_within_rows_is_seen() -> None:

@@ -50,6 +50,7 @@ def plain(backup: Backup) -> dict[str, t.Any]:
     fields["files"] = [file._asdict() for file in backup.files]
     fields["source_bytes"], fields["pin"] = backup.source_bytes, backup.pin
     fields["rows"] = None if backup.rows is None else dict(backup.rows)
+    fields["sums"] = None if backup.sums is None else dict(backup.sums)
     fields["about"] = dict(backup.about)
     return fields
 
@@ -126,7 +127,7 @@ def _parse(fields: t.Mapping[str, t.Any], folder: str) -> Backup:
     _all_texts(texts.values())
     if texts["level"] not in LEVELS:
         raise Distrusted(f"level {texts['level']!r} is not known")
-    rows = fields.get("rows")
+    rows, sums = fields.get("rows"), fields.get("sums")
     verified = fields.get("verified_at")
     return Backup(
         id=ident,
@@ -137,6 +138,7 @@ def _parse(fields: t.Mapping[str, t.Any], folder: str) -> Backup:
         files=_files(fields["files"], ident),
         source_bytes=_count(fields.get("source_bytes", 0)),
         rows=None if rows is None else {_text(name): _count(count) for name, count in rows.items()},
+        sums=None if sums is None else _about(sums),
         pin=_boolean(fields.get("pin", False)),
         verified_at=None if verified is None else _moment(verified),
         copies=_texts(fields.get("copies", [])),

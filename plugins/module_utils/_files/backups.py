@@ -85,6 +85,7 @@ def amend(
     copies: t.Sequence[str] = (),
     without: t.Sequence[str] = (),
     rows: t.Mapping[str, int] | None = None,
+    sums: t.Mapping[str, str] | None = None,
     pin: bool | None = None,
 ) -> Backup:
     """Writes into the manifest as it is now: how far it was verified (never less than before), where copies are.
@@ -102,6 +103,7 @@ def amend(
                 fields["verified_at"] = (at or datetime.now(timezone.utc)).astimezone(timezone.utc).isoformat()
             fields["copies"] = [to for to in dict.fromkeys((*now.copies, *copies)) if to not in without]
             fields["rows"] = now.rows if rows is None else dict(rows)
+            fields["sums"] = now.sums if sums is None else dict(sums)
             fields["pin"] = now.pin if pin is None else pin
             changed = parse(fields, backup.folder)
             durable.replace(path, text_of(fields))

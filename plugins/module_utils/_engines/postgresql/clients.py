@@ -120,7 +120,7 @@ def environment(connector: Connector, folder: Path, kind: Kind, application: str
     login = connector.login
     env = {**os.environ, "LC_ALL": "C", "PGAPPNAME": application}
     # The programs set their own, short waits for locks.
-    env["PGOPTIONS"] = connector.options(kind)
+    env["PGOPTIONS"] = f"{connector.options(kind)} -c bytea_output=hex"  # pg_dump takes whatever the database says
     env.update({name: str(login.keywords[key]) for key, name in VARIABLES.items() if key in login.keywords})
     if login.password:
         path = folder / "pgpass"

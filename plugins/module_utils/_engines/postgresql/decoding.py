@@ -36,8 +36,8 @@ def major(version: str) -> int:
 class Reading:
     """pg_restore reads a dump and makes SQL of it, whose rows are counted. A tap of the dump as well."""
 
-    def __init__(self, tool: Client) -> None:
-        self._rows = Rows()
+    def __init__(self, tool: Client, *, summed: bool = False) -> None:
+        self._rows = Rows(summed=summed)
         # Only rows: a name of a function's text could not be told from a table's rows. What describes the tables stands
         # at the beginning of the archive and is read whole in any case.
         argv = [tool.path, "--data-only", "--file=-"]
@@ -47,6 +47,11 @@ class Reading:
     def rows(self) -> dict[str, int]:
         """By table, named as pg_dump quotes it; complete after end()."""
         return self._rows.counts
+
+    @property
+    def sums(self) -> dict[str, int]:
+        """Of the rows of each table, where they were asked for."""
+        return self._rows.sums
 
     def feed(self, data: bytes) -> None:
         self._fed.give(data)
@@ -101,12 +106,21 @@ def hashed(session: Session, backup: Backup) -> t.Generator[int, None, None]:
 
 
 def read(
-    session: Session, backup: Backup, decrypt: Decryption | None, bin_dir: str, rows: dict[str, int]
+    session: Session,
+    backup: Backup,
+    decrypt: Decryption | None,
+    bin_dir: str,
+    rows: dict[str, int],
+    *,
+    sums: dict[str, str] | None = None,
 ) -> t.Generator[int, None, None]:
-    """All of its files to their ends; fills `rows`, compared with the manifest's. Raises Refused, Stopped."""
+    """All of its files to their ends; fills `rows`, compared with the manifest's, and `sums` where they are wanted.
+
+    Raises Refused, Stopped.
+    """
     from ..._files import reader
 
-    yield from _dumped(session, backup, decrypt, bin_dir, rows)
+    yield from _dumped(session, backup, decrypt, bin_dir, rows, sums=sums)
     for stored in backup.files:
         if stored.what in DUMPED:
             continue
@@ -127,26 +141,34 @@ def read(
 
 
 def _dumped(
-    session: Session, backup: Backup, decrypt: Decryption | None, bin_dir: str, rows: dict[str, int]
+    session: Session,
+    backup: Backup,
+    decrypt: Decryption | None,
+    bin_dir: str,
+    rows: dict[str, int],
+    *,
+    sums: dict[str, str] | None,
 ) -> t.Generator[int, None, None]:
     """Those of pg_dump, as many at once as there are processors."""
     from ..._files import reader
     from ..._files.packing import threads
     from ..._files.pump import together
 
-    found: list[dict[str, int]] = []
+    found: list[Reading] = []
 
     def one(stored: Stored) -> t.Generator[int, None, None]:
         with reader.opened(backup, stored, decrypt) as source:
-            reading = Reading(restorer(backup, bin_dir))
+            reading = Reading(restorer(backup, bin_dir), summed=sums is not None)
             try:
                 yield from reading.read(source, session)
             finally:
                 reading.stop()
-        found.append(reading.rows)
+        found.append(reading)
 
     yield from together((one(stored) for stored in backup.files if stored.what in DUMPED), threads())
-    rows.update(gathered(found))
+    rows.update(gathered(reading.rows for reading in found))
+    if sums is not None:
+        sums.update(written(gathered(reading.sums for reading in found)))
 
 
 def gathered(found: t.Iterable[t.Mapping[str, int]]) -> dict[str, int]:
@@ -156,6 +178,11 @@ def gathered(found: t.Iterable[t.Mapping[str, int]]) -> dict[str, int]:
         for name, count in each.items():
             rows[name] = rows.get(name, 0) + count
     return rows
+
+
+def written(sums: t.Mapping[str, int]) -> dict[str, str]:
+    """As they stand in a manifest: larger than what JSON's numbers hold for everybody."""
+    return {name: f"{value:x}" for name, value in sums.items()}
 
 
 def _read_globals(source: t.BinaryIO) -> t.Iterator[int]:

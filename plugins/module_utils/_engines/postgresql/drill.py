@@ -15,8 +15,9 @@ from . import founding, roles, throwaway
 from .connection import Connection, Connector, Session
 from .decoding import major, read
 from .dumping import Room
+from .matching import matched
 from .names import quoted
-from .restoring import Place, compared, founded, poured
+from .restoring import Place, founded, poured
 from .versions import has, major_of
 
 AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
@@ -51,11 +52,12 @@ def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server:
         raise Refused(f"backup {backup.id} ({backup.engine}, {backup.method}) cannot be tried out here")
     yield Tick()
     rows: dict[str, int] = {}
-    if backup.method == "dump" and backup.rows is None:
+    sums: dict[str, str] = {}
+    if backup.method == "dump" and (backup.rows is None or backup.sums is None):
         # What it is compared with.
-        for _more in read(session, backup, decrypt, room.bin_dir, rows):
+        for _more in read(session, backup, decrypt, room.bin_dir, rows, sums=sums):
             yield Tick()
-        backup = backup._replace(rows=rows)
+        backup = backup._replace(rows=rows, sums=sums)
     if backup.method == "physical":
         from . import physical
 
@@ -66,7 +68,7 @@ def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server:
         yield from _beside(session, backup, decrypt, server, room)
     else:
         yield from _apart(session, backup, decrypt, room)
-    backups.amend(backup, level="restore", at=datetime.now(timezone.utc), rows=rows or None)
+    backups.amend(backup, level="restore", at=datetime.now(timezone.utc), rows=rows or None, sums=sums or None)
     yield Tick(note=backup.id)
 
 
@@ -76,7 +78,7 @@ def _beside(session: Session, backup: Backup, decrypt: Decryption | None, server
     worker = session.worker(lock_timeout=session.lock_timeout)
     with founded(worker, name, backup, major_of(server), keep=False):
         yield from poured(session, backup, decrypt, room, Place(name))
-        yield from compared(room, backup, name)
+        yield from matched(session, backup, room, major_of(server), name)
         yield from amcheck(session, room.connector, name)
         session.leave(name)
 
@@ -95,7 +97,7 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
                 with founded(worker, "drill", backup, connector.major):
                     place = Place("drill", options=("--no-tablespaces",))
                     yield from poured(session, backup, decrypt, there, place)
-                    yield from compared(there, backup, "drill")
+                    yield from matched(session, backup, there, connector.major, "drill")
                     yield from amcheck(session, connector, "drill")
 
 

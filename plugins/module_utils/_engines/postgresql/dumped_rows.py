@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import re
 import typing as t
+import zlib
 
 from ..._errors import Refused
 
@@ -35,10 +36,17 @@ QUALIFIED = re.compile(rf"({NAME})\.({NAME})", re.DOTALL)
 
 
 class Rows:
-    """Takes the script of `pg_restore --data-only` piece by piece; `counts` by table, named as pg_dump quotes it."""
+    """Takes the script of `pg_restore --data-only` piece by piece; `counts` by table, named as pg_dump quotes it.
 
-    def __init__(self) -> None:
+    `sums`, where asked for: of the CRC-32 of each row, so that rows in another order are the same rows. That takes as
+    long as pg_restore itself, and counting a tenth of it.
+    """
+
+    def __init__(self, *, summed: bool = False) -> None:
         self.counts: dict[str, int] = {}
+        self.sums: dict[str, int] = {}
+        self._pass = self._sum if summed else self._count
+        self._crc = 0  # of the row that has begun
         self._rest = b""
         self._table = ""  # whose rows are passing by
         self._codec = "utf-8"
@@ -50,7 +58,7 @@ class Rows:
             if not self._table or size < len(END) or END in self._rest + data[: len(END)]:
                 data, size = self._rest + data[:size], len(self._rest) + size
             else:
-                self.counts[self._table] += self._rest.count(b"\n")
+                self._pass(self._rest, 0, len(self._rest))
         while at < size:
             after = self._rows(data, at, size) if self._table else self._statement(data, at, size)
             if after < 0:
@@ -59,7 +67,7 @@ class Rows:
         if self._table:
             # Its end may be cut in two.
             kept = max(at, size - len(END) + 1)
-            self.counts[self._table] += data.count(b"\n", at, kept)
+            self._pass(data, at, kept)
             at = kept
         self._rest = bytes(data[at:size])
 
@@ -70,9 +78,23 @@ class Rows:
         if end < 0:
             return -1
         # The last row's own newline is left out for that one.
-        self.counts[self._table] += data.count(b"\n", at, end)
-        self._table = ""
+        self._pass(data, at, end)
+        self.sums[self._table] = self.sums.get(self._table, 0) + self._crc
+        self._crc, self._table = 0, ""
         return end + len(END)
+
+    def _count(self, data: bytes | bytearray, start: int, end: int) -> None:
+        self.counts[self._table] += data.count(b"\n", start, end)
+
+    def _sum(self, data: bytes | bytearray, start: int, end: int) -> None:
+        """What is empty before the first row adds nothing: its sum is 0."""
+        first, *rows = bytes(memoryview(data)[start:end]).split(b"\n")
+        self._crc = zlib.crc32(first, self._crc)
+        if rows:
+            self.counts[self._table] += len(rows)
+            last = rows.pop()
+            self.sums[self._table] = self.sums.get(self._table, 0) + self._crc + sum(map(zlib.crc32, rows))
+            self._crc = zlib.crc32(last)
 
     def _statement(self, data: bytes | bytearray, at: int, size: int) -> int:
         found = STATEMENT.match(data, at, size)
