@@ -18,7 +18,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups impor
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import basebackup, drill, roles
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import Session
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.dumping import Room
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.restoring import Place
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.restoring import Place, poured
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import reader
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Work
@@ -102,7 +102,7 @@ def test_a_drill_sees_that_a_row_is_another_one(
     server = pool.get("postgresql-16")
     shop = database(server)
     server.script("CREATE TABLE t AS SELECT i AS id, repeat('x', i) AS s FROM generate_series(1, 99) i", database=shop)
-    poured, said = drill.poured, ["CREATE TABLE o AS TABLE t; TRUNCATE t; INSERT INTO t TABLE o ORDER BY id DESC"]
+    said = ["CREATE TABLE o AS TABLE t; TRUNCATE t; INSERT INTO t TABLE o ORDER BY id DESC"]
 
     def spoiling(session: Session, backup: Backup, decrypt: None, room: Room, place: Place) -> Work:
         yield from poured(session, backup, decrypt, room, place)

@@ -59,6 +59,11 @@ def task(pg: Used, name: str, folder: Path) -> Dump:
     return Dump(Ref(name), "dump", manner(folder, identity=pg.server.settings["identity"]))
 
 
+def apart(name: str, *tables: str) -> tuple[tuple[Ref, ...], ...]:
+    """A stream of its own for each of them."""
+    return tuple((Ref(name, ("public", table)),) for table in tables)
+
+
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
@@ -95,10 +100,11 @@ def test_the_backup_before_survives_a_killed_client(server: Server, shop: str, t
 
 
 def test_a_killed_session_fails_the_backup(server: Server, shop: str, tmp_path: Path) -> None:
+    """Of several streams, one has ended by then."""
     server.sql(MANY, database=shop)
     ends = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND datname = '{shop}'"
     with using(server) as pg:
-        slow = task(pg, shop, tmp_path)
+        slow = task(pg, shop, tmp_path)._replace(streams=apart(shop, "big"))
         timer = later(1.5, lambda: server.sql(ends))
         with pytest.raises(Gone):
             pg.carry_out(slow._replace(manner=slow.manner._replace(rate_limit=10 << 20)))
@@ -110,7 +116,7 @@ def test_stopping_leaves_nothing(server: Server, shop: str, tmp_path: Path) -> N
     server.sql(MANY, database=shop)
     with using(server) as pg, pg.engine.session(shop) as session:
         slow = task(pg, shop, tmp_path)
-        slow = slow._replace(manner=slow.manner._replace(rate_limit=10 << 20))
+        slow = slow._replace(manner=slow.manner._replace(rate_limit=10 << 20), streams=apart(shop, "t", "big"))
         timer = later(1.0, session.cancel)
         began = time.monotonic()
         with pytest.raises(Stopped):
@@ -141,9 +147,10 @@ def test_a_locked_table_is_waited_for_so_long_and_no_longer(server: Server, shop
     with (
         using(server, Execution(concurrent_wait=1.0)) as pg,
         transaction(server, shop, "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"),
-        pytest.raises(Busy, match="lock"),
     ):
-        pg.carry_out(task(pg, shop, tmp_path))
+        for streams in ((), apart(shop, "t")):
+            with pytest.raises(Busy, match="lock"):
+                pg.carry_out(task(pg, shop, tmp_path)._replace(streams=streams))
     assert files(tmp_path) == []
 
 
@@ -309,13 +316,17 @@ def test_encrypted_ones_are_read_while_they_are_written(
     ref = Ref(shop if method == "dump" else "")
     with using(server) as pg:
         how = manner(folder, identity=pg.server.settings["identity"], encryption=Encryption("age", (recipient,)))
-        pg.carry_out(Dump(ref, method, how, decode=True))
+        # One of the tables has gone since it was measured.
+        streams = apart(shop, "gone", "t") if method == "dump" else ()
+        pg.carry_out(Dump(ref, method, how, decode=True, streams=streams))
         (backup,) = shelf(folder)
         assert (backup.level, backup.encryption) == ("decode", "age")
+        assert len(backup.files) == (2 if method == "dump" else 1)
         assert backup.rows == ({"public.t": 2000} if method == "dump" else None)
-        body = b"".join((Path(backup.folder) / stored.name).read_bytes() for stored in backup.files)
-        assert body.startswith(b"age-encryption.org")
-        assert b"c4ca4238a0b923820dcc509a6f75849b" not in body
+        for stored in backup.files:
+            body = (Path(backup.folder) / stored.name).read_bytes()
+            assert body.startswith(b"age-encryption.org")
+            assert b"c4ca4238a0b923820dcc509a6f75849b" not in body
         pg.carry_out(Verify(ref, backup, how, "decode"))
         pg.carry_out(Verify(ref, backup, how, "decode", decrypt=Decryption(identity=str(identity))))
         if method == "dump":
@@ -332,7 +343,8 @@ def test_a_standby_is_backed_up_and_is_its_primary(fleet: Fleet, tmp_path: Path)
         standby.catch_up()
         for method, database in (("dump", "shop"), ("globals", ""), ("physical", "")):
             with using(standby) as pg:
-                backup = taken(pg, database, tmp_path, method=method)
+                streams = apart(database, "t") if method == "dump" else ()
+                backup = taken(pg, database, tmp_path, method=method, streams=streams)
                 how = manner(tmp_path, identity=backup.server)
                 pg.carry_out(Verify(Ref(database), backup, how, "decode"))
                 assert pg.server.role == "standby"
@@ -400,6 +412,18 @@ def test_hostile_names_of_databases(server: Server, tmp_path: Path) -> None:
     finally:
         for name in names:
             server.sql(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+
+
+def test_large_tables_are_told_with_what_is_out_of_line(server: Server, shop: str) -> None:
+    server.script(
+        "CREATE TABLE wide AS SELECT string_agg(md5(i::text), '') AS s FROM generate_series(1, 20000) i;"
+        "CREATE TABLE member AS TABLE t; ALTER EXTENSION plpgsql ADD TABLE member; CREATE VIEW v AS TABLE t; VACUUM",
+        database=shop,
+    )
+    with using(server) as pg:
+        found = pg.measure(shop, Wants(backups=Sheltered("/nowhere"))).large
+    assert [x.ref.path for x in found] == [("public", "wide"), ("public", "t")]
+    assert found[0].bytes > 500_000 > found[1].bytes > 100_000
 
 
 def test_patterns_are_quoted_for_pg_dump() -> None:
