@@ -43,6 +43,7 @@ from .privileges import Grants, read_grants
 # The dictionary of the whole server serves the first look at every database; a proof reads it anew.
 if t.TYPE_CHECKING:
     from ..._health import Health
+    from .crew import Crew
     from .dumping import Source
     from .stores import Store
     from .structure import Catalog
@@ -70,6 +71,7 @@ class MySQL:
         self._known: tuple[float, dictionary.Dictionary | None] = (0.0, None)
         self._grants: Grants | None = None
         self._guard: guard.Guard | None = None
+        self._crew: Crew | None = None
         self._stores: dict[Ref, Store] = {}  # tables of retention: what the words of their steps repeat
         self._catalogs: dict[str, Catalog] = {}  # by database: what the words of some cures repeat
         self._sources: dict[str, Source] = {}  # by database: what the words of a dump repeat
@@ -215,9 +217,11 @@ class MySQL:
         if self._guard:
             self._guard.assure()
         if isinstance(task, RETENTION):
-            from . import retire
+            from . import crew, retire
 
-            return retire.carry_out(session, task, server, cursor)
+            with self._lock:
+                self._crew = self._crew or crew.Crew(lambda: self._opened(""), self._forget, self.execution.jobs)
+            return retire.carry_out(session, task, server, cursor, self._crew)
         if isinstance(task, BACKUP) or (isinstance(task, DropLeftover) and task.folder):
             from . import backup
 

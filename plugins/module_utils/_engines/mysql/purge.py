@@ -14,11 +14,12 @@ import json
 import typing as t
 import zlib
 
-from ..._errors import Busy, Refused
+from ..._errors import Busy, CannotConnect, Gone, Refused
 from ..._retention import Frame, Pending, Taken
 from ..._tasks import Purge
 from . import old_rows
 from .connection import Link
+from .crew import LEAST, Crew, Pair
 from .faults import number_of
 from .names import quoted
 from .offspring import Family
@@ -45,6 +46,7 @@ class Bites:
         family: Family,
         now: float,
         galera: bool = False,
+        crew: Crew | None = None,
     ) -> None:
         self.link, self.task, self.store, self.way, self.goes, self.family = link, task, store, way, goes, family
         self.most = GALERA_ROWS if galera else task.most
@@ -67,6 +69,11 @@ class Bites:
         self.quick = self.steady and not family.members and not family.silent
         self.waits = 0
         self.last: str | None = None  # cursor; "": there is nothing
+        # Rows that go nowhere, and that nothing hangs from, can be removed by two sessions at once.
+        alone = goes is not None or galera or not self.quick or not store.transactional
+        self.crew = None if alone else crew
+        self.middle: tuple[str, list[list[str]]] | None = None  # of the bite that ends there: two neighbours
+        self.pair: Pair | None = None
 
     # ---- where a bite ends -------------------------------------------------------------------------------------------
 
@@ -100,30 +107,50 @@ class Bites:
         """
         rows = max(1, min(rows, self.most))
         if self.last is None:
-            self.last = self._edge([self.dates]) or ""
+            self.last = self._last() or ""
         if not self.last:
             return None
         scope = self._range(self._literals(cursor), self._literals(until or self.last))
         if scope == ["FALSE"]:
             return None
-        return self._edge(scope, rows - 1) or self._edge(scope)
+        found = self._edge(scope, rows - 1) or self._edge(scope)
+        self.middle = None
+        if found and self.crew and rows >= 2 * LEAST:
+            pair = self._keys(self._edges(scope, rows // 2 - 1, 2), self.way.columns)
+            self.middle = (found, pair) if len(pair) == 2 else None
+        return found
+
+    def _last(self) -> str | None:
+        """Of what is due. Along a key, an index on the date tells it without the rows that stay."""
+        dated = self.store.by_date(self.field.name)
+        if self.by_date or dated is None or self.store.kinds(self.way.columns) != [old_rows.NUMBER]:
+            return self._edge([self.dates])
+        name = quoted(self.way.columns[0])
+        query = f"SELECT MAX({name}) FROM {self.table} FORCE INDEX ({quoted(dated.via)}) WHERE {self.dates}"
+        found = self.link.texts(query, obj=self.obj)
+        return self._cursor(found[0]) if found[0][0] is not None else None
 
     def _edge(self, scope: list[str], skip: int | None = None) -> str | None:
         """The key after so many others; the last one of the range without."""
+        found = self._edges(scope, skip)
+        return self._cursor(found[0]) if found else None
+
+    def _edges(self, scope: list[str], skip: int | None, count: int = 1) -> list[tuple[t.Any, ...]]:
         names = [quoted(c) for c in self.way.columns]
         where = " AND ".join(dict.fromkeys([*scope, *([self.dates] if self.by_date else [])])) or "TRUE"
         order = ", ".join(f"{name} DESC" if skip is None else name for name in names)
-        query = (
-            f"SELECT {', '.join(names)} FROM {self.source} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET {skip or 0}"
-        )
-        found = self.link.texts(query, obj=self.obj)
-        return self._cursor(found[0]) if found else None
+        some = f"LIMIT {count} OFFSET {skip or 0}"
+        query = f"SELECT {', '.join(names)} FROM {self.source} WHERE {where} ORDER BY {order} {some}"
+        return self.link.texts(query, obj=self.obj)
 
     # ---- taking ------------------------------------------------------------------------------------------------------
 
     def take(self, cursor: str | None, end: str) -> Taken:
         """Raises Busy where rows are locked, or changed while they were taken."""
         scope = " AND ".join([*self._range(self._literals(cursor), self._literals(end)), self.where])
+        halved = self._by_halves(cursor, end)
+        if halved is not None:
+            return halved
         try:
             if self.quick and self.waits < 3:
                 return self._by_range(scope)
@@ -135,6 +162,26 @@ class Bites:
             self.waits += 1
         return self._by_keys(scope)
 
+    def _by_halves(self, cursor: str | None, end: str) -> Taken | None:
+        """Two sessions at once. None where that cannot be, and nothing was removed: then one does it, as ever."""
+        other = self.crew.lend() if self.crew and self.middle and self.middle[0] == end else None
+        if other is None or self.crew is None or self.middle is None:
+            return None
+        one, two = self.middle[1]
+        ranges = (self._range(self._literals(cursor), one), self._range(two, self._literals(end)))
+        lower, upper = (self._delete(" AND ".join([*scope, self.where])) for scope in ranges)
+        between = self._delete(f"{old_rows.among(self.way.columns, [two])} AND {self.where}")
+        self.pair = Pair(self.crew, self.link, other, self.obj)
+        try:
+            return self._taken(self.pair.delete(lower, upper, between), 0, 0, [])
+        except (Busy, Gone, Refused, CannotConnect):
+            self.rollback()
+            self.crew = None
+            return None
+
+    def _delete(self, scope: str) -> str:
+        return f"DELETE {self.store.sql} FROM {self.source} WHERE {scope}"
+
     def _begin(self) -> None:
         self.link.run("START TRANSACTION", obj=self.obj)
 
@@ -142,20 +189,20 @@ class Bites:
         """What is archived is locked, so it leaves; what came between leaves too, and then the numbers differ."""
         self._begin()
         kept, frames = self._archive(self.source, scope)
-        gone = self.link.change(f"DELETE {self.store.sql} FROM {self.source} WHERE {scope}", obj=self.obj)
+        gone = self.link.change(self._delete(scope), obj=self.obj)
         return self._taken(gone, kept, 0, frames)
 
     def _by_keys(self, scope: str) -> Taken:
         key = [quoted(c) for c in self.key]
         asked = f"SELECT {', '.join(key)} FROM "
         with frozen(self.link, self.now):
-            seen = self._keys(self.link.texts(f"{asked}{self.source} WHERE {scope}", obj=self.obj))
+            seen = self._keys(self.link.texts(f"{asked}{self.source} WHERE {scope}", obj=self.obj), self.key)
             self._begin()
             held: list[list[str]] = []
             for start in range(0, len(seen), KEYS_AT_ONCE):
                 some = old_rows.among(self.key, seen[start : start + KEYS_AT_ONCE])
                 locked = f"{asked}{self.keyed} WHERE {some} AND {self.where} FOR UPDATE"
-                held += self._keys(self.link.texts(locked, obj=self.obj))
+                held += self._keys(self.link.texts(locked, obj=self.obj), self.key)
         gone = kept = children = 0
         frames: list[Frame] = []
         for start in range(0, len(held), KEYS_AT_ONCE):
@@ -174,8 +221,8 @@ class Bites:
             raise self._changed(len(held), gone)
         return self._taken(gone, kept, children, merged(frames))
 
-    def _keys(self, rows: t.Iterable[t.Sequence[str | bytes]]) -> list[list[str]]:
-        kinds = self.store.kinds(self.key)
+    def _keys(self, rows: t.Iterable[t.Sequence[str | bytes]], columns: t.Sequence[str]) -> list[list[str]]:
+        kinds = self.store.kinds(columns)
         return [
             [old_rows.literal(v.hex() if isinstance(v, bytes) else str(v), k) for v, k in zip(row, kinds)]
             for row in rows
@@ -217,10 +264,18 @@ class Bites:
         return ""
 
     def commit(self) -> None:
-        self.link.run("COMMIT", obj=self.obj)
+        pair, self.pair = self.pair, None
+        if pair:
+            pair.commit()
+        else:
+            self.link.run("COMMIT", obj=self.obj)
 
     def rollback(self) -> None:
-        self.link.rollback()
+        pair, self.pair = self.pair, None
+        if pair:
+            pair.undo()
+        else:
+            self.link.rollback()
 
     def committed(self, pending: Pending) -> bool:
         """Whether none of the rows is there any more as it was. Raises Busy while their transaction is still open.

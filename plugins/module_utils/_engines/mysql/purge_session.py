@@ -25,11 +25,11 @@ FLAVOURED = {
 }
 
 
-def prepare(link: Link, *, strict: bool) -> None:
+def prepare(link: Link, *, strict: bool) -> bool:
     """The session of a purge. `strict`: what does not fit the archive is an error, never cut off to fit.
 
     READ COMMITTED locks just the rows that leave. A server that logs statements refuses it, so that there the gaps
-    between them are locked as well.
+    between them are locked as well: then it returns true.
     """
     words = dict(SETTINGS, **FLAVOURED[link.flavour.name])
     if strict:
@@ -41,6 +41,7 @@ def prepare(link: Link, *, strict: bool) -> None:
     }
     repeatable = logs.get("log_bin") == "ON" and logs.get("binlog_format") == "STATEMENT"
     link.rows(f"SET SESSION TRANSACTION ISOLATION LEVEL {'REPEATABLE READ' if repeatable else 'READ COMMITTED'}")
+    return repeatable
 
 
 @contextlib.contextmanager

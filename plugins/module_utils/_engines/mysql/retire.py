@@ -14,8 +14,9 @@ from ..._tasks import DropPartition, Purge, RemoveFiles, Settle, Task
 from .. import nibble
 from . import archives, offspring, old_rows, partitions, purge, purge_session, stores, targets
 from .connection import Link
+from .crew import Crew
 from .names import quoted, table_of
-from .retention import identity
+from .retention import TRIGGERS, identity
 from .stores import Store, Way, names_sql
 
 Stores = t.Mapping[Ref, Store]
@@ -59,9 +60,9 @@ def _purge_words(task: Purge, server: Server, store: Store) -> t.Iterator[str]:
     yield f"DELETE FROM {store.sql}{part} WHERE {where}{along}"
 
 
-def carry_out(link: Link, task: Task, server: Server, cursor: str | None) -> Work:
+def carry_out(link: Link, task: Task, server: Server, cursor: str | None, crew: Crew) -> Work:
     if isinstance(task, Purge):
-        return take(link, task, server, cursor)
+        return take(link, task, server, cursor, crew)
     if isinstance(task, DropPartition):
         return partitions.drop(link, task, server, cursor)
     if isinstance(task, Settle):
@@ -87,14 +88,14 @@ def settle(link: Link, task: Settle, server: Server) -> Work:
     yield Tick()
 
 
-def take(link: Link, task: Purge, server: Server, cursor: str | None) -> Work:
+def take(link: Link, task: Purge, server: Server, cursor: str | None, crew: Crew) -> Work:
     """Bite by bite; what a dead run, or an attempt before this one, left in files is settled first."""
     store = _store(link, task.table)
     if store.key is None:
         raise Refused(
             "it has no key by which its rows could be told apart", database=task.ref.database, obj=str(task.ref)
         )
-    bites, box = _bites(link, task, store, server), None
+    bites, box = _bites(link, task, store, server, crew if task.pace.duty >= 1 else None), None
     if task.archive and task.archive.folder:
         from ..._files import shelf
 
@@ -102,7 +103,8 @@ def take(link: Link, task: Purge, server: Server, cursor: str | None) -> Work:
         nibble.settle(bites, shelf.wrecks(task.archive.folder, name, task.rule))
         about = _about(task.expiry, server)
         box = shelf.Shelf(task.archive.folder, name, task.rule, task.table, task.archive, about=about)
-    yield from nibble.nibble(bites, task, box, cursor)
+    with crew.working():
+        yield from nibble.nibble(bites, task, box, cursor)
 
 
 def _about(expiry: Expiry, server: Server) -> dict[str, str]:
@@ -122,7 +124,7 @@ def _store(link: Link, ref: Ref) -> Store:
     return found
 
 
-def _bites(link: Link, task: Purge, store: Store, server: Server) -> purge.Bites:
+def _bites(link: Link, task: Purge, store: Store, server: Server, crew: Crew | None = None) -> purge.Bites:
     """Makes archive tables as they are needed, before any transaction: the server would commit one for that."""
     field = store.field(task.expiry.column)
     if field is None:
@@ -130,7 +132,10 @@ def _bites(link: Link, task: Purge, store: Store, server: Server) -> purge.Bites
     if task.archive and not store.transactional:
         raise Refused(f"its storage engine {store.engine} knows no transactions", obj=str(task.ref))
     task = task._replace(expiry=task.expiry._replace(column=field.name))
-    purge_session.prepare(link, strict=task.to is not None)
+    gaps = purge_session.prepare(link, strict=task.to is not None)
+    # What a trigger does for one session, the other may wait for.
+    if crew and (gaps or link.rows(TRIGGERS, (store.ref.database, store.ref.path[0]))):
+        crew = None
     children: dict[Ref, targets.Target] = {}
     for child in task.children:
         if child.archived and child.table not in children:
@@ -141,7 +146,7 @@ def _bites(link: Link, task: Purge, store: Store, server: Server) -> purge.Bites
     galera = str(server.settings.get("wsrep_on", "OFF")).upper() in ("ON", "1")
     way = store.way(task.walk, field.name) or key
     now = server.now.timestamp()
-    return purge.Bites(link, task, store, way, goes=goes, family=family, now=now, galera=galera)
+    return purge.Bites(link, task, store, way, goes=goes, family=family, now=now, galera=galera, crew=crew)
 
 
 def _target(link: Link, source: Store, to: Ref | None, date: str) -> targets.Target:
