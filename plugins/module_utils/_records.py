@@ -396,6 +396,7 @@ class Tick(NamedTuple):
     cursor: str | None = None  # opaque to the runner
     owns: str = ""  # journaled before the act goes on: wreckage that the next run may remove
     disowns: str = ""  # what the step said it would make under this name, and did not
+    waited: float = 0.0  # seconds of the amount's that a smaller bite would take, too: those of its commit
     note: str = ""  # journaled when the step ends well: what the next step of this kind on this object may know
 
 

@@ -148,23 +148,23 @@ def _put(place: Any, **things: Any) -> None:
 # ---- mutants: two phases swapped -------------------------------------------------------------------------------------
 
 
-def _commit_before_put(bites: Any, files: Any, cursor: str | None, end: str) -> tuple[Any, int]:
+def _commit_before_put(bites: Any, files: Any, cursor: str | None, end: str) -> tuple[Any, int, float]:
     taken, written = bites.take(cursor, end), 0
     mark = bites.mark() if files and taken.frames else ""
     bites.commit()
     if files and taken.frames:
         written = files.put(taken.frames, mark)
         files.settle()
-    return taken, written
+    return taken, written, 0.0
 
 
-def _settle_before_commit(bites: Any, files: Any, cursor: str | None, end: str) -> tuple[Any, int]:
+def _settle_before_commit(bites: Any, files: Any, cursor: str | None, end: str) -> tuple[Any, int, float]:
     taken, written = bites.take(cursor, end), 0
     if files and taken.frames:
         written = files.put(taken.frames, bites.mark())
         files.settle()
     bites.commit()
-    return taken, written
+    return taken, written, 0.0
 
 
 MUTANTS = {"commit before put": _commit_before_put, "settle before commit": _settle_before_commit}

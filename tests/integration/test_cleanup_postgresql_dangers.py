@@ -169,7 +169,13 @@ def _purge(used: pg.Used, name: str, asked: dict[str, Any]) -> None:
     from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import retention
     from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Measured
 
-    defaults = {"partitions": "auto", "batch_seconds": 0.2, "tables": ["*"], "rules": asked["rules"]}
+    defaults = {
+        "partitions": "auto",
+        "batch_seconds": 0.2,
+        "duty_percent": 100.0,
+        "tables": ["*"],
+        "rules": asked["rules"],
+    }
     filled = {**dict.fromkeys(retention.OPTIONS), **defaults}
     policy = retention.policy(filled)
     found = used.measure(name, retention.wants(policy, used.server))

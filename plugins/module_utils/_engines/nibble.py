@@ -104,7 +104,7 @@ def nibble(bites: Bites, task: Purge, shelf: Shelf | None, cursor: str | None) -
                     return
                 cursor, until, resumed = None, resumed, None
                 continue
-            taken, written = _bite(bites, shelf, cursor, end)
+            taken, written, waited = _bite(bites, shelf, cursor, end)
             left = None if left is None else left - taken.rows
             removed += taken.rows
             cursor = end
@@ -116,7 +116,7 @@ def nibble(bites: Bites, task: Purge, shelf: Shelf | None, cursor: str | None) -
                 bites=1 if taken.rows else 0,
                 seconds=time.monotonic() - began,
             )
-            pace = yield Tick(amount, cursor, note=note(task.due, removed, task.rows))
+            pace = yield Tick(amount, cursor, waited=waited, note=note(task.due, removed, task.rows))
     finally:
         bites.rollback()
         if shelf:
@@ -128,8 +128,11 @@ def note(due: int | None, removed: int, allowed: int | None = None) -> str:
     return json.dumps({"due": due, "removed": removed, "allowed": allowed})
 
 
-def _bite(bites: Bites, shelf: Shelf | None, cursor: str | None, end: str) -> tuple[Taken, int]:
-    """The order that loses nothing: what is committed is on disk before, and known to be unsettled until after."""
+def _bite(bites: Bites, shelf: Shelf | None, cursor: str | None, end: str) -> tuple[Taken, int, float]:
+    """The order that loses nothing: what is committed is on disk before, and known to be unsettled until after.
+
+    What was taken, the bytes written, and how long the commit took.
+    """
     taken, written = bites.take(cursor, end), 0
     if shelf and taken.frames:
         try:
@@ -138,6 +141,7 @@ def _bite(bites: Bites, shelf: Shelf | None, cursor: str | None, end: str) -> tu
             bites.rollback()
             shelf.discard()
             raise
+    began = time.monotonic()
     try:
         bites.commit()
     except (Busy, Refused):
@@ -146,6 +150,7 @@ def _bite(bites: Bites, shelf: Shelf | None, cursor: str | None, end: str) -> tu
         if shelf and taken.frames:
             shelf.discard()
         raise
+    waited = time.monotonic() - began
     if shelf and taken.frames:
         shelf.settle()
-    return taken, written
+    return taken, written, waited

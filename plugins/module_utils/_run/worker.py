@@ -252,8 +252,13 @@ def _onward(act: Work, pace: Pace) -> Tick | None:
 
 
 def _adapted(pace: Pace, tick: Tick) -> Pace:
-    """Larger or smaller bites, at most twice or half as large, so that one takes `pace.seconds`."""
-    if tick.cursor is None or pace.seconds <= 0 or tick.amount.seconds <= 0:
+    """Larger or smaller bites, at most twice or half as large, so that one takes `pace.seconds`.
+
+    Its commit is not counted: where a disk or a standby takes longer than that to confirm one, bites would shrink to
+    nothing, and the purge never end.
+    """
+    seconds = tick.amount.seconds - tick.waited
+    if tick.cursor is None or pace.seconds <= 0 or seconds <= 0:
         return pace
-    factor = min(2.0, max(0.5, pace.seconds / tick.amount.seconds))
+    factor = min(2.0, max(0.5, pace.seconds / seconds))
     return pace._replace(rows=min(MOST_ROWS, max(1, int(pace.rows * factor))))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,3 +105,27 @@ def test_what_was_learned_with_rests_serves_a_run_with_fewer(tmp_path: Path) -> 
     with open_journal(path, "db1:5432", readonly=True) as journal:
         assert journal.past()[step.key].seconds == pytest.approx(10.0)
         assert journal.rates()["delete"] == pytest.approx(10 * MB)
+
+
+def committing(size: int, waited: float, paces: list[Pace]) -> Callable[[Any], Work]:
+    """Bites of which each row costs a millisecond, and each commit the same whatever it commits."""
+
+    def act(session: Any) -> Work:
+        pace = yield Tick(amount(size, waited), "0", waited=waited)
+        for number in range(1, 12):
+            paces.append(pace)
+            pace = yield Tick(amount(pace.rows, waited), str(number), waited=waited)
+
+    def amount(rows: int, waited: float) -> Amount:
+        return Amount(rows=rows, seconds=rows / 1000 + waited)
+
+    return act
+
+
+@pytest.mark.parametrize("waited", [0.0, 0.05, 3.0])
+def test_a_slow_commit_does_not_make_bites_smaller_and_smaller(waited: float) -> None:
+    paces: list[Pace] = []
+    step = Step(anything(Some(table("orders"), Pace(100, 0.02))), "old")
+    (outcome,) = carry_out(Clockwork({"orders": committing(100, waited, paces)}), step)
+    assert outcome.status == "done"
+    assert 18 <= paces[-1].rows <= 20  # rounded down from what is not quite a number
