@@ -83,4 +83,40 @@ options:
     description:
       - Folder with the programs of the server. By default they are looked for on the path and where packages put them.
     type: path
+  copy_from:
+    description:
+      - Where copies of backups are, as O(dbfleet.maintenance.db_backup#module:copy_to) named it. A backup that is not
+        in O(backup_dir), or not whole there, is fetched from it first and compared with its hashes; from then on it is
+        a backup like others. Another folder, such as a mounted share, or V(s3://bucket/prefix).
+    type: str
+  s3:
+    description:
+      - How the S3-compatible service of O(copy_from) is reached. What is left out is looked for where boto3 looks for
+        it, in the environment, its configuration and the instance's role.
+    type: dict
+    suboptions:
+      endpoint_url:
+        description:
+          - Address of the service, as V(https://minio.example.com:9000). The default is AWS.
+        type: str
+      region:
+        description:
+          - Region of the bucket.
+        type: str
+      access_key:
+        description:
+          - Name of the access key.
+        type: str
+      secret_key:
+        description:
+          - Secret of the access key. It is never returned, logged, or on a command line.
+        type: str
+      session_token:
+        description:
+          - Session token of temporary credentials.
+        type: str
+      ca_bundle:
+        description:
+          - File with the certificate authority of the service.
+        type: path
 """

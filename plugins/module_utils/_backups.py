@@ -104,13 +104,20 @@ class Sheltered(NamedTuple):
     folder: str
     target: str = ""  # copies: a folder or s3://bucket/prefix; looked into only where it is a folder
     timeout: float | None = None
+    bucket: Bucket | None = None  # how the service of `target` or `source` is reached; None: buckets are not looked at
+    source: str = ""  # where copies are looked for that are not here: a folder or s3://bucket/prefix
+    databases: tuple[str, ...] = ()  # whose copies are looked for there
     stanza: Stanza | None = None  # pgBackRest's repository is wanted, too: the engine asks for it
 
     def merge(self, other: Sheltered | None) -> Sheltered:
         """Of several operations; one folder is looked into, the first one."""
         if other is None or other.folder != self.folder:
             return self
-        return self._replace(target=self.target or other.target, stanza=self.stanza or other.stanza)
+        return self._replace(
+            target=self.target or other.target,
+            bucket=self.bucket or other.bucket,
+            stanza=self.stanza or other.stanza,
+        )
 
 
 class Shelf(NamedTuple):
@@ -124,6 +131,9 @@ class Shelf(NamedTuple):
     free: int | None = None  # bytes of its file system
     device: int | None = None  # of its file system, to be compared with the data's
     why_not: str = ""  # why nothing can be written there
+    vanished: tuple[str, ...] = ()  # ids of backups whose copies are not where their manifests say
+    elsewhere: tuple[Backup, ...] = ()  # that only Sheltered.source has; `folder` is where they would lie here
+    unseen: str = ""  # why copies could not be looked at
 
 
 class Encryption(NamedTuple):

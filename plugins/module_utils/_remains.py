@@ -38,6 +38,8 @@ def shelf_after(task: Task, before: Shelf | None, wanted: Sheltered) -> Shelf:
     """The backup folder after a step. Where one of many backups was removed, only that is looked for again."""
     from ._files.backups import look
 
+    # A bucket is slow, and what was copied was compared there.
+    wanted = wanted._replace(bucket=None, source="")
     if before is None or isinstance(task, (Dump, Verify, CopyBackup, Restore, DropLeftover)):
         return look(wanted)
     if not isinstance(task, RemoveBackup):

@@ -223,10 +223,11 @@ class CopyBackup(NamedTuple):
     manner: Manner
     to: str  # a folder, or s3://bucket/prefix
     bucket: Bucket | None = None  # how the service is reached, where `to` is a bucket
+    source: str = ""  # it is fetched from there, to where the backup's folder is
 
     @property
     def kind(self) -> str:
-        return "copy"
+        return "fetch" if self.source else "copy"
 
 
 class RemoveBackup(NamedTuple):

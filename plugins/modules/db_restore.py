@@ -49,6 +49,15 @@ EXAMPLES = r"""
     database: shop
     drill: true
 
+- name: Restore on a new host what only the bucket has
+  dbfleet.maintenance.db_restore:
+    engine: postgresql
+    login_unix_socket: /var/run/postgresql
+    backup_dir: /srv/backups
+    database: shop
+    copy_from: s3://fleet-backups/shop
+    server: db1.example.com:5432
+
 - name: Put a SQLite file back
   dbfleet.maintenance.db_restore:
     engine: sqlite
@@ -85,7 +94,7 @@ ansible_facts:
               description: The same.
               type: str
             kind:
-              description: Always V(restore).
+              description: Either V(restore), or V(fetch) where the backup comes from O(copy_from).
               type: str
             reason:
               description: Which backup, and how old it is.

@@ -25,13 +25,14 @@ def free_port() -> int:
 class Breaking:
     """Passes bytes on; when `after` bytes went to the server, the connection that carries the next one is reset.
 
-    So it goes `times` times; from the second time on, at once. `hide`: a header that the client never sees.
+    So it goes `times` times; from the second time on, at once. `back`: counted is what comes from the server instead.
+    `hide`: a header that the client never sees.
     """
 
-    def __init__(self, url: str, *, after: int = 0, times: int = 0, hide: bytes = b"") -> None:
+    def __init__(self, url: str, *, after: int = 0, times: int = 0, hide: bytes = b"", back: bool = False) -> None:
         parts = urlsplit(url)
         self._server = (parts.hostname or "127.0.0.1", parts.port or 80)
-        self._left, self._times, self.broken = after, times, 0
+        self._left, self._times, self._back, self.broken = after, times, back, 0
         self._hide, self.hidden = re.compile(re.escape(hide), re.IGNORECASE) if hide else None, 0
         self._lock, self._open = threading.Lock(), True
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -59,9 +60,9 @@ class Breaking:
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError), socket.create_connection(self._server) as server:
-            back = threading.Thread(target=self._pass, args=(server, client, False), daemon=True)
+            back = threading.Thread(target=self._pass, args=(server, client, self._back), daemon=True)
             back.start()
-            self._pass(client, server, True)
+            self._pass(client, server, not self._back)
             back.join()
 
     def _pass(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
@@ -72,7 +73,7 @@ class Breaking:
                         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         end.shutdown(socket.SHUT_RD)
                     return
-                if self._hide and not counted:
+                if self._hide and source.getpeername() == self._server:
                     data, found = self._hide.subn(lambda name: b"x" * len(name.group()), data)
                     self.hidden += found
                 target.sendall(data)

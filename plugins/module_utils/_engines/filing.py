@@ -24,6 +24,8 @@ def is_filing(task: Cure) -> bool:
 
 def spell(task: Cure) -> list[str]:
     """What happens, as a shell would be told."""
+    if isinstance(task, CopyBackup) and task.source and task.backup:
+        return [f"fetch {task.backup.id} from {task.source} into {task.backup.folder}, and compare"]
     if isinstance(task, CopyBackup):
         what = f"{task.backup.folder}/{task.backup.id}.*" if task.backup else f"{task.manner.folder}: the newest backup"
         return [f"copy {what} to {task.to}, and compare"]
@@ -65,6 +67,12 @@ def _copy(session: t.Any, task: CopyBackup) -> Work:
 
     backup = newest(task)
     stop = getattr(session, "stopped", None)
+    if task.source:
+        bringing = copies.fetch(backup, task.source, bucket=task.bucket, stop=stop, rate_limit=task.manner.rate_limit)
+        for more in bringing:
+            yield Tick(Amount(written=more))
+        yield Tick(note=backup.id)
+        return
     for more in copies.copy(backup, task.to, bucket=task.bucket, stop=stop, rate_limit=task.manner.rate_limit):
         yield Tick(Amount(written=more))
     yield Tick(note=backup.id)

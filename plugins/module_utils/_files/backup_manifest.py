@@ -69,7 +69,11 @@ def write_manifest(backup: Backup) -> None:
 
 def read_fields(path: str) -> dict[str, t.Any]:
     """What stands in it, also what only a later version of the collection knows. Raises OSError, Distrusted."""
-    data = _bytes_of(path)
+    return fields_of(_bytes_of(path))
+
+
+def fields_of(data: bytes) -> dict[str, t.Any]:
+    """The same of its bytes, wherever they come from. Raises Distrusted."""
     body, found, tail = data.rpartition(SELF)
     if not found or tail != hashlib.sha256(body).hexdigest().encode("ascii") + b'"\n}\n':
         raise Distrusted("it is damaged, or was changed by hand")

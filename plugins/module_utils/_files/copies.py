@@ -53,9 +53,35 @@ def copy(
     Yields bytes since the last time, at least once a second. What is there already, and whole, is verified only.
     Raises BadInput, Busy, Refused, MissingMeans, Gone, Stopped: then no manifest is there.
     """
-    progress, told = Progress(rate_limit), 0
+    progress = Progress(rate_limit)
     there = _place(to, bucket)
-    worker = Worker(lambda: there.copy(backup, progress))
+    yield from _worked(lambda: there.copy(backup, progress), progress, stop)
+    backups.amend(backup, copies=[to])
+
+
+def fetch(
+    backup: Backup,
+    source: str,
+    *,
+    bucket: Bucket | None = None,
+    stop: threading.Event | None = None,
+    rate_limit: int | None = None,
+) -> t.Generator[int, None, None]:
+    """The way back, into `backup.folder`: each file compared with its hash, the manifest last.
+
+    Yields bytes since the last time, at least once a second. Raises BadInput, Busy, Refused, MissingMeans, Gone,
+    Stopped: then no manifest is here.
+    """
+    progress, bring = Progress(rate_limit), _bringing(backup, source, bucket)
+    told = backup._replace(copies=tuple(dict.fromkeys((*backup.copies, source))))
+    yield from _worked(lambda: _fetched(told, bring, progress), progress, stop)
+
+
+def _worked(
+    work: t.Callable[[], None], progress: Progress, stop: threading.Event | None
+) -> t.Generator[int, None, None]:
+    """In a thread; yields bytes once a second."""
+    told, worker = 0, Worker(work)
     try:
         for _second in worker.ticks(stop):
             now = progress.bytes
@@ -64,8 +90,34 @@ def copy(
     finally:
         progress.pace.halt.set()
         worker.ended()
-    backups.amend(backup, copies=[to])
     yield progress.bytes - told
+
+
+Bring = t.Callable[[Stored, str, Progress], None]  # one file, to be there whole
+
+
+def _bringing(backup: Backup, source: str, bucket: Bucket | None) -> Bring:
+    if source.startswith(BUCKET):
+        from .s3_reading import Reading
+
+        reading = Reading(source, bucket or Bucket())
+        return lambda stored, path, progress: reading.bring(backup, stored, path, progress)
+    there = os.path.join(source, unfinished.folder_name(backup.database))
+    return lambda stored, path, progress: _copy_file(os.path.join(there, stored.name), path, stored, progress)
+
+
+def _fetched(backup: Backup, bring: Bring, progress: Progress) -> None:
+    with durable.refusing(f"{backup.folder} cannot be written"):
+        why_not = durable.why_not(os.path.dirname(backup.folder))
+        if why_not or os.path.islink(backup.folder):
+            raise Refused(why_not or f"{backup.folder} is a symbolic link", cure="Name another backup_dir")
+        durable.make_folder(backup.folder)
+        # What is left here of it is not whole, or it would not be fetched.
+        left = os.path.join(backup.folder, backup.id + MANIFEST)
+        if os.path.lexists(left):
+            with suppress(Vanished):
+                backups.remove(backup)
+        _made(backup, backup.folder, bring, progress)
 
 
 def remove(backup: Backup, to: str, *, bucket: Bucket | None = None) -> int:
@@ -113,7 +165,7 @@ class _Folder:
                 raise BadInput(f"copy_to: {self._to} is where the backups are")
             durable.make_folder(place)
             if not self._is_there(backup, place, progress):
-                self._make(backup, place, progress)
+                self._copy(backup, place, progress)
 
     def _is_there(self, backup: Backup, place: str, progress: Progress) -> bool:
         """A copy that was changed is taken away, to be made again."""
@@ -134,31 +186,16 @@ class _Folder:
             return False
         return True
 
-    def _make(self, backup: Backup, place: str, progress: Progress) -> None:
-        _clear(place, backup.id)
-        marker = unfinished.Marker(place, backup.id, backup.server, backup.database)
-        made = False
+    def _copy(self, backup: Backup, place: str, progress: Progress) -> None:
         try:
-            tops = list(dict.fromkeys(file.name.split("/")[0] for file in backup.files))
-            for name in tops:
-                marker.add(name)
-            for stored in backup.files:
-                path = os.path.join(place, _partial(stored.name))
-                durable.make_folder(os.path.dirname(path))
-                _copy_file(os.path.join(backup.folder, stored.name), path, stored, progress)
-                _verify(path, stored, progress)
-            for name in tops:
-                os.rename(os.path.join(place, name + PARTIAL), os.path.join(place, name))
-            durable.sync_folder(place)
-            progress.go_on()
-            write_manifest(read_manifest(path_of(backup))._replace(folder=place))
-            made = True
+            told = read_manifest(path_of(backup))
         except Distrusted as error:
             raise Refused(f"{path_of(backup)} cannot be read: {error}") from error
-        finally:
-            if not made:
-                _drop(place, backup.id, tops)
-            marker.drop()
+
+        def bring(stored: Stored, path: str, progress: Progress) -> None:
+            _copy_file(os.path.join(backup.folder, stored.name), path, stored, progress)
+
+        _made(told, place, bring, progress)
 
     def remove(self, backup: Backup) -> int:
         place = os.path.join(self._to, unfinished.folder_name(backup.database))
@@ -169,6 +206,31 @@ class _Folder:
             with suppress(Vanished):
                 freed += backups.remove(backup._replace(folder=place))
         return freed
+
+
+def _made(backup: Backup, place: str, bring: Bring, progress: Progress) -> None:
+    """Its files in that folder, read again there, and then its manifest."""
+    _clear(place, backup.id)
+    marker = unfinished.Marker(place, backup.id, backup.server, backup.database)
+    made, tops = False, list(dict.fromkeys(file.name.split("/")[0] for file in backup.files))
+    try:
+        for name in tops:
+            marker.add(name)
+        for stored in backup.files:
+            path = os.path.join(place, _partial(stored.name))
+            durable.make_folder(os.path.dirname(path))
+            bring(stored, path, progress)
+            _verify(path, stored, progress)
+        for name in tops:
+            os.rename(os.path.join(place, name + PARTIAL), os.path.join(place, name))
+        durable.sync_folder(place)
+        progress.go_on()
+        write_manifest(backup._replace(folder=place))
+        made = True
+    finally:
+        if not made:
+            _drop(place, backup.id, tops)
+        marker.drop()
 
 
 def _clear(place: str, ident: str) -> int:

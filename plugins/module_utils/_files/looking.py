@@ -35,9 +35,9 @@ def looked_at(wanted: Sheltered) -> Shelf:
     except OSError as error:
         why_not = why_not or f"{error.filename or folder}: {error.strerror}"
     free, device = _space(folder)
-    return Shelf(
+    shelf = Shelf(
         folder=wanted.folder,
-        backups=tuple(_with_copies(sorted(look.backups, key=lambda b: (b.began, b.id)), wanted.target)),
+        backups=tuple(sorted(look.backups, key=lambda b: (b.began, b.id))),
         broken=tuple(look.broken),
         unfinished=tuple(look.unfinished),
         foreign=tuple(look.foreign),
@@ -45,6 +45,11 @@ def looked_at(wanted: Sheltered) -> Shelf:
         device=device,
         why_not=why_not,
     )
+    if wanted.target or wanted.source:
+        from .elsewhere import seen
+
+        return seen(shelf, wanted)
+    return shelf
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -64,18 +69,6 @@ def _space(folder: str) -> tuple[int | None, int | None]:
         return space.f_bavail * space.f_frsize, os.stat(folder).st_dev
     except OSError:
         return None, None
-
-
-def _with_copies(backups: t.Sequence[Backup], target: str) -> t.Iterator[Backup]:
-    """A copy whose manifest is gone is none, where that can be seen from here."""
-    seen = bool(target) and os.path.isdir(target)
-    for backup in backups:
-        if seen and target in backup.copies:
-            there = os.path.join(target, folder_name(backup.database), backup.id + MANIFEST)
-            if not os.path.lexists(there):
-                yield backup._replace(copies=tuple([to for to in backup.copies if to != target]))
-                continue
-        yield backup
 
 
 class _Look:

@@ -15,7 +15,7 @@ from .._errors import BadInput
 from .._records import Amount, Database, Finding, Key, Measured, Plan, Ref, Server, Step, Wants
 from .._tasks import CopyBackup, DropLeftover, Dump, Task, Verify
 from .._units import say_bytes, say_count, say_seconds
-from . import backup_chain
+from . import backup_chain, backup_copies
 from .backup_options import OPTIONS, Policy, identity_of, policy
 from .backup_streams import streams
 from .rotation_law import level_of
@@ -42,7 +42,8 @@ def wants(policy: Policy, server: Server) -> Wants:
     for name in asked:
         if name in server.lacks:
             raise BadInput(f"{NEEDS.get(name, name)} is not for {server.engine}: {server.lacks[name]}")
-    return Wants(backups=Sheltered(policy.manner.folder, policy.copy_to, stanza=policy.stanza))
+    sheltered = Sheltered(policy.manner.folder, policy.copy_to, bucket=policy.bucket, stanza=policy.stanza)
+    return Wants(backups=sheltered)
 
 
 def doubts(policy: Policy, measured: Measured) -> Wants:
@@ -67,6 +68,7 @@ class _Planner:
         self.findings: list[Finding] = list(measured.server.findings)
         self.free = self.shelf.free
         self.sizes = {info.name: info.bytes for info in measured.server.databases}
+        self.sizes.update((d.name, d.bytes) for d in measured.databases if d.bytes is not None)
         self.known: dict[tuple[str, str, str], list[Backup]] = {}
         for backup in self.shelf.backups:
             self.known.setdefault((backup.server, backup.database, backup.method), []).append(backup)
@@ -85,6 +87,7 @@ class _Planner:
             steps += self._steps(ref, method)
         if refs:
             self._of_shelf(refs)
+            steps += self._gone_copies(refs, steps)
         shown: dict[str, t.Any] = {}
         if self.repository and not self.repository.why_not:
             identity = identity_of(self.server)
@@ -144,7 +147,8 @@ class _Planner:
             reason = f"none of {say_count(len(known), 'backup')} is verified to {self.policy.verify}"
         else:
             reason = f"there is no {GLOBALS if method == GLOBALS else 'backup'} of it yet"
-        size = self.sizes.get(ref.database) or (last.source_bytes if last else 0)
+        known_size = sum(n or 0 for n in self.sizes.values()) if method == "physical" else self.sizes.get(ref.database)
+        size = known_size or (last.source_bytes if last else 0)
         decode = bool(manner.encryption) and self._wanted() >= LEVELS.index("decode")
         last_try = self.measured.past.get(("dump", ref))
         basis = backup_chain.basis(self.policy, known, self.server.now, last_try)
@@ -193,6 +197,14 @@ class _Planner:
         measured = {"id": backup.id if backup else None}
         size = backup.bytes if backup else self.sizes.get(ref.database) or 0
         return [Step(task, reason, measured, rank=(1, 0.0), size=size, after=after)]
+
+    def _gone_copies(self, refs: t.Sequence[tuple[Ref, str]], steps: t.Sequence[Step]) -> list[Step]:
+        if not self.policy.copy_to:
+            return []
+        mine = {(identity_of(self.server, ref.database), ref.database) for ref, _method in refs}
+        planned = {s.task.backup.id for s in steps if isinstance(s.task, CopyBackup) and s.task.backup}
+        self.findings += backup_copies.findings(self.policy, self.shelf, mine)
+        return backup_copies.again(self.policy, self.shelf, mine, planned)
 
     # ---- room --------------------------------------------------------------------------------------------------------
 

@@ -174,26 +174,26 @@ def folder_of(path: t.Any, option: str) -> str:
     return "/" + "/".join(parts)
 
 
-def target_of(to: t.Any, folder: str) -> str:
-    """Where copies go: a folder, or s3://bucket/prefix. Raises BadInput."""
+def target_of(to: t.Any, folder: str, option: str = "copy_to") -> str:
+    """Where copies go, or come from: a folder, or s3://bucket/prefix. Raises BadInput."""
     text = str(to or "")
     if not text:
         return ""
     if text.startswith("s3://"):
         bucket, _slash, prefix = text[5:].partition("/")
         if not bucket or ".." in prefix.split("/"):
-            raise BadInput(f"copy_to: {text!r} names no bucket", cure="Write it as s3://bucket/prefix")
+            raise BadInput(f"{option}: {text!r} names no bucket", cure="Write it as s3://bucket/prefix")
         return text.rstrip("/")
-    found = folder_of(text, "copy_to")
+    found = folder_of(text, option)
     if found == folder or found.startswith(folder + "/") or folder.startswith(found + "/"):
-        raise BadInput(f"copy_to: {found} and backup_dir {folder} lie in each other", cure="Name another folder")
+        raise BadInput(f"{option}: {found} and backup_dir {folder} lie in each other", cure="Name another folder")
     return found
 
 
-def bucket_of(given: t.Mapping[str, t.Any] | None, to: str) -> Bucket | None:
+def bucket_of(given: t.Mapping[str, t.Any] | None, to: str, option: str = "copy_to") -> Bucket | None:
     """How the bucket's service is reached. Raises BadInput where there is no bucket."""
     if given and not to.startswith("s3://"):
-        raise BadInput("s3 is given, but copy_to names no bucket", cure="Write copy_to as s3://bucket/prefix")
+        raise BadInput(f"s3 is given, but {option} names no bucket", cure=f"Write {option} as s3://bucket/prefix")
     if not to.startswith("s3://"):
         return None
     return Bucket(**{name: (given or {}).get(name) or "" for name in S3})

@@ -8,13 +8,13 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime, timezone
 
-from .._backups import Backup, Decryption, Shelf, Sheltered
+from .._backups import Backup, Bucket, Decryption, Manner, Shelf, Sheltered
 from .._errors import BadInput, Refused
 from .._records import Amount, Finding, Measured, Plan, Ref, Server, Step, Wants
-from .._tasks import Restore
+from .._tasks import CopyBackup, Restore
 from .._tuples import NamedTuple
-from .._units import say_seconds
-from .backup_options import drill_on, folder_of, identity_of
+from .._units import say_bytes, say_seconds
+from .backup_options import S3, bucket_of, drill_on, folder_of, identity_of, target_of
 from .rotation_law import level_of
 
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
@@ -39,6 +39,8 @@ OPTIONS: dict[str, t.Any] = {
     "drill": {"type": "bool", "default": False},
     "drill_on": {"type": "raw", "default": "throwaway"},
     "bin_dir": {"type": "path"},
+    "copy_from": {"type": "str"},
+    "s3": {"type": "dict", "options": S3},
 }
 
 PROVEN = 3  # of LEVELS: restored and compared
@@ -57,6 +59,8 @@ class Policy(NamedTuple):
     drill: bool
     on: str
     jobs: int = 1
+    source: str = ""  # copies: a folder or s3://bucket/prefix, where it is fetched from when it is not here
+    bucket: Bucket | None = None
     force: bool = False  # asked for, and so due whatever is there
 
 
@@ -67,6 +71,11 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         raise BadInput("a drill throws away what it restores: it has no target", cure="Leave target and replace out")
     folder, database, which = _place(params)
     moment, id_ = _which(which)
+    source = target_of(params.get("copy_from"), folder, "copy_from")
+    if source and not database:
+        raise BadInput(
+            "copy_from has copies of whole folders, and path names a file that is here", cure="Leave path out"
+        )
     return Policy(
         folder=folder,
         database=database,
@@ -80,6 +89,8 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         drill=drill,
         on=drill_on(params.get("drill_on")),
         jobs=params.get("jobs") or 1,
+        source=source,
+        bucket=bucket_of(params.get("s3"), source, "copy_from"),
         force=not drill,
     )
 
@@ -120,7 +131,9 @@ def _decryption(given: t.Mapping[str, t.Any] | None) -> Decryption | None:
 
 
 def wants(policy: Policy, server: Server) -> Wants:
-    return Wants(backups=Sheltered(policy.folder))
+    sheltered = Sheltered(policy.folder, source=policy.source, bucket=policy.bucket)
+    names = (policy.database, *([""] if policy.globals else []))
+    return Wants(backups=sheltered._replace(databases=names if policy.source else ()))
 
 
 def doubts(policy: Policy, measured: Measured) -> Wants:
@@ -158,13 +171,27 @@ def plan(policy: Policy, measured: Measured) -> Plan:
     deed = "a drill of" if policy.drill else "asked for:"
     reason = f"{deed} the backup of {backup.database} of {age} ago"
     size = backup.source_bytes or backup.bytes
-    step = Step(task, reason, told, Amount(written=size), size=size)
-    return Plan((step,), findings=_findings(policy, backup))
+    fetched = [_fetch(policy, shelf, each) for each in (backup, task.globals) if each and each in shelf.elsewhere]
+    step = Step(task, reason, told, Amount(written=size), size=size, after=tuple(s.key for s in fetched))
+    return Plan((*fetched, step), findings=_findings(policy, backup))
+
+
+def _fetch(policy: Policy, shelf: Shelf, backup: Backup) -> Step:
+    """Into the backup folder first: from then on it is a backup like others."""
+    ref = Ref("", (backup.id,))
+    task = CopyBackup(ref, backup, Manner(policy.folder), policy.folder, policy.bucket, source=policy.source)
+    room = backup.bytes * 1.1 if shelf.free is not None else 0
+    lacking = room > (shelf.free or 0)
+    skip = f"it takes {say_bytes(backup.bytes)}, and {say_bytes(shelf.free or 0)} are free here" if lacking else ""
+    told = {"id": backup.id, "bytes": backup.bytes}
+    reason = f"backup {backup.id} is in {policy.source} only"
+    return Step(task, reason, told, Amount(written=backup.bytes), size=backup.bytes, skip=skip)
 
 
 def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
     """Raises BadInput where there is none, or where it is not clear whose."""
-    whole = [b for b in shelf.backups if b.method == "dump"]
+    there = sorted((*shelf.backups, *shelf.elsewhere), key=lambda b: (b.began, b.id))
+    whole = [b for b in there if b.method == "dump"]
     named = [b for b in whole if b.database == policy.database or (not policy.database and b.id == policy.id)]
     mine = identity_of(measured.server, policy.database)
     if policy.server:
@@ -178,10 +205,10 @@ def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
     found = [b for b in named if _fits(policy, b, measured)]
     if not found:
         asked = policy.id or (f"until {policy.moment.isoformat()}" if policy.moment else "")
-        there = ", ".join(b.id for b in named[-5:]) or shelf.why_not or "none"
+        names = ", ".join(b.id for b in named[-5:]) or shelf.why_not or shelf.unseen or "none"
         message = f"there is no backup of {policy.database} in {policy.folder}{' ' if asked else ''}{asked}"
         broken = sum(b.backup is not None and b.backup.database == policy.database for b in shelf.broken)
-        cure = f"There are: {there}" + (f"; {broken} are broken" if broken else "")
+        cure = f"There are: {names}" + (f"; {broken} are broken" if broken else "")
         raise BadInput(message, cure=cure)
     return found[-1]
 
@@ -212,9 +239,8 @@ def _globals(policy: Policy, backup: Backup, shelf: Shelf) -> Backup | None:
     """What belongs to no database, as it was then. Raises BadInput."""
     if not policy.globals:
         return None
-    found = [
-        b for b in shelf.backups if b.method == "globals" and b.server == backup.server and b.began <= backup.ended
-    ]
+    there = sorted((*shelf.backups, *shelf.elsewhere), key=lambda b: (b.began, b.id))
+    found = [b for b in there if b.method == "globals" and b.server == backup.server and b.began <= backup.ended]
     if not found:
         raise BadInput("there is no backup of what belongs to no database", cure="Leave globals out")
     return found[-1]
