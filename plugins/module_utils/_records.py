@@ -185,6 +185,7 @@ class Database(NamedTuple):
     structure: Structure | None = None
     expired: tuple[Expired, ...] = ()
     without: tuple[Missing, ...] = ()  # rules whose table this database does not have
+    bytes: int | None = None  # of its tables; when backups were asked for, where the list of databases has no sizes
     large: tuple[Table, ...] = ()  # whose rows a backup may write apart, largest first; when backups were asked for
     repository: Repository | None = None  # of the server, when asked for: backups that another program keeps
 

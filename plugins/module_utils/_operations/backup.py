@@ -147,8 +147,7 @@ class _Planner:
             reason = f"none of {say_count(len(known), 'backup')} is verified to {self.policy.verify}"
         else:
             reason = f"there is no {GLOBALS if method == GLOBALS else 'backup'} of it yet"
-        known_size = sum(n or 0 for n in self.sizes.values()) if method == "physical" else self.sizes.get(ref.database)
-        size = known_size or (last.source_bytes if last else 0)
+        size = self._size(ref, method) or (last.source_bytes if last else 0)
         decode = bool(manner.encryption) and self._wanted() >= LEVELS.index("decode")
         last_try = self.measured.past.get(("dump", ref))
         basis = backup_chain.basis(self.policy, known, self.server.now, last_try)
@@ -174,6 +173,10 @@ class _Planner:
         level = "checksum" if decode else self.policy.verify
         checks = self._verify(ref, manner, None, f"a new backup is verified to {level}", after, level=level)
         return [step, *checks]
+
+    def _size(self, ref: Ref, method: str) -> int:
+        """Bytes of what is to be backed up, as far as the server tells: 0 where it does not."""
+        return sum(n or 0 for n in self.sizes.values()) if method == "physical" else self.sizes.get(ref.database) or 0
 
     def _jobs(self) -> int:
         return max(1, self.policy.jobs)

@@ -131,6 +131,18 @@ def test_encrypted_ones_are_read_while_they_are_written() -> None:
     assert verify.task.level == "checksum"
 
 
+@pytest.mark.parametrize("method", ["dump", "physical"])
+def test_sizes_that_only_a_look_into_the_databases_tells_count_as_well(method: str) -> None:
+    """MySQL lists its databases without their sizes."""
+    unsized = OURS._replace(databases=(DatabaseInfo("shop"), DatabaseInfo("crm")))
+    looked_at = (Database("shop", bytes=GB), Database("crm", bytes=MB))
+    for free, fits in ((GB // 4, False), (4 * GB, True)):
+        plan = planned(found={"server": unsized, "databases": looked_at, "shelf": {"free": free}}, method=method)
+        first = next(s for s in plan.steps if s.task.ref.database in ("shop", ""))
+        assert first.measured["bytes"] == (GB + MB if method == "physical" else GB)
+        assert bool(first.skip) is not fits
+
+
 def test_without_room_nothing_is_begun() -> None:
     """The last backup says how much is needed; what one takes is not there for the next."""
     last = made(21)._replace(files=(made(21).files[0]._replace(bytes=100 * MB),))

@@ -24,11 +24,16 @@ if t.TYPE_CHECKING:
     from ..._backups import Backup
 
 
+ROWS = ("dump", "tables")  # files that hold rows
+
+
 def spell(task: Cure, server: Server, grants: Grants | None, known: dumping.Source | None) -> list[str]:
     """The command lines as a shell would take them; programs are started in the folder where the login's file lies."""
     if isinstance(task, Dump):
         if task.method == "globals" and server.engine != "mariadb":
-            return [dumping.SHOWN]
+            from .accounts import SHOWN
+
+            return [SHOWN]
         if task.method == "physical":
             from . import hot_copy
 
@@ -61,8 +66,11 @@ def carry_out(session: t.Any, task: Task, server: Server, grants: Grants) -> Wor
             from . import hot_copy
 
             return hot_copy.take(session, task, server, grants)
-        act = dumping.accounts if task.method == "globals" else dumping.dump
-        return act(session, task, server, grants)
+        if task.method == "globals":
+            from . import accounts
+
+            return accounts.accounts(session, task, server, grants)
+        return dumping.dump(session, task, server, grants)
     if isinstance(task, Verify):
         return _verify(session, task, server)
     if isinstance(task, Restore):
@@ -123,6 +131,7 @@ def decode(backup: Backup, decrypt: t.Any, stop: t.Any) -> Work:
 
         yield from hot_copy.decode(backup, decrypt, stop)
         return
+    rows, sums = t.cast("dict[str, int]", {}), t.cast("dict[str, int]", {})
     for stored in backup.files:
         scanner, last = Scanner(), time.monotonic()
         with reader.opened(backup, stored, decrypt) as stream:
@@ -133,8 +142,10 @@ def decode(backup: Backup, decrypt: t.Any, stop: t.Any) -> Work:
                     yield Tick()
                     last = time.monotonic()
         scanner.end()
-        if stored.what == "dump":
-            compare(backup, scanner.content.rows, scanner.content.sums)
+        if stored.what in ROWS:
+            rows.update(scanner.content.rows)
+            sums.update(scanner.content.sums)
+    compare(backup, rows, sums)
 
 
 def compare(

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writing a backup of a database, or of the accounts: the command line, and the work. Files are filled by _files/."""
+"""Writing a backup of a database: the command line, and the work. Files are filled by _files/."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from ..._selection import Patterns
 from ..._tuples import NamedTuple
 from . import clients, faults
 from .capabilities import MARIADB
-from .names import literal
 from .privileges import Grants
-from .scanning import Scanner
+from .scanning import Content, Scanner
 
 if t.TYPE_CHECKING:
+    from ..._files.store import Part
     from ..._tasks import Dump
     from .clients import Client
 
 TABLES = """
-    SELECT TABLE_NAME, TABLE_TYPE, ENGINE, COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0)
+    SELECT TABLE_NAME, TABLE_TYPE, ENGINE, COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0),
+           COALESCE(DATA_LENGTH, 0)
       FROM information_schema.TABLES
      WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE')
      ORDER BY TABLE_NAME"""
@@ -56,6 +57,8 @@ class Source(NamedTuple):
     versioned: bool  # a table has a history of its rows
     loose: tuple[str, ...]  # tables that a transaction does not hold still
     bytes: int
+    sequences: bool = False  # which tables of other files may need
+    apart: tuple[tuple[str, int], ...] = ()  # tables whose definition needs nothing beside: name, bytes of rows
 
     def without(self, patterns: t.Sequence[str], database: str) -> tuple[str, ...]:
         """The tables whose rows are left out."""
@@ -71,7 +74,9 @@ def source(link: t.Any, database: str) -> Source:
     loose = [str(row[0]) for row in rows if row[2] not in TRANSACTIONAL and row[1] != "SEQUENCE"]
     plain = [str(row[0]) for row in rows if row[1] != "SEQUENCE"]
     versioned = any(row[1] == "SYSTEM VERSIONED" for row in rows)
-    return Source(tuple(plain), versioned, tuple(loose), sum(int(row[3]) for row in rows))
+    apart = tuple((str(row[0]), int(row[4])) for row in rows if row[1] == "BASE TABLE" and row[2] == "InnoDB")
+    size = sum(int(row[3]) for row in rows)
+    return Source(tuple(plain), versioned, tuple(loose), size, any(row[1] == "SEQUENCE" for row in rows), apart)
 
 
 def unseen(grants: Grants, server: Server, database: str) -> list[str]:
@@ -114,7 +119,12 @@ def words(task: Dump, program: str, server: Server, grants: Grants | None, known
         if known and known.versioned and server.number >= (10, 11):
             more.append("--dump-history")
         more += [f"--ignore-table-data={database}.{name}" for name in names]
-        return [[*begin, *more, "--", database]]
+        lines = [[*begin, *more, "--", database]]
+        if task.streams:
+            from . import streams
+
+            return streams.commands(lines, task)
+        return lines
     begin.append("--set-gtid-purged=OFF")
     ignored = [f"--ignore-table={database}.{name}" for name in names]
     last = [*begin, *more, *ignored, "--", database]
@@ -134,28 +144,45 @@ def program(server: Server) -> str:
 
 def dump(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
     """Raises Busy, Gone, Refused, MissingMeans, Stopped; what is half-written is removed on the way out."""
-    from ..._files import store
-
     database = task.ref.database
     lacking = unseen(grants, server, database)
     if lacking:
         cure = f"The dump would silently lack something: {'; '.join(lacking)}"
         raise Refused("the login does not see all of the database", database=database, cure=cure)
-    tool, known, scanner = clients.of(server, "dump"), source(link, database), Scanner()
-    lines = words(task, tool.path, server, grants, known)
+    tool, known = clients.of(server, "dump"), source(link, database)
     about = _about(link, server, database)
     yield Tick()
+    apart = {name for name, _size in known.apart} if not known.sequences else set()
+    streams = (tuple(ref for ref in refs if ref.path[0] in apart) for refs in task.streams)
+    task = task._replace(streams=tuple(refs for refs in streams if refs))
+    if task.streams:
+        from .streams import NotTogether
+
+        try:
+            yield from _written(link, task, server, grants, (tool, known, about))
+        except NotTogether:  # so it takes longer
+            yield from _written(link, task._replace(streams=()), server, grants, (tool, known, about))
+    else:
+        yield from _written(link, task, server, grants, (tool, known, about))
+
+
+def _written(
+    link: t.Any, task: Dump, server: Server, grants: Grants, found: tuple[Client, Source, dict[str, str]]
+) -> Work:
+    from ..._files import store
+
+    tool, known, about = found
+    lines = words(task, tool.path, server, grants, known)
     with clients.private_folder() as folder, store.part(task) as new:
         clients.write_login(folder, link.login, tool, encrypted=bool(link.cipher()))
-        for number, argv in enumerate(lines, start=1):
-            last = number == len(lines)
-            what, tap = ("dump", scanner) if last else ("definitions", Scanner())
-            environment = clients.environment(folder)
-            work = new.run([argv], environment, what=what, ext=f"{what}.sql", stop=link.stopped, taps=[tap], cwd=folder)
-            yield from ticks(work, task.ref)
-        content = scanner.content
-        about.update(checksums=json.dumps(content.sums, separators=(",", ":")), position=content.position)
-        about.update(gtid=content.gtid, excluded=json.dumps(known.without(task.exclude, database)))
+        if task.streams:
+            from . import streams
+
+            content = yield from streams.written(link, new, lines, folder=folder, ref=task.ref)
+        else:
+            content = yield from _one_after_the_other(link, new, lines, folder, task.ref)
+        about = {**about, "checksums": json.dumps(content.sums, separators=(",", ":")), "position": content.position}
+        about.update(gtid=content.gtid, excluded=json.dumps(known.without(task.exclude, task.ref.database)))
         backup = backup_of(task, server, tool, lines, new.began)._replace(
             source_bytes=known.bytes,
             rows=content.rows,
@@ -165,6 +192,20 @@ def dump(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
         )
         sealed = new.seal(backup)
     yield Tick(note=sealed.id)
+
+
+def _one_after_the_other(
+    link: t.Any, new: Part, lines: t.Sequence[t.Sequence[str]], folder: str, ref: Ref
+) -> t.Generator[Tick, t.Any, Content]:
+    """What the last one wrote: all rows."""
+    scanner = Scanner()
+    for number, argv in enumerate(lines, start=1):
+        last = number == len(lines)
+        what, tap = ("dump", scanner) if last else ("definitions", Scanner())
+        env = clients.environment(folder)
+        work = new.run([argv], env, what=what, ext=f"{what}.sql", stop=link.stopped, taps=[tap], cwd=folder)
+        yield from ticks(work, ref)
+    return scanner.content
 
 
 def ticks(work: t.Generator[int, None, None], ref: Ref) -> Work:
@@ -216,60 +257,6 @@ def backup_of(task: Dump, server: Server, tool: Client, lines: t.Sequence[t.Sequ
         files=(),
         format="sql",
     )
-
-
-# ---- accounts --------------------------------------------------------------------------------------------------------
-
-
-def accounts(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
-    """Users, roles and what they may do: MariaDB's program writes them; for MySQL, whose does not, we ask."""
-    from ..._files import store
-
-    readable = grants.allow("SELECT", "mysql")
-    if not readable:
-        raise Refused("the login may not read the accounts", cure=grants.statement(["SELECT"], "mysql"))
-    tool = clients.of(server, "dump")
-    lines = words(task, tool.path, server, grants, None)
-    with clients.private_folder() as folder, store.part(task) as new:
-        if server.engine == MARIADB:
-            clients.write_login(folder, link.login, tool, encrypted=bool(link.cipher()))
-            environment = clients.environment(folder)
-            more = {"stop": link.stopped, "taps": [Scanner()], "cwd": folder}
-            work = new.run(lines, environment, what="globals", ext="globals.sql", **more)
-        else:
-            work = new.feed(_accounts(link), what="globals", ext="globals.sql", stop=link.stopped, taps=[Scanner()])
-            lines = [["", SHOWN]]
-        yield from ticks(work, task.ref)
-        sealed = new.seal(backup_of(task, server, tool, lines, new.began))
-    yield Tick(note=sealed.id)
-
-
-SHOWN = "SHOW CREATE USER, SHOW GRANTS"
-OWN_ACCOUNTS = ("mysql.infoschema", "mysql.session", "mysql.sys")
-DEFAULT_ROLE = re.compile(r" DEFAULT ROLE ((?:`(?:[^`]|``)+`@`(?:[^`]|``)*`,? ?)+)(?= REQUIRE|$)")
-
-
-def _accounts(link: t.Any) -> t.Iterator[bytes]:
-    """All accounts first, then what they may do and are by default: roles are accounts like others."""
-    # Hashes hold any byte at all.
-    link.rows("SET SESSION print_identified_with_as_hex = 1")
-    rows = link.rows("SELECT User, Host FROM mysql.user ORDER BY User, Host")
-    names = [f"{literal(str(u))}@{literal(str(h))}" for u, h in rows if str(u) not in OWN_ACCOUNTS]
-    after = []
-    yield b"-- Accounts\n\n"
-    for name in names:
-        text = str(link.rows(f"SHOW CREATE USER {name}")[0][0])
-        found = DEFAULT_ROLE.search(text)
-        if found:
-            text = text[: found.start()] + text[found.end() :]
-            after.append(f"SET DEFAULT ROLE {found.group(1).strip()} TO {name}")
-        yield f"{text.replace('CREATE USER', 'CREATE USER IF NOT EXISTS', 1)};\n".encode()
-    for name in names:
-        for (grant,) in link.rows(f"SHOW GRANTS FOR {name}"):
-            yield f"{grant};\n".encode()
-    for statement in after:
-        yield f"{statement};\n".encode()
-    yield b"\n-- Dump completed\n"
 
 
 def findings_of(known: Source) -> str:

@@ -31,7 +31,7 @@ TABLES = """
     SELECT TABLE_NAME FROM information_schema.TABLES
      WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')"""
 CLIENT_ERROR = re.compile(r"ERROR (\d{4}) ")
-ORDER = ("definitions", "dump", "globals")
+ORDER = ("definitions", "tables", "dump", "globals")  # views need their tables
 BACK = {"gpg": "gpg --decrypt", "age": "age --decrypt", "zstd": "zstd -dc", "gzip": "gzip -dc"}
 
 
