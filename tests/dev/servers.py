@@ -11,7 +11,10 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
+
+from tests.fleet.cache import fleet_base
 
 from .environment import DEV, ROOT
 from .steps import Counts, Log, StepFailed, StepSkipped, counts_of
@@ -74,7 +77,12 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
     where = [] if any(word.startswith("tests/") for word in arguments) else [f"tests/{kind}"]
     options = [f"--junitxml={report}", "-o", f"cache_dir={DEV}/pytest-{kind}"]
     env = {"DBFLEET_TESTED": str(TESTED)}
+    scratch = ""
     if not arguments:
+        # Beside the servers' files: in memory where there is room. Files that are flushed again and again would wait
+        # for a disk that others are busy with, too.
+        scratch = tempfile.mkdtemp(prefix=f"tests-{kind}-", dir=fleet_base())
+        options += [f"--basetemp={scratch}", "-o", "tmp_path_retention_policy=failed"]
         # All cases on all servers take twice as long: tests/integration/matrix.py says which meets which.
         env["DBFLEET_MATRIX"] = os.environ.get("DBFLEET_MATRIX", "turns")
         options += [f"--numprocesses={_workers() if kind == 'integration' else 2}", "--dist=worksteal"]
@@ -86,6 +94,9 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
         counts = counts_of(report)
         # Also a pytest that was killed, or could not start, is a failure.
         raise StepFailed(str(failed), counts._replace(failed=max(1, counts.failed))) from failed
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
     return counts_of(report)
 
 
