@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 
-PARTS = ("archiver", "delete", "partition", "latency", "memory")
+PARTS = ("archiver", "delete", "partition", "partition_mysql", "latency", "memory")
 
 
 def main() -> None:

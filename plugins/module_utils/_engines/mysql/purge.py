@@ -107,7 +107,7 @@ class Bites:
         """
         rows = max(1, min(rows, self.most))
         if self.last is None:
-            self.last = self._last() or ""
+            self.last = self._edge([self.dates]) or ""
         if not self.last:
             return None
         scope = self._range(self._literals(cursor), self._literals(until or self.last))
@@ -119,16 +119,6 @@ class Bites:
             pair = self._keys(self._edges(scope, rows // 2 - 1, 2), self.way.columns)
             self.middle = (found, pair) if len(pair) == 2 else None
         return found
-
-    def _last(self) -> str | None:
-        """Of what is due. Along a key, an index on the date tells it without the rows that stay."""
-        dated = self.store.by_date(self.field.name)
-        if self.by_date or dated is None or self.store.kinds(self.way.columns) != [old_rows.NUMBER]:
-            return self._edge([self.dates])
-        name = quoted(self.way.columns[0])
-        query = f"SELECT MAX({name}) FROM {self.table} FORCE INDEX ({quoted(dated.via)}) WHERE {self.dates}"
-        found = self.link.texts(query, obj=self.obj)
-        return self._cursor(found[0]) if found[0][0] is not None else None
 
     def _edge(self, scope: list[str], skip: int | None = None) -> str | None:
         """The key after so many others; the last one of the range without."""
