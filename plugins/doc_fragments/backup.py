@@ -109,8 +109,16 @@ drill_on:
   description:
     - Where V(restore) of O(verify) restores. V(throwaway) is a temporary server of the same version that is started
       for it; V(same_server) a scratch database on the server itself, with events and jobs asleep.
+    - A dictionary of connection options is another PostgreSQL server, not older, where dumps are restored into a
+      scratch database, without owners and privileges. It may have C(login_host), C(login_port), C(login_user),
+      C(login_unix_socket), C(login_db), C(ssl_mode), C(ca_cert), C(ssl_cert) and C(ssl_key); the password is
+      O(drill_password). What belongs to a whole server is tried out on a temporary one all the same.
   type: raw
   default: throwaway
+drill_password:
+  description:
+    - Password for the other server of O(drill_on). It is never returned, logged, or on a command line.
+  type: str
 globals:
   description:
     - Back up what belongs to no database, too, such as roles, tablespaces, users and grants.
@@ -150,8 +158,8 @@ full_interval:
   description:
     - A full backup is made when the last verified one is older than this, as V(7d). In between, backups hold what
       changed since another one. They build on none that is not verified. Without this each backup is full.
-    - It is for O(method=pgbackrest), and for O(method=physical) of PostgreSQL 17 and newer where C(summarize_wal) is on.
-      What is encrypted cannot be built on.
+    - It is for O(method=pgbackrest), and for O(method=physical) of PostgreSQL 17 and newer where C(summarize_wal) is
+      on. What is encrypted cannot be built on.
   type: str
 incremental_from:
   description:

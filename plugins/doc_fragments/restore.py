@@ -77,8 +77,16 @@ options:
     description:
       - Where a drill restores. V(throwaway) is a temporary server of the same version that is started for it;
         V(same_server) a scratch database on the server itself, with events and jobs asleep.
+      - A dictionary of connection options is another PostgreSQL server, not older, where the dump is restored into a
+        scratch database, without owners and privileges. It may have C(login_host), C(login_port), C(login_user),
+        C(login_unix_socket), C(login_db), C(ssl_mode), C(ca_cert), C(ssl_cert) and C(ssl_key); the password is
+        O(drill_password).
     type: raw
     default: throwaway
+  drill_password:
+    description:
+      - Password for the other server of O(drill_on). It is never returned, logged, or on a command line.
+    type: str
   bin_dir:
     description:
       - Folder with the programs of the server. By default they are looked for on the path and where packages put them.

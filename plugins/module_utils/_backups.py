@@ -168,6 +168,22 @@ class Bucket(NamedTuple):
         return f"Bucket(endpoint_url={self.endpoint_url!r}, region={self.region!r})"
 
 
+class Elsewhere(NamedTuple):
+    """Another server, on which backups are tried out. The password is a secret."""
+
+    options: t.Mapping[str, t.Any]  # those of a connection, without the password
+    password: str = ""
+
+    @property
+    def address(self) -> str:
+        host = self.options.get("login_unix_socket") or self.options.get("login_host")
+        port = self.options.get("login_port")
+        return f"{host}:{port}" if port else str(host)
+
+    def __repr__(self) -> str:
+        return f"Elsewhere({self.address!r})"
+
+
 class Manner(NamedTuple):
     """How a backup is written: the same for every engine, carried out by _files/."""
 

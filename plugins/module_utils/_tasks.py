@@ -15,7 +15,7 @@ from ._records import Pace, Ref
 from ._tuples import NamedTuple
 
 if t.TYPE_CHECKING:
-    from ._backups import Backup, Bucket, Decryption, Manner, Stanza
+    from ._backups import Backup, Bucket, Decryption, Elsewhere, Manner, Stanza
     from ._retention import Archive, Child, Expiry
 
 
@@ -209,7 +209,7 @@ class Verify(NamedTuple):
     manner: Manner
     level: str  # checksum, decode, restore
     decrypt: Decryption | None = None
-    on: str = "throwaway"  # where a drill is done: throwaway, same_server
+    on: str | Elsewhere = "throwaway"  # where a drill is done: throwaway, same_server, another server
     stanza: Stanza | None = None  # of pgBackRest, where it is one of its backups
 
     @property
@@ -253,7 +253,7 @@ class Restore(NamedTuple):
     globals: Backup | None = None  # roles and tablespaces, restored before
     jobs: int = 1
     decrypt: Decryption | None = None
-    on: str = "throwaway"  # where a drill is done: throwaway, same_server
+    on: str | Elsewhere = "throwaway"  # where a drill is done: throwaway, same_server, another server
 
     @property
     def kind(self) -> str:

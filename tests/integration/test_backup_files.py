@@ -417,7 +417,7 @@ def shop(lite: Callable[[str], Path], bucket: tuple[Any, str, Bucket], tmp_path:
     with closing(path) as db:
         db.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'a'), (2, 'b')")
     keys = {key: getattr(access, key) for key in ("endpoint_url", "region", "access_key", "secret_key")}
-    more = {"copy_to": f"s3://{name}/fleet", "s3": keys}
+    more: dict[str, Any] = {"copy_to": f"s3://{name}/fleet", "s3": keys}
     assert kinds(backed_up(path, tmp_path / "here", **more))[-1] == ("copy", "done")
     return path, more
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._backups import LEVELS, Backup, Manner, Shelf, Sheltered, Unfinished
+from .._backups import LEVELS, Backup, Elsewhere, Manner, Shelf, Sheltered, Unfinished
 from .._errors import BadInput
 from .._records import Amount, Database, Finding, Key, Measured, Plan, Ref, Server, Step, Wants
 from .._tasks import CopyBackup, DropLeftover, Dump, Task, Verify
@@ -32,6 +32,7 @@ NEEDS = {
     "pgbackrest": "method: pgbackrest",
     "exclude": "exclude_tables",
     "incremental": "full_interval",
+    "drill elsewhere": "drill_on another server",
 }
 
 
@@ -39,6 +40,8 @@ def wants(policy: Policy, server: Server) -> Wants:
     """What must be known. Raises BadInput for what this engine can never do though it was asked for."""
     asked = [policy.method, *(["exclude"] if policy.exclude else [])]
     asked += ["incremental"] if policy.full_interval is not None and policy.method == "physical" else []
+    elsewhere = isinstance(policy.drill_on, Elsewhere) and policy.verify == "restore"
+    asked += ["drill elsewhere"] if elsewhere else []
     for name in asked:
         if name in server.lacks:
             raise BadInput(f"{NEEDS.get(name, name)} is not for {server.engine}: {server.lacks[name]}")

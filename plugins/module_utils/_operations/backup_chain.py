@@ -86,9 +86,8 @@ def kept(repository: Repository, shelf: Shelf) -> list[Backup]:
     manifests = {b.id: b for b in shelf.backups if b.method == PGBACKREST}
     out = []
     for backup in repository.backups:
-        found = manifests.get(backup.id)
-        told = found and {"level": found.level, "verified_at": found.verified_at, "folder": found.folder}
-        out.append(backup._replace(**told) if told else backup)
+        told = manifests.get(backup.id, backup)
+        out.append(backup._replace(level=told.level, verified_at=told.verified_at, folder=told.folder))
     return out
 
 

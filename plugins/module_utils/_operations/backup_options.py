@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._backups import Bucket, Encryption, Manner, Stanza
+from .._backups import Bucket, Elsewhere, Encryption, Manner, Stanza
 from .._errors import BadInput
 from .._tuples import NamedTuple
 from .._units import duration, size
@@ -47,6 +47,7 @@ OPTIONS: dict[str, t.Any] = {
     "nice": {"type": "int", "default": 0},
     "pin": {"type": "bool", "default": False},
     "bin_dir": {"type": "path"},
+    "drill_password": {"type": "str", "no_log": True},
     "full_interval": {"type": "str"},
     "incremental_from": {"type": "str", "choices": ["last", "full"], "default": "last"},
     "pgbackrest_stanza": {"type": "str"},
@@ -63,6 +64,18 @@ ITS_OWN = {
     "compression_level": "Set compress-level",
 }
 
+# How another server is reached for a drill; numbers and booleans may come as text.
+THERE = (
+    "login_host",
+    "login_port",
+    "login_user",
+    "login_unix_socket",
+    "login_db",
+    "ssl_mode",
+    "ca_cert",
+    "ssl_cert",
+    "ssl_key",
+)
 MOST = {"zstd": 19, "gzip": 9}  # levels of compression that make sense for a stream
 
 
@@ -71,7 +84,7 @@ class Policy(NamedTuple):
     method: str  # auto is dump: what every engine has
     min_interval: float  # seconds
     verify: str
-    drill_on: t.Any
+    drill_on: str | Elsewhere
     globals: bool
     exclude: tuple[str, ...]
     copy_to: str
@@ -108,7 +121,7 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         method=method,
         min_interval=interval,
         verify=params["verify"],
-        drill_on=drill_on(params.get("drill_on")),
+        drill_on=drill_on(params.get("drill_on"), params.get("drill_password")),
         globals=bool(params["globals"]),
         exclude=tuple(params["exclude_tables"] or ()),
         copy_to=to,
@@ -216,15 +229,26 @@ def encryption_of(given: t.Mapping[str, t.Any] | None) -> Encryption | None:
     return Encryption(program, names)
 
 
-def drill_on(given: t.Any) -> t.Any:
+def drill_on(given: t.Any, password: str | None = None) -> str | Elsewhere:
     """`throwaway`, `same_server`, or connection options of another server. Raises BadInput."""
+    known = ", ".join(THERE)
+    if isinstance(given, t.Mapping):
+        if given.get("login_password"):
+            raise BadInput("drill_on: a password in it would be logged", cure="Give it as drill_password")
+        unknown = next((str(name) for name in given if name not in THERE), None)
+        if unknown:
+            raise BadInput(f"drill_on: {unknown} is no option of that server", cure=f"There are: {known}")
+        if not (given.get("login_host") or given.get("login_unix_socket")):
+            raise BadInput("drill_on names no server", cure="Give login_host or login_unix_socket")
+        return Elsewhere({str(name): value for name, value in given.items()}, password or "")
+    if password:
+        raise BadInput("drill_password is for another server", cure="Name that in drill_on")
     if given in (None, "", "throwaway"):
         return "throwaway"
     if given == "same_server":
-        return given
+        return "same_server"
     raise BadInput(
-        f"drill_on: {given!r} is not known" if isinstance(given, str) else "drill_on takes no other server yet",
-        cure="It is throwaway or same_server",
+        f"drill_on: {given!r} is not known", cure=f"It is throwaway, same_server, or a dictionary of {known}"
     )
 
 

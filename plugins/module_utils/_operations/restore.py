@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime, timezone
 
-from .._backups import Backup, Bucket, Decryption, Manner, Shelf, Sheltered
+from .._backups import Backup, Bucket, Decryption, Elsewhere, Manner, Shelf, Sheltered
 from .._errors import BadInput, Refused
 from .._records import Amount, Finding, Measured, Plan, Ref, Server, Step, Wants
 from .._tasks import CopyBackup, Restore
@@ -38,6 +38,7 @@ OPTIONS: dict[str, t.Any] = {
     "globals": {"type": "bool", "default": False},
     "drill": {"type": "bool", "default": False},
     "drill_on": {"type": "raw", "default": "throwaway"},
+    "drill_password": {"type": "str", "no_log": True},
     "bin_dir": {"type": "path"},
     "copy_from": {"type": "str"},
     "s3": {"type": "dict", "options": S3},
@@ -57,7 +58,7 @@ class Policy(NamedTuple):
     replace: bool
     globals: bool
     drill: bool
-    on: str
+    on: str | Elsewhere
     jobs: int = 1
     source: str = ""  # copies: a folder or s3://bucket/prefix, where it is fetched from when it is not here
     bucket: Bucket | None = None
@@ -87,7 +88,7 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         replace=bool(params["replace"]),
         globals=bool(params["globals"]),
         drill=drill,
-        on=drill_on(params.get("drill_on")),
+        on=drill_on(params.get("drill_on"), params.get("drill_password")),
         jobs=params.get("jobs") or 1,
         source=source,
         bucket=bucket_of(params.get("s3"), source, "copy_from"),
@@ -131,6 +132,8 @@ def _decryption(given: t.Mapping[str, t.Any] | None) -> Decryption | None:
 
 
 def wants(policy: Policy, server: Server) -> Wants:
+    if policy.drill and isinstance(policy.on, Elsewhere) and "drill elsewhere" in server.lacks:
+        raise BadInput(f"drill_on another server is not for {server.engine}: {server.lacks['drill elsewhere']}")
     sheltered = Sheltered(policy.folder, source=policy.source, bucket=policy.bucket)
     names = (policy.database, *([""] if policy.globals else []))
     return Wants(backups=sheltered._replace(databases=names if policy.source else ()))

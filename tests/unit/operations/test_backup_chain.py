@@ -39,7 +39,7 @@ FULL = made(100, method="physical", database="", files=(LIST,))
 ON_FULL = made(75, method="physical", database="", files=(LIST,), parent=FULL.id)
 ON_THAT = made(50, method="physical", database="", files=(LIST,), parent=ON_FULL.id)
 PLAIN = made(50, method="physical", database="", files=(LIST,))
-WEEK = {"method": "physical", "full_interval": "7d"}
+WEEK: dict[str, Any] = {"method": "physical", "full_interval": "7d"}
 LABELS = {"stanza": "shop", "repo": "1", "type": "full", "prior": "", "bytes": "7", "wal_start": "", "wal_stop": ""}
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from ..._backups import Backup, Decryption
+from ..._backups import Backup, Decryption, Elsewhere
 from ..._errors import Refused, Stopped
 from ..._records import Server, Tick, Work
 from ..._tasks import Restore, Verify
-from . import founding, roles, throwaway
+from . import founding, options, roles, throwaway
 from .connection import Connection, Connector, Session
 from .decoding import major, read
 from .dumping import Room
@@ -32,6 +32,10 @@ SELECT c.oid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.
    AND a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p'
 """
 ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
+THERE = """
+SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000
+"""
+BARE = ("--no-tablespaces", "--no-owner", "--no-privileges")
 AT_ONCE = 20  # indexes checked by one query
 
 
@@ -66,6 +70,8 @@ def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server:
         yield from _globals(session, backup, decrypt, room)
     elif room.on == "same_server":
         yield from _beside(session, backup, decrypt, server, room)
+    elif isinstance(room.on, Elsewhere):
+        yield from _there(session, backup, decrypt, room, room.on)
     else:
         yield from _apart(session, backup, decrypt, room)
     backups.amend(backup, level="restore", at=datetime.now(timezone.utc), rows=rows or None, sums=sums or None)
@@ -81,6 +87,27 @@ def _beside(session: Session, backup: Backup, decrypt: Decryption | None, server
         yield from matched(session, backup, room, major_of(server), name)
         yield from amcheck(session, room.connector, name)
         session.leave(name)
+
+
+def _there(session: Session, backup: Backup, decrypt: Decryption | None, room: Room, on: Elsewhere) -> Work:
+    """In a database of its own on another server that runs. Roles and tablespaces need not be there.
+
+    Raises CannotConnect, Refused, what that server says.
+    """
+    patience = room.connector.login.keywords.get("connect_timeout")
+    there = options.login({**on.options, "login_password": on.password, "connect_timeout": patience})
+    connector, name = Connector(there), founding.interim(f"drill {backup.id}")
+    room = room._replace(connector=connector)
+    with throwaway.speaking(connector, there.database) as worker:
+        ((standby, version),) = worker.rows(THERE)
+        if standby or version < major(backup.version):
+            why = "is a standby" if standby else f"has version {version}, older than the backup's {backup.version}"
+            raise Refused(f"{there.address} {why}: no drill is done there", cure="Name another server in drill_on")
+        yield Tick()
+        with founded(worker, name, backup, version, keep=False):
+            yield from poured(session, backup, decrypt, room, Place(name, options=BARE))
+            yield from matched(session, backup, room, version, name)
+            yield from amcheck(session, connector, name)
 
 
 def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:

@@ -23,6 +23,7 @@ from .names import quoted
 from .versions import major_of
 
 if t.TYPE_CHECKING:
+    from ..._backups import Elsewhere
     from ..._files.pipeline import ProgramFailed
     from ..._files.store import Part
 
@@ -78,7 +79,7 @@ class Room(NamedTuple):
     connector: Connector
     patience: float  # seconds that a lock is waited for: nobody queues behind a reader
     bin_dir: str = ""
-    on: str = ""  # where a drill is done: throwaway, same_server
+    on: str | Elsewhere = ""  # where a drill is done: throwaway, same_server, another server
 
     def client(self, name: str, server: Server) -> Client:
         """Raises MissingMeans, Refused."""
