@@ -54,7 +54,7 @@ def drilled(source: Server, other: Server, folder: Path, database: str, **more: 
 
 
 def test_a_drill_on_another_server(source: Server, other: Server, database: Make, tmp_path: Path) -> None:
-    """Whose owners and privileges nobody there knows; a changed row is found, and nothing stays either way."""
+    """Which knows none of the owners and privileges; nothing stays there."""
     shop = database(source)
     before = other.sql(THERE), other.sql(ROLES)
     with role(source, f"owner_{shop}", database=shop):

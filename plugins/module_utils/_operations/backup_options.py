@@ -241,15 +241,12 @@ def drill_on(given: t.Any, password: str | None = None) -> str | Elsewhere:
         if not (given.get("login_host") or given.get("login_unix_socket")):
             raise BadInput("drill_on names no server", cure="Give login_host or login_unix_socket")
         return Elsewhere({str(name): value for name, value in given.items()}, password or "")
+    if given not in (None, "", "throwaway", "same_server"):
+        cure = f"It is throwaway, same_server, or a dictionary of {known}"
+        raise BadInput(f"drill_on: {given!r} is not known", cure=cure)
     if password:
         raise BadInput("drill_password is for another server", cure="Name that in drill_on")
-    if given in (None, "", "throwaway"):
-        return "throwaway"
-    if given == "same_server":
-        return "same_server"
-    raise BadInput(
-        f"drill_on: {given!r} is not known", cure=f"It is throwaway, same_server, or a dictionary of {known}"
-    )
+    return str(given or "throwaway")
 
 
 def _level(params: t.Mapping[str, t.Any]) -> int | None:
