@@ -63,8 +63,9 @@ def application(server: MySQL) -> Iterator[list[float]]:
 
     def ask(words: str) -> None:
         worst = 0.0
-        login = {"user": server.user, "password": server.password, "database": DATABASE}
-        db = pymysql.connect(host=server.host, port=server.port, autocommit=True, **login)
+        db = pymysql.connect(host=server.host, port=server.port, user=server.user, password=server.password)
+        db.autocommit(True)
+        db.select_db(DATABASE)
         with db.cursor() as cursor:
             while not over.is_set():
                 began = time.monotonic()
