@@ -109,7 +109,7 @@ def _verify(session: t.Any, task: Verify, server: Server) -> Work:
     else:
         from . import drilling
 
-        yield from drilling.drill(session, backup, server, decrypt=task.decrypt, on=task.on)
+        yield from drilling.drill(session, backup, server, decrypt=task.decrypt, on=str(task.on))
     _go_on(session.stopped, backup)
     backups.amend(backup, level=task.level, at=datetime.now(timezone.utc))
     yield Tick(note=backup.id)

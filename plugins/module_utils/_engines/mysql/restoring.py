@@ -87,7 +87,7 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
     if task.drill:
         from ..._files import backups
 
-        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=task.on)
+        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=str(task.on))
         backups.amend(backup, level="restore", at=datetime.now(timezone.utc))
         yield Tick(note=backup.id)
         return
