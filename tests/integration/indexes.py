@@ -20,23 +20,23 @@ from .pg import client, transaction
 # Every fifth row stays, so that about 80 % of each b-tree but the partial one is free; `quiet` is healthy.
 SCHEMA = """
 CREATE TABLE orders (id bigint PRIMARY KEY, customer int, note text, state text);
-INSERT INTO orders SELECT n, n % 997, md5(n::text), 'open' FROM generate_series(1, 40000) n;
+INSERT INTO orders SELECT n, n % 997, md5(n::text), 'open' FROM generate_series(1, 10000) n;
 CREATE UNIQUE INDEX orders_note ON orders (note);
 CREATE INDEX orders_upper ON orders (upper(note), id);
 CREATE INDEX orders_some ON orders (note) INCLUDE (customer) WHERE state = 'open';
 CREATE TABLE "we""ird %s name; --" ("a""b" int, t text);
-INSERT INTO "we""ird %s name; --" SELECT n, md5(n::text) FROM generate_series(1, 30000) n;
+INSERT INTO "we""ird %s name; --" SELECT n, md5(n::text) FROM generate_series(1, 8000) n;
 CREATE INDEX "in""dex %s; --" ON "we""ird %s name; --" (t, "a""b");
 CREATE TABLE events (at timestamptz, n int, note text) PARTITION BY RANGE (at);
 CREATE TABLE events_early PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
 CREATE TABLE events_late PARTITION OF events FOR VALUES FROM ('2026-02-01') TO ('2027-01-01');
 CREATE INDEX events_note ON events (note, n);
-INSERT INTO events SELECT '2026-01-01'::timestamptz + n * interval '2 minutes', n, md5(n::text)
-  FROM generate_series(1, 60000) n;
+INSERT INTO events SELECT '2026-01-01'::timestamptz + n * interval '8 minutes', n, md5(n::text)
+  FROM generate_series(1, 15000) n;
 CREATE TABLE rooms (id int, note text, EXCLUDE USING btree (note WITH =));
-INSERT INTO rooms SELECT n, md5(n::text) FROM generate_series(1, 30000) n;
+INSERT INTO rooms SELECT n, md5(n::text) FROM generate_series(1, 8000) n;
 CREATE TABLE quiet (id int PRIMARY KEY, note text);
-INSERT INTO quiet SELECT n, md5(n::text) FROM generate_series(1, 30000) n;
+INSERT INTO quiet SELECT n, md5(n::text) FROM generate_series(1, 8000) n;
 CREATE INDEX quiet_note ON quiet (note);
 DELETE FROM orders WHERE id % 5 <> 0;
 DELETE FROM "we""ird %s name; --" WHERE "a""b" % 5 <> 0;
@@ -44,7 +44,7 @@ DELETE FROM events WHERE n % 5 <> 0;
 DELETE FROM rooms WHERE id % 5 <> 0;
 """
 AGAIN = """
-INSERT INTO orders SELECT n, n % 997, md5(n::text), 'open' FROM generate_series(100001, 140000) n;
+INSERT INTO orders SELECT n, n % 997, md5(n::text), 'open' FROM generate_series(100001, 110000) n;
 VACUUM ANALYZE orders;
 DELETE FROM orders WHERE id % 50 <> 0;
 """

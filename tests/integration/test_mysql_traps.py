@@ -126,7 +126,7 @@ def test_analyze_of_a_locked_table_is_no_success(mysql: Server, database: Make) 
 
 def test_cancel(mysql: Server, database: Make) -> None:
     name = database(mysql)
-    fill(mysql, name, "t", *WIDE, 120000)
+    fill(mysql, name, "t", *WIDE, 90000)
     used = use(mysql)
     task = Rebuild(Ref(name, ("t",)))
     size = used.table(name, "t").total_bytes
@@ -206,20 +206,27 @@ with engine.session(sys.argv[2]) as session:
 """
 
 
-def test_killed_in_the_middle_of_a_rebuild(mysql: Server, database: Make) -> None:
-    """The server goes on: the next run sees that, keeps away, and can rebuild once it is over."""
-    name = database(mysql)
-    fill(mysql, name, "t", *WIDE, 250000)
-    words = [sys.executable, "-c", CHILD, repr(mysql.login()), name]
+def kill_in_the_middle(server: Server, database: str) -> None:
+    words = [sys.executable, "-c", CHILD, repr(server.login()), database]
     child = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     try:
-        wait_until(lambda: running(mysql, "ALTER TABLE") or child.poll() is not None)
+        wait_until(lambda: running(server, "ALTER TABLE") or child.poll() is not None)
         assert child.poll() is None
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
+
+
+def test_killed_in_the_middle_of_a_rebuild(mysql: Server, database: Make) -> None:
+    """The server goes on: the next run sees that, keeps away, and can rebuild once it is over."""
+    name = database(mysql)
+    fill(mysql, name, "t", *WIDE, 80000)
     used = use(mysql)
-    found = used.measure(name)
+    for _attempt in range(9):
+        kill_in_the_middle(mysql, name)
+        found = used.measure(name)
+        if running(mysql, "ALTER TABLE"):  # still: all of it was measured meanwhile
+            break
     (table,) = found.tables
     assert {f.code for f in found.findings} - {"purge_pending"} == {"rebuild_running"}
     assert {"online rebuild", "exclusive rebuild"} <= set(table.lacks)
@@ -234,7 +241,7 @@ def test_killed_in_the_middle_of_a_rebuild(mysql: Server, database: Make) -> Non
 def test_more_changes_than_the_online_log_holds(fleet: Fleet, mysql: Server, database: Make) -> None:
     """The rebuild fails at its end: refused, with the setting that cures it."""
     name = database(mysql)
-    fill(mysql, name, "t", *WIDE, 100000)
+    fill(mysql, name, "t", *WIDE, 60000)
     kept = mysql.sql("SELECT @@GLOBAL.innodb_online_alter_log_max_size")[0][0]
     mysql.sql("SET GLOBAL innodb_online_alter_log_max_size = 65536")
     faults: list[DbFault] = []
@@ -251,8 +258,8 @@ def test_more_changes_than_the_online_log_holds(fleet: Fleet, mysql: Server, dat
             thread = background(rebuild)
             wait_until(lambda: running(mysql, "ALTER TABLE"))
             while thread.is_alive():
-                writer("UPDATE t SET v = repeat('z', 200) WHERE id % 30 = 0")
-                writer("UPDATE t SET v = repeat('y', 201) WHERE id % 30 = 0")
+                writer("UPDATE t SET v = repeat('z', 200) WHERE id < 3000")
+                writer("UPDATE t SET v = repeat('y', 201) WHERE id < 3000")
             thread.join()
     finally:
         mysql.sql(f"SET GLOBAL innodb_online_alter_log_max_size = {kept}")
