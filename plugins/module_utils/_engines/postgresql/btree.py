@@ -67,11 +67,29 @@ def _entry(columns: tuple[Column, ...]) -> tuple[float, bool]:
 def pages(tree: Tree, values: t.Sequence[Values], *, scattered: bool) -> float:
     """Of the whole file. `scattered` values repeat by chance, others evenly: nobody knows which."""
     entries = [e for v in values for e in (_shared(tree, v, scattered) if tree.shares else _plain(v))]
-    leaves = _leaves(tree, entries, all(v.fixed for v in values))
+    return _whole(tree, _leaves(tree, entries, all(v.fixed for v in values)))
+
+
+def pages_apart(tree: Tree, rows: float, size: float, fixed: bool) -> float:
+    """Of the whole file where every row has an entry of its own, of `size` bytes without its line pointer."""
+    if rows <= 0:
+        return 1.0
+    return _whole(tree, math.ceil(rows * (size + ITEM) / _kept_apart(tree.block, tree.fillfactor, size, fixed)))
+
+
+@functools.lru_cache(maxsize=8192)  # indexes are often alike
+def _kept_apart(block: int, fillfactor: float, size: float, fixed: bool) -> float:
+    return _kept(block, fillfactor, [_Entries(1.0, size + ITEM, size)], fixed)
+
+
+def _whole(tree: Tree, leaves: float) -> float:
+    """With the pages above the leaves, and the one that says where they begin."""
     total, level = 1.0 + leaves, leaves
-    while level > 1:
-        level = math.ceil(level / _children(tree))
-        total += level
+    if level > 1:
+        children = _children(tree.block, tree.pivot)
+        while level > 1:
+            level = math.ceil(level / children)
+            total += level
     return total
 
 
@@ -130,31 +148,36 @@ def _untruncated(times: float) -> float:
 
 
 def _leaves(tree: Tree, entries: t.Sequence[_Entries], fixed: bool) -> float:
-    """A page is full when what is over its fillfactor, posting list of its last entry left out, has been placed.
-
-    Its last entry then moves on to the next page.
-    """
-    number = sum(e.number for e in entries)
-    if number <= 0:
+    if sum(e.number for e in entries) <= 0:
         return 0.0
     size = sum(e.number * e.bytes for e in entries)
-    space = tree.block - layout.PAGE_HEADER - SPECIAL - 2 * ITEM
-    wanted = space - int(tree.block * (100.0 - tree.fillfactor) / 100.0)
+    return math.ceil(size / _kept(tree.block, tree.fillfactor, entries, fixed))
+
+
+def _kept(block: int, fillfactor: float, entries: t.Sequence[_Entries], fixed: bool) -> float:
+    """Bytes of entries on a leaf page.
+
+    A page is full when what is over its fillfactor, posting list of its last entry left out, has been placed. Its last
+    entry then moves on to the next page.
+    """
+    number = sum(e.number for e in entries)
+    size = sum(e.number * e.bytes for e in entries)
+    space = block - layout.PAGE_HEADER - SPECIAL - 2 * ITEM
+    wanted = space - int(block * (100.0 - fillfactor) / 100.0)
     main = max(entries, key=lambda e: e.number * e.bytes)
     if fixed and main.number * main.bytes >= ALIKE * size:
         by_fill = math.floor((wanted - ITEM - main.key) / main.bytes) + 1
         by_space = math.floor((space - ITEM) / main.bytes) - 1
-        kept = max(1, min(by_fill, by_space)) * main.bytes
-    else:
-        mean, square = size / number, sum(e.number * e.bytes * e.bytes for e in entries) / number
-        over = square / mean / 2
-        key = sum(e.number * e.key for e in entries) / number
-        kept = max(mean, min(wanted - ITEM - key + over, space - ITEM - over - mean))
-    return math.ceil(size / kept)
+        return max(1, min(by_fill, by_space)) * main.bytes
+    mean, square = size / number, sum(e.number * e.bytes * e.bytes for e in entries) / number
+    over = square / mean / 2
+    key = sum(e.number * e.key for e in entries) / number
+    return max(mean, min(wanted - ITEM - key + over, space - ITEM - over - mean))
 
 
-def _children(tree: Tree) -> float:
-    space = tree.block - layout.PAGE_HEADER - SPECIAL - 2 * ITEM
-    wanted = space - int(tree.block * (100.0 - INNER_FILL) / 100.0)
-    one = tree.pivot + ITEM
+@functools.lru_cache(maxsize=8192)
+def _children(block: int, pivot: float) -> float:
+    space = block - layout.PAGE_HEADER - SPECIAL - 2 * ITEM
+    wanted = space - int(block * (100.0 - INNER_FILL) / 100.0)
+    one = pivot + ITEM
     return max(2.0, (wanted - one / 2) / one)

@@ -9,13 +9,14 @@ import operator
 import typing as t
 from datetime import datetime
 
-from ..._records import Dead, Ref, Server, Table, Wants
+from ..._records import Bloat, Dead, Ref, Server, Table, Wants
 from ..._tuples import NamedTuple
 from . import beside
 from .connection import Session
 from .files import files
 from .versions import has, major_of
 
+# Which half is left out is said, since an optimizer that is told which is taken expects one row in two hundred.
 # A size function opens the table and its indexes and would wait for whoever holds them exclusively: those are left out
 # and their size is taken from the last vacuum or analyze. Statistics come by function: the view joins all indexes.
 TABLES = """
@@ -36,7 +37,7 @@ WITH held AS MATERIALIZED (
       FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'm', 'p') AND {only}
-       AND pg_catalog.mod(c.oid::pg_catalog.int8, %(halves)s) = %(half)s
+       AND pg_catalog.mod(c.oid::pg_catalog.int8, %(halves)s) <> %(other)s
 )
 SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
        c.relpersistence::pg_catalog.text,
@@ -45,25 +46,16 @@ SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind:
        CASE WHEN closed.oid IS NULL THEN coalesce(cf.main, pg_catalog.pg_relation_size(c.oid))
             ELSE c.relpages::pg_catalog.int8 * %(block)s END,
        CASE WHEN closed.oid IS NULL
-            THEN coalesce(cf.whole + CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE tf.whole + (
-                     SELECT CASE WHEN pg_catalog.count(*) = pg_catalog.count(jf.whole) THEN pg_catalog.sum(jf.whole) END
-                       FROM pg_catalog.pg_index i
-                       JOIN pg_catalog.pg_class j ON j.oid = i.indexrelid
-                       LEFT JOIN {toast_index_files} jf ON true
-                      WHERE i.indrelid = t.oid) END, pg_catalog.pg_table_size(c.oid))::pg_catalog.int8
+            THEN coalesce(cf.whole + CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE tf.whole + y.bytes END,
+                          pg_catalog.pg_table_size(c.oid))::pg_catalog.int8
             ELSE (c.relpages::pg_catalog.int8 + coalesce(t.relpages, 0)) * %(block)s END,
        CASE WHEN closed.oid IS NULL THEN coalesce(x.bytes, pg_catalog.pg_indexes_size(c.oid))
             ELSE coalesce(x.pages, 0) * %(block)s END,
        c.reltuples::pg_catalog.float8, c.relpages, {all_frozen},
        coalesce(x.number, 0),
        pg_catalog.pg_stat_get_live_tuples(c.oid), pg_catalog.pg_stat_get_dead_tuples(c.oid),
-       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid), pg_catalog.pg_stat_get_mod_since_analyze(c.oid),
-       greatest(pg_catalog.pg_stat_get_last_vacuum_time(c.oid), pg_catalog.pg_stat_get_last_autovacuum_time(c.oid)),
-       greatest(pg_catalog.pg_stat_get_last_analyze_time(c.oid), pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid)),
-       CASE WHEN c.relfrozenxid <> '0'::pg_catalog.xid THEN pg_catalog.age(c.relfrozenxid) END,
-       CASE WHEN c.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(c.relminmxid) END,
-       CASE WHEN t.relfrozenxid <> '0'::pg_catalog.xid THEN pg_catalog.age(t.relfrozenxid) END,
-       CASE WHEN t.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(t.relminmxid) END,
+       pg_catalog.pg_stat_get_mod_since_analyze(c.oid),
+       {upkeep},
        c.reloptions, t.reloptions,
        {may_maintain},
        coalesce(x.keyed, false),
@@ -80,18 +72,37 @@ SELECT c.oid, c.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind:
            CASE WHEN pg_catalog.count(*) = pg_catalog.count(kf.whole)
                 THEN pg_catalog.sum(kf.whole)::pg_catalog.int8 END AS bytes,
            {index_sizes} AS sizes,
-           pg_catalog.bool_or(i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indimmediate
-                              AND 0 <> ALL (i.indkey)
-                              AND (i.indisprimary OR NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                                               WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-                                                 AND NOT a.attnotnull))) AS keyed
+           {keyed} AS keyed
       FROM pg_catalog.pg_index i
       JOIN pg_catalog.pg_class k ON k.oid = i.indexrelid
       LEFT JOIN {index_files} kf ON true
      WHERE i.indrelid IN (SELECT oid FROM chosen)
      GROUP BY i.indrelid
   ) x ON x.indrelid = c.oid
+  LEFT JOIN (
+    SELECT i.indrelid, CASE WHEN pg_catalog.count(*) = pg_catalog.count(jf.whole)
+                            THEN pg_catalog.sum(jf.whole)::pg_catalog.int8 END AS bytes
+      FROM pg_catalog.pg_index i
+      JOIN pg_catalog.pg_class j ON j.oid = i.indexrelid
+      LEFT JOIN {toast_index_files} jf ON true
+     WHERE i.indrelid IN (SELECT reltoastrelid FROM chosen)
+     GROUP BY i.indrelid
+  ) y ON y.indrelid = c.reltoastrelid
 """
+# What only those who maintain it want to know.
+UPKEEP = """pg_catalog.pg_stat_get_ins_since_vacuum(c.oid),
+       greatest(pg_catalog.pg_stat_get_last_vacuum_time(c.oid), pg_catalog.pg_stat_get_last_autovacuum_time(c.oid)),
+       greatest(pg_catalog.pg_stat_get_last_analyze_time(c.oid), pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid)),
+       CASE WHEN c.relfrozenxid <> '0'::pg_catalog.xid THEN pg_catalog.age(c.relfrozenxid) END,
+       CASE WHEN c.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(c.relminmxid) END,
+       CASE WHEN t.relfrozenxid <> '0'::pg_catalog.xid THEN pg_catalog.age(t.relfrozenxid) END,
+       CASE WHEN t.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(t.relminmxid) END"""
+KEYED = """pg_catalog.bool_or(i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indimmediate
+                              AND 0 <> ALL (i.indkey)
+                              AND (i.indisprimary OR NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                                               WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+                                                 AND NOT a.attnotnull)))"""
+NO_UPKEEP = "0, NULL, NULL, NULL, NULL, NULL, NULL"
 INDEX_SIZES = "pg_catalog.string_agg(k.oid || ':' || coalesce(kf.main, -1), ' ') FILTER (WHERE k.relkind = 'i')"
 EVERYTHING = "n.nspname <> 'pg_toast'"
 # By relname first: there is an index on it.
@@ -165,8 +176,8 @@ class Row(NamedTuple):
     indexes: int
     live: int
     dead: int
-    inserted: int
     changed: int
+    inserted: int
     vacuumed: datetime | None
     analyzed: datetime | None
     xid_age: int | None
@@ -218,11 +229,13 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
         toast_files=files("t", folder),
         toast_index_files=files("j", folder),
         index_files=files("k", folder),
+        upkeep=UPKEEP if wants.tables else NO_UPKEEP,
+        keyed=KEYED if wants.tables else "false",
         index_sizes=INDEX_SIZES if folder else "NULL::pg_catalog.text",
         all_frozen="c.relallfrozen" if has("all frozen pages", major) else "NULL::pg_catalog.int4",
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",
     )
-    values.update(folder=folder, block=int(server.settings["block_size"]), halves=1, half=0)
+    values.update(folder=folder, block=int(server.settings["block_size"]), halves=1, other=1)
     with session.twin(wanted=beside.wanted(wants, server)) as twin:
         found = session.rows(statement, values) if twin is None else _halves(session, twin, statement, values)
     found.sort(key=operator.itemgetter(0))  # in one order, however they were asked for
@@ -238,8 +251,8 @@ def _halves(session: Session, twin: Session, statement: str, values: dict[str, t
     one, other = beside.both(
         session,
         twin,
-        lambda asked: asked.rows(statement, {**values, "halves": 2, "half": 1}),
-        lambda asked: asked.rows(statement, {**values, "halves": 2, "half": 0}),
+        lambda asked: asked.rows(statement, {**values, "halves": 2, "other": 0}),
+        lambda asked: asked.rows(statement, {**values, "halves": 2, "other": 1}),
     )
     return [*one, *other]
 
@@ -298,6 +311,11 @@ def table(row: Row, ref: Ref, server: Server) -> Table:
         own=own_settings(row),
         indexes=row.indexes,
     )
+
+
+def sized(row: Row, ref: Ref, bloat: Bloat | None) -> Table:
+    """Its sizes alone, of which there may be many thousands."""
+    return Table(ref, kind_of(row), row.table_bytes, row.total_bytes, row.rows, bloat=bloat, indexes=row.indexes)
 
 
 def kind_of(row: Row) -> str:

@@ -17,18 +17,23 @@ from . import layout
 from .connection import Session
 from .versions import has
 
-# One text a column, one row a relation: columns that are alike are read, and thought about, once.
+# One text a column, one row a relation: columns that are alike are read, and thought about, once. The texts are made
+# before they are put in order: else the statistics would be, which are wide, and do not fit into work_mem.
 STATEMENT = """
 {classes}
-SELECT {owner}, pg_catalog.string_agg(pg_catalog.concat(
-           a.attlen, '|', a.attalign, '|', a.attisdropped, '|', {expression}, '|', {same_image}, '|', {unsure}, '|',
-           {width}, '|', {nulls}, '|', {distinct}, '|', {known}, '|', {shares}, '|', {common_sizes}, '|', {bound_sizes}
-           ), ' ' ORDER BY a.attnum)
-  FROM {relations}
-  JOIN pg_catalog.pg_type y ON y.oid = CASE WHEN a.attisdropped THEN 25 ELSE a.atttypid END
-  {source}
- WHERE a.attnum > 0 AND {owner} = ANY (%(oids)s::pg_catalog.oid[]) AND {readable}
- GROUP BY {owner}
+SELECT c.owner, pg_catalog.string_agg(c.said, ' ' ORDER BY c.attnum)
+  FROM (
+    SELECT {owner} AS owner, a.attnum, pg_catalog.concat(
+               a.attlen, '|', a.attalign, '|', a.attisdropped, '|', {expression}, '|', {same_image}, '|', {unsure}, '|',
+               {width}, '|', {nulls}, '|', {distinct}, '|', {known}, '|', {shares}, '|', {common_sizes}, '|',
+               {bound_sizes}) AS said
+      FROM {relations}
+      JOIN pg_catalog.pg_type y ON y.oid = CASE WHEN a.attisdropped THEN 25 ELSE a.atttypid END
+      {source}
+     WHERE a.attnum > 0 AND {owner} = ANY (%(oids)s::pg_catalog.oid[]) AND {readable}
+    OFFSET 0
+  ) c
+ GROUP BY c.owner
 """
 # How often values repeat is told of indexes; of tables where it weighs the sizes of values.
 TABLES = {
@@ -42,6 +47,8 @@ TABLES = {
     "number": "a.attnum",
     "table": "a.attrelid",
     "repeats": "y.typlen = -1",
+    "statistics": """SELECT * FROM pg_catalog.pg_statistic t
+     WHERE t.starelid = a.attrelid AND t.staattnum = a.attnum AND NOT t.stainherit""",
 }
 # Equal values may share an entry where they are the same bytes. Source: _bt_allequalimage() in nbtutils.c, which knows
 # of some types, too, that they are not.
@@ -66,6 +73,11 @@ INDEXES = {
     "number": "CASE WHEN i.indkey[a.attnum - 1] = 0 THEN a.attnum ELSE i.indkey[a.attnum - 1] END",
     "table": "i.indrelid",
     "repeats": "true",
+    # One after the other by index: the server would read and sort all of them, and hardly any is asked for.
+    "statistics": """SELECT * FROM pg_catalog.pg_statistic t
+     WHERE t.starelid = CASE WHEN i.indkey[a.attnum - 1] = 0 THEN i.indexrelid ELSE i.indrelid END
+       AND t.staattnum = CASE WHEN i.indkey[a.attnum - 1] = 0 THEN a.attnum ELSE i.indkey[a.attnum - 1] END
+       AND NOT t.stainherit OFFSET 0""",
 }
 # The values that the statistics hold are measured too: a mean width says nothing about padding. The function scan packs
 # them as rows are packed. Wide ones are left out, since there the padding is a small share and reading them is not.
@@ -86,8 +98,7 @@ STATISTIC = {
     "common": "CASE WHEN s.stakind1 = 1 THEN s.stavalues1 END",
     "shares": "CASE WHEN s.stakind1 = 1 AND {repeats} THEN s.stanumbers1 END",
     "bounds": "CASE WHEN s.stakind1 = 2 THEN s.stavalues1 WHEN s.stakind2 = 2 THEN s.stavalues2 END",
-    "source": """LEFT JOIN pg_catalog.pg_statistic s
-    ON s.starelid = {relation} AND s.staattnum = {number} AND NOT s.stainherit""",
+    "source": "LEFT JOIN LATERAL ({statistics}) s ON true",
     "readable": "true",
 }
 # What a login sees that may not read pg_statistic: nothing of a table that it may not read, and nothing is said then.

@@ -55,12 +55,13 @@ def estimates(session: Session, wants: Wants, server: Server, rows: t.Sequence[R
     counted = columns.combinations(session, server.number[0], sorted(several)) if several else {}
     block = int(server.settings["block_size"])
     unique: dict[int, list[frozenset[int]]] = {}
+    repeating = {r.table_oid for r in chosen if not r.unique}
     for row in rows:
-        if row.unique and not row.where and 0 not in row.columns:
+        if row.unique and row.table_oid in repeating and not row.where and 0 not in row.columns:
             unique.setdefault(row.table_oid, []).append(frozenset(row.columns[: row.keys]))
     found = {}
     for r in chosen:
-        together = counted.get(r.table_oid, {}).get(frozenset(r.columns))
+        together = counted[r.table_oid].get(frozenset(r.columns)) if r.table_oid in counted else None
         bloat = estimate(r, known.get(r.oid, ()), unique.get(r.table_oid, ()), block, together)
         if bloat:
             found[r.oid] = bloat
@@ -92,29 +93,24 @@ def estimate(
         few, many = repeated.doubt(row, known, rows, values, together)
         middle = [btree.pages(tree, values, scattered=scattered) for scattered in (False, True)]
         ends = [btree.pages(tree, other, scattered=True) for other in (few, many) if other is not values]
-        ends += [_apart(tree, rows, *one)] if any(k.unsure for k in known) else []
+        ends += [btree.pages_apart(tree, rows, *one)] if any(k.unsure for k in known) else []
     else:
-        middle, ends = [_apart(tree, rows, *one)], []
+        middle, ends = [btree.pages_apart(tree, rows, *one)], []
     error = _error(row, *one, block) + (SHARED_ERROR if shares else 0.0)
     return _bloat(row, block, middle, ends, error=error)
 
 
-def _apart(tree: btree.Tree, rows: float, size: float, fixed: bool) -> float:
-    """Pages where every row has an entry of its own."""
-    tree = tree._replace(shares=False) if tree.shares else tree
-    return btree.pages(tree, [btree.Values(rows, 1.0, size, fixed)], scattered=False)
-
-
 def _bloat(row: Row, block: int, middle: t.Sequence[float], ends: t.Sequence[float], *, error: float) -> Bloat:
     """Of the pages that are likely, on average, and that may be at most; the error is in points of percent."""
-    percent = _given_back(row, block, sum(middle) / len(middle), 0.0)
-    low = _given_back(row, block, max(*middle, *ends, 0.0), -error)
-    high = _given_back(row, block, min(*middle, *ends, math.inf), error)
+    percent = _given_back(row.bytes, block, sum(middle) / len(middle), 0.0)
+    low = _given_back(row.bytes, block, max((*middle, *ends)), -error)
+    high = _given_back(row.bytes, block, min((*middle, *ends)), error)
     return Bloat(int(row.bytes * percent / 100), percent, low, high, "estimate")
 
 
-def _given_back(row: Row, block: int, pages: float, off: float) -> float:
-    return min(100.0, max(0.0, 100.0 * (1.0 - pages * block / row.bytes) + off))
+def _given_back(size: int, block: int, pages: float, off: float) -> float:
+    percent = 100.0 * (1.0 - pages * block / size) + off
+    return 100.0 if percent > 100.0 else max(0.0, percent)
 
 
 def entries(row: Row) -> float:

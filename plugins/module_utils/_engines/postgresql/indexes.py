@@ -183,6 +183,8 @@ def read(
     """
     rows = _patiently(session, wants, server, tables)
     bloats = _bloats(session, wants, server, rows)
+    if not (wants.indexes or wants.only):
+        return found._replace(indexes=tuple([sized(row, session.database, bloats.get(row.oid)) for row in rows]))
     made = {row.oid: index(row, session.database, server, bloats.get(row.oid)) for row in rows}
     if wants.indexes and rows:
         from . import needs
@@ -256,6 +258,20 @@ def _which(wants: Wants) -> str:
     if wants.only:
         return ONLY.format(named=NAMED)
     return EVERYTHING if wants.indexes else LARGE
+
+
+def sized(row: Row, database: str, bloat: Bloat | None) -> Index:
+    """Its size alone, of which there may be many thousands."""
+    return Index(
+        Ref(database, (row.schema, row.name)),
+        Ref(database, (row.table_schema, row.table_name)),
+        row.method,
+        row.bytes,
+        max(0, int(row.reltuples)),
+        valid=row.valid,
+        partitioned=row.relkind == "I",
+        bloat=bloat,
+    )
 
 
 def index(row: Row, database: str, server: Server, bloat: Bloat | None = None) -> Index:

@@ -53,9 +53,11 @@ def database(session: Session, wants: Wants, server: Server, rebuilding: Means) 
 def _more(session: Session, wants: Wants, server: Server, found: Database, rows: t.Sequence[Row]) -> Database:
     """Indexes, views and structure; `rows` are the tables, where they are known."""
     if wants.indexes or wants.index_bloat:
-        from . import halfbuilt, indexes
+        from . import indexes
 
         if wants.leftovers:
+            from . import halfbuilt
+
             found = found._replace(leftovers=(*found.leftovers, *halfbuilt.leftovers(session, wants)))
         found = indexes.read(session, wants, server, found, rows)
     if wants.backups and not wants.only:
@@ -79,21 +81,24 @@ def _objects(
     findings = list(_temporary(rows, session.database, server))
     rows = [row for row in rows if row.persistence != "t"]
     refs = {row.oid: Ref(session.database, (row.schema, row.name)) for row in rows}
-    tables = {row.oid: catalog.table(row, refs[row.oid], server) for row in rows}
     horizon, running = activity.company(session, server, fresh=not wants.shared)
     busy = activity.busy_tables(running)
     missing = statistics.missing(session, wants, server, rows) if wants.tables else {}
     bloats = _bloats(session, wants, server, rows, refs)
+    findings += activity.findings(running, refs)
+    findings += (*_may_not(rows, session.database, server), *_uncounted(rows, session.database))
+    if not wants.tables:  # their sizes alone: nobody is going to maintain them
+        return tuple([catalog.sized(row, refs[row.oid], bloats.get(row.oid)) for row in rows]), findings
+    tables = []
     for row in rows:
-        table = horizon.apply(tables[row.oid], row)
-        tables[row.oid] = table._replace(
+        table = horizon.apply(catalog.table(row, refs[row.oid], server), row)
+        table = table._replace(
             missing_statistics=missing.get(row.oid, ""),
             bloat=bloats.get(row.oid),
             lacks=_lacks(row, busy.get(row.oid, ""), means.why_not(row, rebuilding, server)),
         )
-    findings += activity.findings(running, refs)
-    findings += (*_may_not(rows, session.database, server), *_uncounted(rows, session.database))
-    return tuple(tables.values()), findings
+        tables.append(table)
+    return tuple(tables), findings
 
 
 def _bloats(
