@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Task
 from tests.fleet import Server
+from tests.fleet.processes import give_away
 
 ALL = Wants(tables=True, bloat=True, leftovers=True, activity=True)
 READ = re.compile(r"\s*(SELECT|SHOW|SET\s+SESSION|COMMIT|SET\s+NAMES|SET\s+AUTOCOMMIT|SET\s+ROLE)\b", re.IGNORECASE)
@@ -108,6 +111,37 @@ def fill(
         say(f"SET SESSION sql_log_bin = {int(logged)}")
         say(f"CREATE TABLE `{table}` ({columns}) {options}")
         say(f"INSERT INTO `{table}` ({names}) SELECT {values} FROM {source}")
+
+
+@contextmanager
+def mould(server: Server, database: str, table: str) -> Iterator[Callable[[], None]]:
+    """Keeps the files of a filled table; gives a function that makes the table anew from them, which filling costs."""
+    kept, folder = server.home / f"mould-{secrets.token_hex(4)}", server.data_dir / database
+    kept.mkdir()
+    with client(server, database) as say:
+        say("SET SESSION sql_log_bin = 0")
+        say(f"FLUSH TABLES `{table}` FOR EXPORT")
+        for kind in ("ibd", "cfg"):
+            shutil.copyfile(folder / f"{table}.{kind}", kept / kind)
+        say("UNLOCK TABLES")
+        made = say(f"SHOW CREATE TABLE `{table}`")[0][1]
+        ((rows,),) = say(f"SELECT count(*) FROM `{table}`")
+
+        def again() -> None:
+            say(f"DROP TABLE `{table}`")
+            say(made)
+            say(f"ALTER TABLE `{table}` DISCARD TABLESPACE")
+            for kind in ("ibd", "cfg"):
+                shutil.copyfile(kept / kind, folder / f"{table}.{kind}")
+                give_away(folder / f"{table}.{kind}")
+            say(f"ALTER TABLE `{table}` IMPORT TABLESPACE")
+            # An import counts some pages only; who has filled a table has counted each row.
+            mine = f"database_name = '{database}' AND table_name = '{table}'"
+            say(f"UPDATE mysql.innodb_table_stats SET n_rows = {rows} WHERE {mine}")
+            say(f"FLUSH TABLES `{table}`")
+
+        yield again
+    shutil.rmtree(kept)
 
 
 def background(work: Callable[[], Any]) -> threading.Thread:

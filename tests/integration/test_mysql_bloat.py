@@ -16,9 +16,12 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Analyze, Rebuild
 from tests.fleet import Fleet, MySQL, Server
 
-from .my import ALL, Used, client, fill, use
+from .my import ALL, Used, client, fill, mould, use
 
 Make = Callable[[Server], str]
+# MariaDB's purge holds a table for as long as one of its batches takes, seconds where pages are compressed: the last
+# step of a rebuild waits for it. A module comes again, but here there is one attempt.
+PATIENT = Execution(lock_timeout=60)
 
 
 class Shape(NamedTuple):
@@ -35,8 +38,8 @@ SHAPES = {
     "fixed": Shape(
         "id int primary key, a int not null, b bigint not null, d datetime not null, key (a), key (d)",
         "i, floor(rand(i) * 1e9), i, '2026-01-01' + interval i second",
-        300000,
-        "id <= 200000",
+        180000,
+        "id <= 120000",
     ),
     "orders": Shape(
         "id bigint primary key, made datetime, who int, note varchar(300), sum decimal(12, 2), key (made), key (who)",
@@ -54,7 +57,7 @@ SHAPES = {
     "uuid": Shape(
         "id char(32) character set ascii primary key, v varchar(120), n int, key (n)",
         "left(sha2(i, 256), 32), repeat('v', floor(rand(i) * 100)), floor(rand(i) * 1e9)",
-        150000,
+        100000,
         "id < 'aa'",
     ),
     "tenants": Shape(
@@ -80,34 +83,42 @@ def estimate(used: Used, ref: Ref, *, closer: bool = False) -> tuple[Bloat, Tabl
     return table.bloat, table
 
 
-@pytest.mark.parametrize("way", DELETES)
+def rebuilt(used: Used, ref: Ref) -> tuple[int, float]:
+    """Rebuilds a table; its bytes before, and what share of them the rebuild gave back, in percent."""
+    before = used.table(ref.database, ref.path[-1], Wants(tables=True)).total_bytes
+    used.carry_out(Rebuild(ref))
+    return before, 100 * (1 - used.table(ref.database, ref.path[-1], Wants(tables=True)).total_bytes / before)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_foretells_what_a_rebuild_gives_back(mysql: Server, database: Make, shape: str, way: str) -> None:
+def test_foretells_what_a_rebuild_gives_back(mysql: Server, database: Make, shape: str) -> None:
     name, it = database(mysql), SHAPES[shape]
     fill(mysql, name, "t", it.columns, it.values, it.rows, it.options)
-    used, ref = use(mysql), Ref(name, ("t",))
-    if shape == "uuid":
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
+    if shape in ("uuid", "fixed"):
         used.carry_out(Rebuild(ref))  # random keys leave a third of the pages free by themselves
-    where = DELETES[way].format(old=it.old, key="a" if shape == "keyless" else "id")
-    if where:
-        mysql.sql(f"DELETE FROM t WHERE {where}", database=name)
-    looks = [estimate(used, ref, closer=closer) for closer in (False, True)]
-    before = used.table(name, "t", Wants(tables=True)).total_bytes
-    used.carry_out(Rebuild(ref))
-    after = used.table(name, "t", Wants(tables=True)).total_bytes
-    truth = 100 * (1 - after / before)
-    for look, table in looks:
-        said = f"truth {truth:.1f} %, foretold {look.percent:.1f} % ({look.low:.1f}-{look.high:.1f}, {look.method})"
-        # A file of less than 32 megabytes grows by one at a time, which is some percent of tables as small as these.
-        step = 100 * (1 << 20 if before < 32 << 20 else 4 << 20) / before
-        assert look.low - 0.5 <= max(0.0, truth) <= look.high + 0.5, said
-        assert abs(max(0.0, truth) - look.percent) < 5 + step, said
-        assert 0 <= look.low <= look.percent <= look.high <= 100
-        assert abs(look.bytes - table.total_bytes * look.percent / 100) < 10
-    if way == "none":
-        assert all(look.low < 20 for look, _truth in looks)
-    else:
-        assert all(look.low > 25 for look, _truth in looks)
+    with mould(mysql, name, "t") as again:
+        for way, where in DELETES.items():
+            if where and shape == "tenants":
+                # How far to trust the statistics says more of its rows than a sample: they are to be the usual ones.
+                mysql.sql("DROP TABLE t", database=name)
+                fill(mysql, name, "t", it.columns, it.values, it.rows, it.options)
+            elif where:
+                again()
+            if where:
+                key = "a" if shape == "keyless" else "id"
+                mysql.sql(f"DELETE FROM t WHERE {where.format(old=it.old, key=key)}", database=name)
+            looks = [estimate(used, ref, closer=closer) for closer in (False, True)]
+            before, truth = rebuilt(used, ref)
+            # A file of less than 32 megabytes grows by one at a time, which is some percent of these.
+            step = 100 * (1 << 20 if before < 32 << 20 else 4 << 20) / before
+            for look, table in looks:
+                said = f"{way}: truth {truth:.1f} %, foretold {look}"
+                assert look.low - 0.5 <= max(0.0, truth) <= look.high + 0.5, said
+                assert abs(max(0.0, truth) - look.percent) < 5 + step, said
+                assert 0 <= look.low <= look.percent <= look.high <= 100
+                assert abs(look.bytes - table.total_bytes * look.percent / 100) < 10
+                assert look.low > 25 if where else look.low < 20, said
 
 
 # The four deletes of which DATA_FREE sees the first only, and next to nothing of the others.
@@ -119,23 +130,24 @@ RETENTION = {
 }
 
 
-@pytest.mark.parametrize("way", RETENTION)
-def test_retention(mysql: Server, database: Make, way: str) -> None:
+def test_retention(mysql: Server, database: Make) -> None:
     """150,000 rows with two secondary indexes, one of them random: the error of the estimate is 15 points at most."""
     name, seed = database(mysql), random.randrange(10**6)
     columns = "id int primary key, made datetime, code int, note varchar(200), key (made), key (code)"
     date = f"'2026-01-01' + interval floor(rand(i + {seed}) * 365 * 86400) second"
     fill(mysql, name, "t", columns, f"i, {date}, floor(rand(i * 7) * 1e9), repeat('n', 40 + i % 90)", 150000)
-    mysql.sql(f"DELETE FROM t WHERE {RETENTION[way].format(seed=seed)}", database=name)
-    used, ref = use(mysql, Execution(lock_timeout=30)), Ref(name, ("t",))
-    look, table = estimate(used, ref)
-    used.carry_out(Rebuild(ref))
-    truth = 100 * (1 - used.table(name, "t", Wants(tables=True)).total_bytes / table.total_bytes)
-    said = f"{way}, seed {seed}: truth {truth:.1f} %, foretold {look}"
-    print(said)
-    assert abs(truth - look.percent) <= 15, said
-    assert look.low - 0.5 <= truth <= look.high + 0.5, said
-    assert look.low > 30, said
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
+    with mould(mysql, name, "t") as again:
+        for way, where in RETENTION.items():
+            again()
+            mysql.sql(f"DELETE FROM t WHERE {where.format(seed=seed)}", database=name)
+            look, _table = estimate(used, ref)
+            _before, truth = rebuilt(used, ref)
+            said = f"{way}, seed {seed}: truth {truth:.1f} %, foretold {look}"
+            print(said)
+            assert abs(truth - look.percent) <= 15, said
+            assert look.low - 0.5 <= truth <= look.high + 0.5, said
+            assert look.low > 30, said
 
 
 # Hardly a row is left: then the smallest file that the server makes counts, and not its usual reserve.
@@ -154,21 +166,22 @@ KEYS = {
 LEFT = {"every 50th": "crc32({key}) % 50 > 0", "one percent": "crc32(concat({key}, 'z')) % 100 > 0", "no row": "TRUE"}
 
 
-@pytest.mark.parametrize("left", LEFT)
 @pytest.mark.parametrize("kind", KEYS)
-def test_hardly_a_row_is_left(mysql: Server, database: Make, kind: str, left: str) -> None:
+def test_hardly_a_row_is_left(mysql: Server, database: Make, kind: str) -> None:
     name = database(mysql)
     columns, values, key = KEYS[kind]
     rest = "v varchar(400), k int" if key == "n" else "v varchar(400), n int"
     fill(mysql, name, "t", columns.format(rest=rest), values.format(rest="repeat('x', 250), i"), 40000)
-    mysql.sql(f"DELETE FROM t WHERE {LEFT[left].format(key=key)}", database=name)
-    used, ref = use(mysql), Ref(name, ("t",))
-    look, table = estimate(used, ref)
-    used.carry_out(Rebuild(ref))
-    truth = 100 * (1 - used.table(name, "t", Wants(tables=True)).total_bytes / table.total_bytes)
-    said = f"truth {truth:.2f} %, foretold {look}"
-    assert abs(truth - look.percent) <= 2, said
-    assert look.low - 0.5 <= truth <= look.high + 0.5, said
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
+    with mould(mysql, name, "t") as again:
+        for left, where in LEFT.items():
+            again()
+            mysql.sql(f"DELETE FROM t WHERE {where.format(key=key)}", database=name)
+            look, _table = estimate(used, ref)
+            _before, truth = rebuilt(used, ref)
+            said = f"{left}: truth {truth:.2f} %, foretold {look}"
+            assert abs(truth - look.percent) <= 2, said
+            assert look.low - 0.5 <= truth <= look.high + 0.5, said
 
 
 @pytest.mark.parametrize("left", [5, 50])
@@ -176,7 +189,7 @@ def test_long_values_on_pages_of_their_own(mysql: Server, database: Make, left: 
     name = database(mysql)
     fill(mysql, name, "t", "id int primary key, b mediumblob", "i, repeat('b', 1000 + floor(rand(i) * 40000))", 2000)
     mysql.sql(f"DELETE FROM t WHERE crc32(id) % 100 >= {left}", database=name)
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
     look, table = estimate(used, ref, closer=True)
     used.carry_out(Rebuild(ref))
     truth = 100 * (1 - used.table(name, "t", Wants(tables=True)).total_bytes / table.total_bytes)
@@ -193,7 +206,7 @@ def test_statistics_of_another_time(mysql: Server, database: Make) -> None:
     mysql.sql("ANALYZE TABLE t", database=name)
     mysql.sql("DELETE FROM t WHERE crc32(n) % 10 > 0", database=name)
     mysql.sql("FLUSH TABLES", database=name)
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
     looks = [estimate(used, ref, closer=closer)[0] for closer in (False, True)]
     table = used.table(name, "t", Wants(tables=True))
     used.carry_out(Rebuild(ref))
@@ -207,7 +220,7 @@ def test_sees_what_data_free_does_not(mysql: Server, database: Make) -> None:
     name = database(mysql)
     fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 150000)
     mysql.sql("DELETE FROM t WHERE id % 2 = 0", database=name)
-    used = use(mysql)
+    used = use(mysql, PATIENT)
     bloat, table = estimate(used, Ref(name, ("t",)))
     with client(mysql, name) as say:
         if mysql.engine == "mysql":
@@ -223,7 +236,7 @@ def test_partitions(mysql: Server, database: Make) -> None:
     parts = "PARTITION BY RANGE (id) (PARTITION old VALUES LESS THAN (60001), PARTITION new VALUES LESS THAN MAXVALUE)"
     fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 120000, parts)
     mysql.sql("DELETE FROM t WHERE id <= 60000 AND id % 10 > 0", database=name)
-    used = use(mysql)
+    used = use(mysql, PATIENT)
     found = {t.ref.partition: t for t in used.measure(name).tables}
     assert {p: t.kind for p, t in found.items()} == {"": "table", "old": "partition", "new": "partition"}
     assert found[""].total_bytes == found["old"].total_bytes + found["new"].total_bytes
@@ -255,7 +268,7 @@ def test_compressed_tables_get_a_wide_interval(mysql: Server, database: Make) ->
     name = database(mysql)
     squeezed = "ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=8"
     fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, sha2(i, 512)", 100000, squeezed)
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
     fresh = estimate(used, ref)[0]
     assert fresh.low < 20
     mysql.sql("DELETE FROM t WHERE id % 10 > 1", database=name)
@@ -283,7 +296,7 @@ def test_exotic_columns(mysql: Server, database: Make) -> None:
         " '{\"k\": [1, 2, 3]}', if(i % 3, null, 'tiny'), repeat('l', i % 50)"
     )
     fill(mysql, name, "t", columns, values, 100000)
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
     used.carry_out(Rebuild(ref))
     fresh, table = estimate(used, ref)
     assert fresh.percent < 100 * (6 << 20) / table.total_bytes + 5
@@ -299,7 +312,7 @@ def test_keys_far_apart_and_close_together(mysql: Server, database: Make) -> Non
     name = database(mysql)
     far = "if(i > 20, 9000000000000000000 + i, i * 400000000000000000)"
     fill(mysql, name, "t", "id bigint primary key, v varchar(200)", f"{far}, repeat('x', 150)", 100000)
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
     assert estimate(used, ref)[0].low < 20
     mysql.sql("DELETE FROM t WHERE id > 100 AND id % 3 > 0", database=name)
     assert 30 < estimate(used, ref)[0].low < 70
@@ -329,7 +342,7 @@ def test_shared_file(shared: MySQL) -> None:
 def test_my_isam_knows(mysql: Server, database: Make) -> None:
     name = database(mysql)
     fill(mysql, name, "t", "id int primary key, v varchar(200)", "i, repeat('x', 150)", 50000, "ENGINE=MyISAM")
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
     assert estimate(used, ref)[0].percent == 0
     mysql.sql("DELETE FROM t WHERE id % 2 = 0", database=name)
     bloat, table = estimate(used, ref)
@@ -343,7 +356,7 @@ def test_purge_pending(mysql: Server, database: Make) -> None:
     """Purge takes its time after a large DELETE: said in a finding; the estimate still holds for a rebuild."""
     name = database(mysql)
     fill(mysql, name, "t", "id int primary key, v varchar(200), key (v)", "i, repeat('x', 150)", 150000)
-    used, ref = use(mysql), Ref(name, ("t",))
+    used, ref = use(mysql, PATIENT), Ref(name, ("t",))
     seen = set()
     with client(mysql, name) as say:
         say("DELETE FROM t WHERE id % 2 = 0")

@@ -57,7 +57,7 @@ def test_read_only(mysql: Server, database: Make) -> None:
         mysql.sql("SET GLOBAL read_only = 0")
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
+@pytest.fixture(scope="module", params=["mariadb", "mysql"])
 def pair(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[tuple[MySQL, MySQL]]:
     """A primary and its replica, which logs what it replicates."""
     try:
@@ -72,6 +72,51 @@ def pair(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[tuple[MySQL, 
     yield primary, replica
     replica.stop()
     primary.stop()
+
+
+def test_a_replica_is_asked_over_one_session(pair: tuple[MySQL, MySQL]) -> None:
+    """It is opened anew where it was lost; nobody knows the lag of a replica that is not there."""
+    primary, replica = pair
+    replica.catch_up(primary)
+    execution = Execution(replicas=(f"127.0.0.1:{replica.port}",))
+    asking = Replicas(use(primary).engine.login, execution)
+
+    def connections() -> int:
+        """Since the server began; the one that asks is among them."""
+        return int(replica.sql("SHOW GLOBAL STATUS LIKE 'Connections'")[0][1])
+
+    before = connections()
+    assert [asking.lag() for _again in range(5)] == [0.0] * 5
+    assert connections() - before == 2
+    mine = "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Sleep' AND USER = '{}'"
+    ((number,),) = replica.sql(mine.format(primary.user))
+    replica.sql(f"KILL {number}")
+    assert asking.lag() == 0
+    replica.stop()
+    assert asking.lag() is None
+    replica.start()
+    replica.catch_up(primary)
+    assert asking.lag() == 0
+    asking.close()
+    assert replica.sql(mine.format(primary.user)) == []
+
+
+def test_a_reading_serves_for_a_moment(pair: tuple[MySQL, MySQL]) -> None:
+    """The first bites of a purge are shorter than the question whether there may be another."""
+    primary, replica = pair
+    replica.catch_up(primary)
+    used, task = use(primary, Execution(replicas=(f"127.0.0.1:{replica.port}",))), Analyze(Ref("mysql", ("user",)))
+    began = time.monotonic()
+    assert used.gauge("replica_lag", task) == 0
+    replica.sql("STOP REPLICA SQL_THREAD")
+    try:
+        kept, took = used.gauge("replica_lag", task), time.monotonic() - began
+        assert kept == 0 or took > FRESH
+        time.sleep(FRESH)
+        assert used.gauge("replica_lag", task) is None
+    finally:
+        replica.sql("START REPLICA SQL_THREAD")
+        used.engine.close()
 
 
 def test_replica(pair: tuple[MySQL, MySQL]) -> None:
@@ -113,45 +158,3 @@ def test_replica(pair: tuple[MySQL, MySQL]) -> None:
     if replica.engine == "mariadb":
         replica.sql("SET sql_log_bin = 0; GRANT SLAVE MONITOR ON *.* TO few@'%'")
     assert "GRANT" in use(replica, **login).server.lacks["online rebuild"]
-
-
-def test_a_replica_is_asked_over_one_session(pair: tuple[MySQL, MySQL]) -> None:
-    """It is opened anew where it was lost; nobody knows the lag of a replica that is not there."""
-    primary, replica = pair
-    replica.catch_up(primary)
-    execution = Execution(replicas=(f"127.0.0.1:{replica.port}",))
-    asking = Replicas(use(primary).engine.login, execution)
-
-    def connections() -> int:
-        """Since the server began; the one that asks is among them."""
-        return int(replica.sql("SHOW GLOBAL STATUS LIKE 'Connections'")[0][1])
-
-    before = connections()
-    assert [asking.lag() for _again in range(5)] == [0.0] * 5
-    assert connections() - before == 2
-    mine = "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Sleep' AND USER = '{}'"
-    ((number,),) = replica.sql(mine.format(primary.user))
-    replica.sql(f"KILL {number}")
-    assert asking.lag() == 0
-    replica.stop()
-    assert asking.lag() is None
-    replica.start()
-    replica.catch_up(primary)
-    assert asking.lag() == 0
-    asking.close()
-    assert replica.sql(mine.format(primary.user)) == []
-
-
-def test_a_reading_serves_for_a_moment(pair: tuple[MySQL, MySQL]) -> None:
-    """The first bites of a purge are shorter than the question whether there may be another."""
-    primary, replica = pair
-    replica.catch_up(primary)
-    used, task = use(primary, Execution(replicas=(f"127.0.0.1:{replica.port}",))), Analyze(Ref("mysql", ("user",)))
-    began = time.monotonic()
-    assert used.gauge("replica_lag", task) == 0
-    replica.sql("STOP REPLICA SQL_THREAD")
-    kept, took = used.gauge("replica_lag", task), time.monotonic() - began
-    assert kept == 0 or took > FRESH
-    time.sleep(FRESH)
-    assert used.gauge("replica_lag", task) is None
-    used.engine.close()
