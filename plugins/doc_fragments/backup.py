@@ -56,7 +56,8 @@ method:
       refused with the reason.
     - V(pgbackrest) lets pgBackRest do so, where it is configured on the host. What it keeps counts whoever made it, by
       its C(info); each backup is verified by its C(verify), whose output is read, and by whether the log that it needs
-      is there; and it expires its backups itself. As root, its programs run as the user of the server.
+      is there; and it expires its backups itself. C(verify) reads all that the repository holds. As root, its programs
+      run as the user of the server.
     - V(auto) is V(dump).
   type: str
   choices: [auto, dump, physical, pgbackrest]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Repository, Sheltered, Stanza
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import pgbackrest
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused, Stopped
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Verify
 from tests.fleet.processes import server_account
@@ -188,6 +189,31 @@ def test_another_backup_holds_the_lock(kept: Kept, place: Path) -> None:
             pg.carry_out(task)
     assert other_is_at_work
     assert not list(place.rglob("*.json"))
+
+
+def test_a_backup_that_is_stopped(kept: Kept, place: Path) -> None:
+    """The server is told that no backup goes on any more, and the next one is made as ever."""
+    before = [b["label"] for b in kept.info()]
+    task = Dump(SERVER, "pgbackrest", manner(place), stanza=Stanza(config=str(kept.config), type="full"))
+    lock = kept.home / "lock" / "shop-backup.lock"
+    with using(kept.server) as pg, pg.engine.session("") as session:
+        work = pg.engine.carry_out(session, task, pg.server, None)
+        stopper = threading.Thread(target=lambda: _once(lock.exists, session.cancel))
+        stopper.start()
+        with pytest.raises(Stopped):
+            list(work)
+        stopper.join()
+    assert [b["label"] for b in kept.info()] == before
+    assert not list(place.rglob("*.json"))
+    sender = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgBackRest%'"
+    assert kept.server.sql(sender) == [["0"]]
+
+
+def _once(there: Callable[[], bool], then: Callable[[], object]) -> None:
+    until = time.monotonic() + 60
+    while not there() and time.monotonic() < until:
+        time.sleep(0.005)
+    then()
 
 
 def test_archiving_that_fails(kept: Kept, place: Path) -> None:

@@ -196,6 +196,7 @@ def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
     there = sorted((*shelf.backups, *shelf.elsewhere), key=lambda b: (b.began, b.id))
     whole = [b for b in there if b.method == "dump"]
     named = [b for b in whole if b.database == policy.database or (not policy.database and b.id == policy.id)]
+    _whole_server(policy, there)
     mine = identity_of(measured.server, policy.database)
     if policy.server:
         named = [b for b in named if policy.server in (b.server, b.address)]
@@ -214,6 +215,19 @@ def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
         cure = f"There are: {names}" + (f"; {broken} are broken" if broken else "")
         raise BadInput(message, cure=cure)
     return found[-1]
+
+
+def _whole_server(policy: Policy, there: t.Sequence[Backup]) -> None:
+    """Raises Refused for a backup that is of no single database, whose name was given."""
+    for backup in there:
+        if policy.id == backup.id and backup.method != "dump" and not policy.database:
+            cure = "db_backup with verify: restore tries it out; to use it, unpack it into an empty data directory"
+            if backup.method == "pgbackrest":
+                label = backup.about.get("label", "")
+                cure = f"db_backup with verify: restore tries it out; to use it: pgbackrest restore --set={label}"
+            elif not backup.whole:
+                cure += ", and the ones it builds on, for pg_combinebackup"
+            raise Refused(f"backup {backup.id} ({backup.method}) is of the whole server, not of a database", cure=cure)
 
 
 def _fits(policy: Policy, backup: Backup, measured: Measured) -> bool:

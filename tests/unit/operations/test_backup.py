@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Broken, Shelf, Unfinished
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import backup as planner
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import restore
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.backup_known import last_verified
@@ -265,6 +265,21 @@ def test_what_is_not_restored(backups: list[Backup], options: dict[str, Any], sa
 
     with pytest.raises(DbFault, match=said):
         restored(*backups, **options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cure"),
+    [
+        ({"method": "physical"}, "unpack it into an empty data directory"),
+        ({"method": "physical", "parent": "x"}, "pg_combinebackup"),
+        ({"method": "pgbackrest", "about": {"label": "20261122-100722F"}}, "pgbackrest restore --set=20261122-100722F"),
+    ],
+)
+def test_a_backup_of_the_whole_server_is_no_databases(fields: dict[str, Any], cure: str) -> None:
+    known = made(2, database="", **fields)
+    with pytest.raises(Refused, match="is of the whole server") as refused:
+        restored(known, path=f"/srv/backups/_server/{known.id}.manifest.json", backup_dir=None, database=None)
+    assert cure in refused.value.cure
 
 
 def test_another_servers_backup_where_it_is_named() -> None:
