@@ -5,25 +5,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from tests.bench.cached import IN_MEMORY, evict, file_system, load, megabytes_read
 from tests.fleet import Fleet, Server
-from tests.integration.module_runner import run
 from tests.integration.shapes import shapes
 
 TABLES = int(os.environ.get("BENCH_TABLES", "3000"))
-ROWS = int(os.environ.get("BENCH_ROWS", "16000"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROWS = int(os.environ.get("BENCH_ROWS", "32000"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SEED = int(os.environ.get("DBFLEET_SEED", "2026"))
 DATABASE, DRAWN = "bench", "drawn"
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "2GB", "maintenance_work_mem": "128MB"}
+MODULE = "ansible_collections.dbfleet.maintenance.plugins.modules.db_bloat_facts"
+# A module as Ansible starts it, without its packing.
+CHILD = """
+import runpy, sys
+from ansible.module_utils import basic
+basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = sys.stdin.buffer.read(), "legacy"
+runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+"""
 PGSTATTUPLE = """
 SELECT pg_catalog.count(*), pg_catalog.sum(s.free_space + s.dead_tuple_len)
   FROM pg_catalog.pg_class c, pgstattuple(c.oid::regclass) s WHERE c.relkind = 'r' AND c.relname ~ '^t[0-9]'
@@ -36,33 +49,66 @@ SAID = re.compile(r"(?:table public\.|index )(\S+) rows:\S+ pages:(\d+) shouldbe
 
 
 def fill(server: Server) -> None:
-    """TABLES tables of ROWS rows with a primary key and two more indexes, a third of the rows deleted."""
+    """TABLES tables of ROWS rows with a primary key and two more indexes, a third of the rows deleted, and vacuumed."""
     server.sql(f"CREATE DATABASE {DATABASE}")
     server.sql("CREATE EXTENSION pgstattuple", database=DATABASE)
-    for first in range(0, TABLES, 100):
+
+    def some(first: int) -> None:
         server.script(
             "".join(
-                f"CREATE UNLOGGED TABLE t{n} (id bigint PRIMARY KEY, at timestamptz, note text, state int);"
+                f"CREATE UNLOGGED TABLE t{n} (id bigint, at timestamptz, note text, state int);"
                 f"INSERT INTO t{n} SELECT i, now(), repeat('x', i % 60), i % 7 FROM generate_series(1, {ROWS}) i;"
-                f"CREATE INDEX ON t{n} (at); CREATE INDEX ON t{n} (state, note); DELETE FROM t{n} WHERE id % 3 = 0;"
-                for n in range(first, min(first + 100, TABLES))
+                f"ALTER TABLE t{n} ADD PRIMARY KEY (id); CREATE INDEX ON t{n} (at); CREATE INDEX ON t{n} (state, note);"
+                f"DELETE FROM t{n} WHERE id % 3 = 0; VACUUM ANALYZE t{n};"
+                for n in range(first, min(first + 50, TABLES))
             ),
             database=DATABASE,
         )
-    server.sql("VACUUM ANALYZE", database=DATABASE)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(some, range(0, TABLES, 50)))
+    server.sql("VACUUM ANALYZE", database=DATABASE)  # the catalogs
 
 
-def seconds(act: Callable[[], Any]) -> float:
-    began = time.monotonic()
+class Run(NamedTuple):
+    """One side, once."""
+
+    seconds: float
+    computing: float  # seconds of processor time of client and server together: load does not stretch them as much
+    read: float  # megabytes from the disks of the machine
+
+
+def measured(server: Server, act: Callable[[], Any]) -> Run:
+    computed, read, began = computing(server), megabytes_read(), time.monotonic()
     act()
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    time.sleep(0.2)  # the server counts what a session has computed when that has ended
+    return Run(seconds, computing(server) - computed, megabytes_read() - read)
+
+
+def computing(server: Server) -> float:
+    """Seconds that the children of this process, and the server's, have computed that have ended."""
+    ticks = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[13:15]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") + used.ru_utime + used.ru_stime
 
 
 def ours(server: Server, database: str, **more: Any) -> dict[str, Any]:
     """db_bloat_facts of everything that is not too small, as a process of its own."""
-    options = {"databases": [database], "method": "estimate", **more}
-    facts = run("db_bloat_facts", {**server.login(), **options}).result["ansible_facts"]["db_bloat"]
-    return dict(facts)
+    options = {"databases": [database], "method": "estimate", **more, **server.login()}
+    internal = {"_ansible_check_mode": False, "_ansible_diff": False, "_ansible_remote_tmp": "/tmp"}
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    said = subprocess.run(
+        [sys.executable, "-c", CHILD, MODULE],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": {**options, **internal}}),
+        env={**kept, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if said.returncode:
+        raise SystemExit(f"db_bloat_facts failed: {said.stdout[-2000:]}{said.stderr[-2000:]}")
+    return dict(json.loads(said.stdout.splitlines()[-1])["ansible_facts"]["db_bloat"])
 
 
 def peer(server: Server) -> None:
@@ -71,17 +117,46 @@ def peer(server: Server) -> None:
 
 
 def speed(server: Server) -> None:
-    fill(server)
+    """Both situations: all of it in memory, and none of it."""
     size = server.sql(f"SELECT pg_catalog.pg_size_pretty(pg_catalog.pg_database_size('{DATABASE}'))")[0][0]
     print(f"{TABLES} tables of {ROWS:,} rows, {3 * TABLES} indexes, {size}, {ROUNDS} rounds", flush=True)
-    found: dict[str, list[float]] = {"db_bloat_facts": [], "pgstattuple": []}
-    for _round in range(ROUNDS):
-        found["db_bloat_facts"].append(seconds(lambda: ours(server, DATABASE)))
-        found["pgstattuple"].append(seconds(lambda: peer(server)))
-    for name, times in found.items():
-        print(f"{name:16} median {statistics.median(times):7.2f} s   ({min(times):.2f} to {max(times):.2f})")
-    ratio = [a / b for a, b in zip(found["pgstattuple"], found["db_bloat_facts"], strict=True)]
-    print(f"db_bloat_facts is {statistics.median(ratio):.1f} times faster (to be at least 20)", flush=True)
+    sides: dict[str, Callable[[], Any]] = {
+        "db_bloat_facts": lambda: ours(server, DATABASE),
+        "pgstattuple": lambda: peer(server),
+    }
+    load(server)
+    for act in sides.values():
+        act()  # so that bytecode is there, and hint bits are set
+    rounds("warm: all of it in memory", server, sides, lambda: None)
+    kind = file_system(server.data_dir)
+    if kind in IN_MEMORY:
+        print(f"cold: left out, {server.data_dir} is on {kind}, which is memory: DBFLEET_DIR names a folder on a disk")
+    else:
+        rounds(f"cold: none of it in memory ({kind})", server, sides, lambda: evict(server))
+
+
+def rounds(situation: str, server: Server, sides: dict[str, Callable[[], Any]], before: Callable[[], Any]) -> None:
+    """The sides in turn, `before` each of them; who begins changes."""
+    found: dict[str, list[Run]] = {name: [] for name in sides}
+    for number in range(ROUNDS):
+        for name in list(sides)[:: -1 if number % 2 else 1]:
+            before()
+            found[name].append(measured(server, sides[name]))
+    for name, runs in found.items():
+        middle, walls = Run(*map(statistics.median, zip(*runs, strict=True))), [r.seconds for r in runs]
+        print(
+            f"{situation}: {name:14} {middle.seconds:7.2f} s ({min(walls):.2f} to {max(walls):.2f}),"
+            f" {middle.computing:6.2f} s of CPU, {middle.read:6.0f} MB read"
+        )
+    walls, cpus = (
+        [statistics.median(r[i] for r in runs) for runs in (found["pgstattuple"], found["db_bloat_facts"])]
+        for i in (0, 1)
+    )
+    print(
+        f"{situation}: db_bloat_facts is {walls[0] / walls[1]:.1f} times faster (to be at least 20),"
+        f" with {cpus[0] / cpus[1]:.1f} times less computing",
+        flush=True,
+    )
 
 
 def check_postgres(server: Server) -> dict[str, float] | None:
@@ -147,6 +222,7 @@ def main() -> None:
         server = fleet.postgresql(15, settings=SETTINGS)
         print(f"PostgreSQL {server.version}, shapes of DBFLEET_SEED={SEED}", flush=True)
         error(server)
+        fill(server)
         speed(server)
 
 
