@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,45 +216,78 @@ def test_rows_of_a_run(tmp_path: Path) -> None:
 
 # ---- death -----------------------------------------------------------------------------------------------------------
 
+# Children of one process die: to start Python anew for each takes longer than all that they do.
 DIE = """
-import os, sys
+import json, os, sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
 from tests.integration.lite_retention import Archive, Room, rule
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.sqlite import purge
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import shelf
-where, turn = sys.argv[5], int(sys.argv[6])
-owner, name = {"taken": (purge.Bites, "take"), "written": (shelf.Shelf, "put"), "committed": (purge.Bites, "commit"),
-               "settled": (shelf.Shelf, "settle"), "closed": (shelf.Shelf, "close")}[where]
-real, count = getattr(owner, name), [0]
-def passed(*args):
-    found = real(*args)
-    count[0] += 1
-    if count[0] == turn:
-        os.kill(os.getpid(), 9)
-    return found
-setattr(owner, name, passed)
-room = Room(Path(sys.argv[3]))
-archive = Archive(folder=sys.argv[4]) if sys.argv[4].startswith("/") else Archive(table="kept")
-found = room.find(rule("orders", archive=archive))
-room.carry_out(room.purge(found, children="archive", pace=20))
+
+def die(path, to, where, turn):
+    owner, name = {"taken": (purge.Bites, "take"), "written": (shelf.Shelf, "put"),
+                   "committed": (purge.Bites, "commit"), "settled": (shelf.Shelf, "settle"),
+                   "closed": (shelf.Shelf, "close")}[where]
+    real, count = getattr(owner, name), [0]
+    def passed(*args):
+        found = real(*args)
+        count[0] += 1
+        if count[0] == turn:
+            os.kill(os.getpid(), 9)
+        return found
+    setattr(owner, name, passed)
+    room = Room(Path(path))
+    archive = Archive(folder=to) if to.startswith("/") else Archive(table=to)
+    found = room.find(rule("orders", archive=archive))
+    room.carry_out(room.purge(found, children="archive", pace=20))
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        try:
+            die(*json.loads(line))
+        finally:
+            os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def mortals() -> Iterator[subprocess.Popen[str]]:
+    """The process whose children die."""
+    command = [sys.executable, "-c", DIE, str(ROOT), str(ROOT / ".dev" / "collections")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def die(mortals: subprocess.Popen[str], path: Path, to: str, phase: str, turn: int) -> None:
+    """A run archives to the folder or the table `to`, and is killed when it has done that so many times."""
+    assert mortals.stdin and mortals.stdout
+    mortals.stdin.write(json.dumps([str(path), to, phase, turn]) + "\n")
+    mortals.stdin.flush()
+    assert int(mortals.stdout.readline()) == -signal.SIGKILL
+
+
+PHASES = {"table": ("taken", "committed"), "files": ("taken", "written", "committed", "settled", "closed")}
+# Files are closed once.
+DEATHS = [
+    (kind, phase, turn) for kind in PHASES for phase in PHASES[kind] for turn in (1, 3)[: 1 + (phase != "closed")]
+]
+
+
 @pytest.mark.parametrize("wal", [False, True])
-@pytest.mark.parametrize("turn", [1, 3])
-@pytest.mark.parametrize("phase", ["taken", "written", "committed", "settled", "closed"])
-@pytest.mark.parametrize("kind", ["table", "files"])
-def test_killed_in_each_phase(tmp_path: Path, kind: str, phase: str, turn: int, wal: bool) -> None:
-    if kind == "table" and phase not in ("taken", "committed"):
-        pytest.skip("there are no files")
+@pytest.mark.parametrize("death", DEATHS, ids=lambda death: "-".join(map(str, death)))
+def test_killed_in_each_phase(
+    tmp_path: Path, mortals: subprocess.Popen[str], death: tuple[str, str, int], wal: bool
+) -> None:
+    kind, phase, turn = death
     path, folder = shop(tmp_path / "a.db", wal=wal), tmp_path / "f"
     before = {name: rows_of(path, name) for name in TABLES}
     to = str(folder) if kind == "files" else "kept"
-    paths = [str(ROOT), str(ROOT / ".dev" / "collections")]
-    turn = 1 if phase == "closed" else turn
-    died = subprocess.run([sys.executable, "-c", DIE, *paths, path, to, phase, str(turn)], check=False, cwd=ROOT)
-    assert died.returncode == -signal.SIGKILL
+    die(mortals, path, to, phase, turn)
     room = Room(path)
     sought = rule("orders", archive=Archive(folder=to) if kind == "files" else Archive(table=to))
     with room.engine.guard([room.database], 0):
@@ -279,11 +314,10 @@ def assert_once(path: Path, folder: Path, before: dict[str, Any], kind: str) -> 
         assert content(archived, rows_of(path, name)) == content(before[name])
 
 
-def test_a_step_settles_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+def test_a_step_settles_what_an_earlier_attempt_left(tmp_path: Path, mortals: subprocess.Popen[str]) -> None:
     path, folder = shop(tmp_path / "a.db"), tmp_path / "f"
     before = {name: rows_of(path, name) for name in TABLES}
-    paths = [str(ROOT), str(ROOT / ".dev" / "collections")]
-    subprocess.run([sys.executable, "-c", DIE, *paths, path, str(folder), "committed", "2"], check=False, cwd=ROOT)
+    die(mortals, path, str(folder), "committed", 2)
     room = Room(path)
     room.run(rule("orders", archive=Archive(folder=str(folder))), children="archive")
     assert_once(path, folder, before, "files")
@@ -291,12 +325,13 @@ def test_a_step_settles_what_an_earlier_attempt_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changed", ["UPDATE orders SET note = 'x'", "UPDATE orders SET note = 'x' WHERE id > 0", ""])
 @pytest.mark.parametrize("phase", ["written", "committed"])
-def test_rows_that_the_application_changed_since(tmp_path: Path, changed: str, phase: str) -> None:
+def test_rows_that_the_application_changed_since(
+    tmp_path: Path, mortals: subprocess.Popen[str], changed: str, phase: str
+) -> None:
     """Known by key and date, and a number that was given again is another row."""
     path, folder = shop(tmp_path / "a.db"), tmp_path / "f"
     ids = {row["id"] for row in rows_of(path, "orders")}
-    paths = [str(ROOT), str(ROOT / ".dev" / "collections")]
-    subprocess.run([sys.executable, "-c", DIE, *paths, path, str(folder), phase, "1"], check=False, cwd=ROOT)
+    die(mortals, path, str(folder), phase, 1)
     with closing(path) as db:
         if changed:
             db.execute(changed)
@@ -311,14 +346,13 @@ def test_rows_that_the_application_changed_since(tmp_path: Path, changed: str, p
     assert not kept & set(archived)
 
 
-def test_hidden_row_numbers_that_a_vacuum_gave_to_others(tmp_path: Path) -> None:
+def test_hidden_row_numbers_that_a_vacuum_gave_to_others(tmp_path: Path, mortals: subprocess.Popen[str]) -> None:
     """Rows of one day, half of them archived by a run that died before it could say so."""
     path, folder = make(tmp_path / "a.db", "CREATE TABLE orders (at TEXT, note TEXT)"), tmp_path / "f"
     with closing(path) as db:
         db.executemany("INSERT INTO orders VALUES ('2025-01-01', ?)", [(f"note {i}",) for i in range(40)])
     before = rows_of(path, "orders")
-    paths = [str(ROOT), str(ROOT / ".dev" / "collections")]
-    subprocess.run([sys.executable, "-c", DIE, *paths, path, str(folder), "committed", "1"], check=False, cwd=ROOT)
+    die(mortals, path, str(folder), "committed", 1)
     with closing(path) as db:
         db.execute("VACUUM")
         assert db.execute("SELECT min(rowid), count(*) FROM orders").fetchone() == (1, 20)
