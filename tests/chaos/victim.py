@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines import nibble
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import purge
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Gone
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import finish, shelf
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import retention_steps
@@ -267,6 +268,7 @@ def _child(options: dict[str, Any], output: Path, gate: Gate, mutant: str, check
             _put(nibble, _bite=MUTANTS[mutant])
         # Small bites, so that there are some.
         _put(retention_steps, FIRST_BITE=BITE, MOST_ROWS=BITE)
+        _put(purge, LEAST=BITE // 2)
         _module({**options, "_ansible_check_mode": check, "_ansible_remote_tmp": str(output.parent)})
         code = 0
     except SystemExit as end:

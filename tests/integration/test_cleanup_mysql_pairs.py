@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import crew, purge
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Stopped
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Gone, Stopped
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Pace
 from tests.fleet import Server
 from tests.integration.cleanup import content, rows_of
@@ -104,6 +104,30 @@ def test_a_second_session_that_dies_is_done_without(mysql: Server, database: Mak
         assert clean.carry_out(step, kill, pace=PACE).rows == step.expected.rows
         assert clean.steps() == []
     assert len(pairs) == 1
+
+
+def test_half_a_bite_that_is_committed_is_gone_and_no_more(
+    mysql: Server, database: MakeDatabase, pairs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second session dies between the two commits: its rows are still there, and the next run takes them."""
+    name = database(mysql)
+    make(mysql, name, f"{COLUMNS}, key (at)", UPWARDS)
+    commit = crew.Pair.commit
+    with cleaner(mysql, name, TEN_DAYS) as clean, client(mysql, name) as say:
+        (step,) = clean.steps()
+
+        def committing(self: crew.Pair) -> None:
+            say(f"KILL {self._other.id}")
+            commit(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(crew.Pair, "commit", committing)
+            with pytest.raises(Gone):
+                clean.carry_out(step, pace=PACE)
+        assert counted(mysql, name, "t") == 2000 - 51  # and the row between the halves
+        assert clean.run(pace=PACE).rows("delete") == step.expected.rows - 51
+        assert clean.steps() == []
+        assert counted(mysql, name, "t") == 2000 - step.expected.rows
 
 
 def test_a_run_that_is_stopped_leaves_no_half(mysql: Server, database: MakeDatabase, pairs: list[int]) -> None:
