@@ -27,6 +27,10 @@ extends_documentation_fragment:
 notes:
   - Room is reckoned from the last backup. Where it will not do, or O(backup_dir) cannot be used, that backup is not
     begun and its step fails, in check mode as well; a finding of priority 1 says so. The other databases are backed up.
+  - C(pg_dump) is one process, and so is the server's that writes its rows out. Where one PostgreSQL database outweighs
+    all others, O(jobs) is larger than 1 and its large tables have more than 128 MB, several C(pg_dump) of one snapshot
+    divide them, and their rows stand in files of their own. Without this collection, restore the first file's sections
+    C(pre-data) and C(data) by C(pg_restore), then the others, then its section C(post-data).
   - SQLite files are copied page for page by SQLite's backup interface, free pages included, while the application goes
     on. Where there is no write-ahead log its writers wait for a few milliseconds again and again.
 seealso:

@@ -58,6 +58,11 @@ class Fed:
         finally:
             os.close(self._stage.output)
 
+    @property
+    def input(self) -> int:
+        """The pipe that it reads."""
+        return self._stage.input
+
     def give(self, data: bytes | memoryview) -> bool:
         """False: it reads no more, for better or worse; its end tells which."""
         rest = memoryview(data)
@@ -90,6 +95,12 @@ class Fed:
         self._taker.join(5)
 
 
+def mover(source: t.BinaryIO) -> t.Callable[[int], t.Iterator[int] | None] | None:
+    """What moves all of it into a pipe, where the source has such a thing (reader.py); nothing has been read yet."""
+    found: t.Callable[[int], t.Iterator[int] | None] | None = getattr(getattr(source, "raw", None), "into", None)
+    return found
+
+
 def slices(source: t.BinaryIO) -> t.Callable[[int], memoryview]:
     """Reads into the same memory each time: what was read is there until the next."""
     space = memoryview(bytearray(READ_BYTES))
@@ -104,22 +115,41 @@ def slices(source: t.BinaryIO) -> t.Callable[[int], memoryview]:
 class _Pump(threading.Thread):
     """Reads the source to its end, whether or not the program wants all of it: its last read says that it is sound."""
 
-    def __init__(self, fed: Fed, read: t.Callable[[int], bytes | memoryview]) -> None:
+    def __init__(
+        self,
+        fed: Fed,
+        read: t.Callable[[int], bytes | memoryview],
+        move: t.Callable[[int], t.Iterator[int] | None] | None = None,
+    ) -> None:
         super().__init__(daemon=True)
-        self.fed, self.read = fed, read
+        self.fed, self.read, self.move = fed, read, move
         self.given, self.halt = 0, False
         self.fault: BaseException | None = None
 
     def run(self) -> None:
         try:
-            for data in iter(lambda: self.read(READ_BYTES), b""):
+            for data in () if self._moved() else iter(lambda: self.read(READ_BYTES), b""):
                 if self.halt or not (self.fed.give(data) or self._well()):
                     return
                 self.given += len(data)
-            self.fed.close()
+            if not self.halt:
+                self.fed.close()
         except BaseException as error:
             self.fault = error
             self.fed.stop(0.0)
+
+    def _moved(self) -> bool:
+        """Whether there is nothing to be read any more. Where the program reads no more, the rest is."""
+        moving = self.move(self.fed.input) if self.move else None
+        try:
+            for size in moving or ():
+                self.given += size
+                if self.halt:
+                    return True
+        except BrokenPipeError:
+            self.fed.hears = False
+            return False
+        return moving is not None
 
     def _well(self) -> bool:
         done: Completed | None = None
@@ -129,13 +159,18 @@ class _Pump(threading.Thread):
 
 
 def pumped(
-    fed: Fed, read: t.Callable[[int], bytes | memoryview], stop: threading.Event | None = None
+    fed: Fed,
+    read: t.Callable[[int], bytes | memoryview],
+    stop: threading.Event | None = None,
+    *,
+    move: t.Callable[[int], t.Iterator[int] | None] | None = None,
 ) -> t.Generator[int, None, Completed]:
-    """Gives the program all of the source. Yields bytes since the last time, at least once a second.
+    """Gives the program all of the source, by `move` (see mover()) where that can be.
 
+    Yields bytes since the last time, at least once a second.
     Raises what the source raises (the program is ended first: what it was given is not to look complete), Stopped.
     """
-    pump, told = _Pump(fed, read), 0
+    pump, told = _Pump(fed, read, move), 0
     pump.start()
     done: Completed | None = None
     try:

@@ -145,6 +145,11 @@ class _Through(io.RawIOBase):
             self._judge()
         return size
 
+    def into(self, fd: int) -> t.Iterator[int]:
+        """All of it moved by the kernel, and not copied. Yields bytes; raises what the last read would, OSError."""
+        yield from iter(lambda: os.splice(self._chain.output, fd, BLOCK), 0)
+        self._judge()
+
     def _judge(self) -> None:
         """The file before the program that chokes on it."""
         self._thread.join()
@@ -205,11 +210,29 @@ class _Checked(io.RawIOBase):
             raise Refused(f"{self._stored.name} cannot be decompressed: {error}", cure=AGAIN) from error
         self._bytes += size
         if not size:
-            self._sound()
-            if self._stored.plain_bytes and self._bytes != self._stored.plain_bytes:
-                wanted = f"{self._stored.plain_bytes} bytes"
-                raise Refused(f"{self._stored.name} holds {self._bytes} bytes instead of {wanted}", cure=AGAIN)
+            self._whole()
         return size
+
+    def into(self, fd: int) -> t.Iterator[int] | None:
+        """All of it into a pipe, without passing through this process; bytes, and at the end what a read would raise.
+
+        None where that cannot be (splice: Linux, since Python 3.10). Whoever stops may read on.
+        """
+        if not isinstance(self._plain, _Through) or not hasattr(os, "splice"):
+            return None
+        return self._moved(self._plain, fd)
+
+    def _moved(self, plain: _Through, fd: int) -> t.Iterator[int]:
+        for size in plain.into(fd):
+            self._bytes += size
+            yield size
+        self._whole()
+
+    def _whole(self) -> None:
+        self._sound()
+        if self._stored.plain_bytes and self._bytes != self._stored.plain_bytes:
+            wanted = f"{self._stored.plain_bytes} bytes"
+            raise Refused(f"{self._stored.name} holds {self._bytes} bytes instead of {wanted}", cure=AGAIN)
 
     def _sound(self) -> None:
         """Raises where the file itself is at fault: read to its end by now, whoever stopped before."""

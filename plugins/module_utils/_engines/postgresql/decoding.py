@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from ..._backups import LEVELS, Backup, Decryption, Stored
 from ..._errors import Refused, Stopped
-from ..._files.feeding import Fed, pumped, slices
+from ..._files.feeding import Fed, mover, pumped, slices
 from ..._process import Completed
 from ..._records import Tick, Work
 from ..._tasks import Verify
@@ -68,7 +68,7 @@ class Reading:
 
     def read(self, source: t.BinaryIO, session: Session) -> t.Generator[int, None, None]:
         """All of it. Yields bytes since the last time. Raises what the source raises, Refused, Stopped."""
-        done = yield from pumped(self._fed, slices(source), session.stopped)
+        done = yield from pumped(self._fed, slices(source), session.stopped, move=mover(source))
         self._judge(done)
 
     def stop(self) -> None:

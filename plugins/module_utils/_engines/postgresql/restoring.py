@@ -11,7 +11,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from ..._backups import Backup, Decryption, Stored
+from ..._backups import Backup, Decryption, Elsewhere, Stored
 from ..._errors import DbFault, Gone, Refused, Stopped
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Restore
@@ -54,6 +54,7 @@ def spell(task: Restore, server: Server, room: Room) -> list[str]:
     tool = restorer(task.backup, room.bin_dir)
     if task.drill:
         where = "a temporary server" if task.on == "throwaway" else "a scratch database"
+        where += f" on {task.on.address}" if isinstance(task.on, Elsewhere) else ""
         return [f"{tool.path} --exit-on-error: {task.backup.folder}/{task.backup.id} into {where}, compared, removed"]
     words = [founding.create(name, about, major_of(server)), shlex.join(_argv(tool, room, Place(name, task.jobs)))]
     words += founding.furnish(name, about)
@@ -227,13 +228,13 @@ def _by_one(
     opened: t.ContextManager[t.BinaryIO],
     room: Room,
 ) -> t.Generator[int, None, None]:
-    from ..._files.feeding import Fed, pumped, slices
+    from ..._files.feeding import Fed, mover, pumped, slices
     from ..._files.pipeline import ProgramFailed
 
     with opened as source:
         fed = Fed(argv, env=env)
         try:
-            done = yield from pumped(fed, slices(source), session.stopped)
+            done = yield from pumped(fed, slices(source), session.stopped, move=mover(source))
         finally:
             fed.close()
             fed.stop(0.0)
