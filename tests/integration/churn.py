@@ -88,9 +88,14 @@ DELETE FROM jobs WHERE id >= 100000 AND id % 50 <> 0;
 """
 
 
-def churn(server: Server, database: str, *, again: bool = False, logged: bool = False) -> None:
-    """Makes a database that needs everything, or one that needs it again; replicas get it when it is `logged`."""
+def churn(server: Server, database: str, *, again: bool = False, logged: bool = False, small: bool = False) -> None:
+    """Makes a database that needs everything, or one that needs it again; replicas get it when it is `logged`.
+
+    With `small` jobs is as due in MySQL and MariaDB, and a fifth as large: most of the time went into its rows.
+    """
     first, second = (POSTGRESQL, POSTGRESQL_AGAIN) if server.engine == "postgresql" else (MYSQL, MYSQL_AGAIN)
+    if small:
+        first, second = (sql.replace("digits f;", "digits f WHERE f.d < 2;") for sql in (first, second))
     # Otherwise every test would leave another 60 MB in the binary log, which lies in memory.
     quiet = "" if logged or server.engine == "postgresql" else "SET SESSION sql_log_bin = 0;\n"
     server.script(quiet + (second if again else first), database=database)
