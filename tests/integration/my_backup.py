@@ -144,7 +144,9 @@ class Shelter:
     """An engine and a backup folder of its own."""
 
     def __init__(self, server: Server, folder: Path, **more: Any) -> None:
-        params = {key: more.pop(key) for key in list(more) if key.startswith(("login_", "ssl_", "ca_", "check_"))}
+        params = {
+            key: more.pop(key) for key in list(more) if key.startswith(("login_", "ssl_", "ca_", "check_", "session_"))
+        }
         self.server = server
         self.used: Used = use(server, **params)
         self.folder = folder

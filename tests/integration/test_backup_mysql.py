@@ -393,3 +393,28 @@ def test_the_programs_are_as_encrypted_as_the_session(
         shelter = Shelter(server, tmp_path / str(number), **login, **more)
         assert dict(shelter.dump("safe").rows or {}) == {"t": 1}
     server.drop()
+
+
+def test_a_role_of_the_session_holds_for_the_programs(mysql: Server, database: Make, tmp_path: Path) -> None:
+    """Else what only the role may see would be left out, and nothing said: triggers, events."""
+    name = database(mysql)
+    furnish(mysql, name)
+    target = f"{name}_copy"
+    mysql.sql("DROP ROLE IF EXISTS keeper")
+    mysql.sql("CREATE ROLE keeper")
+    try:
+        mysql.sql("GRANT ALL ON *.* TO keeper" if mysql.engine == "mysql" else "GRANT ALL PRIVILEGES ON *.* TO keeper")
+        login = small(mysql, "keeper")
+        shelter = Shelter(mysql, tmp_path / "b", session_role="keeper", **login)
+        if mysql.engine == "mariadb":
+            with pytest.raises(Refused, match="take on no role") as refused:
+                shelter.dump(name)
+            mysql.sql(refused.value.cure.replace("small@%", "small@'%'"))
+        backup = shelter.dump(name)
+        assert dict(backup.rows or {}) == rows(mysql)
+        assert shelter.verify(name, "restore", on="same_server").level == "restore"
+        shelter.restore(backup, target)
+        assert describe(mysql, target) == describe(mysql, name)
+    finally:
+        mysql.sql(f"DROP DATABASE IF EXISTS {target}")
+        mysql.sql("DROP ROLE keeper")

@@ -80,7 +80,8 @@ class MySQL:
         """Reads version, role, clock, databases and what the server lacks. Raises CannotConnect."""
         with self.session("") as link:
             server, self._grants = greeting.greet(link)
-        return server._replace(settings={**server.settings, "bin_dir": self._bin_dir})
+        own = {"bin_dir": self._bin_dir, "session_role": self.login.role}
+        return server._replace(settings={**server.settings, **own})
 
     @contextlib.contextmanager
     def session(self, database: str) -> t.Iterator[Link]:

@@ -27,6 +27,7 @@ def accounts(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
     readable = grants.allow("SELECT", "mysql")
     if not readable:
         raise Refused("the login may not read the accounts", cure=grants.statement(["SELECT"], "mysql"))
+    clients.role_of(link)
     tool = clients.of(server, "dump")
     lines = dumping.words(task, tool.path, server, grants, None)
     with clients.private_folder() as folder, store.part(task) as new:

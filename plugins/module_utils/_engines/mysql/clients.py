@@ -137,6 +137,26 @@ def write_login(folder: str, login: t.Any, program: Client, *, encrypted: bool) 
         file.write("\n".join(lines))
 
 
+def role_of(link: t.Any) -> str:
+    """The role that our session has taken on, and which a program may not be able to.
+
+    mariadb-dump and mariadb-backup know no such option (10.11): without a role's privileges they would leave out what
+    they do not see, triggers and events, and say nothing. Raises Refused where the login does not have it by itself.
+    """
+    role = str(link.login.role)
+    if role and link.flavour.name == MARIADB:
+        from .connection import Link
+
+        with contextlib.closing(Link(link.login._replace(role=""), link.execution)) as other:
+            ((own, account),) = other.rows("SELECT CURRENT_ROLE(), CURRENT_USER()")
+        if own != role:
+            raise Refused(
+                f"MariaDB's programs take on no role, and {role} is not what the login has by itself",
+                cure=f"SET DEFAULT ROLE {role} FOR {account}",
+            )
+    return role
+
+
 def _tls(asked: t.Mapping[str, str], program: Client, *, encrypted: bool) -> dict[str, str]:
     mode = asked.get("mode", "prefer")
     files = {f"ssl-{key}": path for key, path in asked.items() if key != "mode"}

@@ -14,6 +14,7 @@ from ..._errors import CannotConnect, DbFault, Gone, Stopped, Vanished
 from ..._records import Execution
 from .capabilities import Flavour, flavour_of
 from .faults import UNKNOWN_DATABASE, number_of, text_of, translated
+from .names import quoted
 from .options import Login, connect, driver
 
 IDENTITY = "SELECT VERSION(), @@version_comment, CONNECTION_ID(), @@pseudo_thread_id"
@@ -55,7 +56,8 @@ class Link:
         self._closed = False
         self.local = False
         self._lock = threading.Lock()
-        self._raw = _opened(login, database)
+        # Without its role the login may not be let into the database.
+        self._raw = _opened(login, "" if login.role else database)
         try:
             self._begin()
             vars(self._raw)["_read_timeout"] = login.arguments.get("read_timeout")
@@ -78,6 +80,8 @@ class Link:
         self.rows(f"SET SESSION {words}")
         if self.login.role:
             self.rows("SET ROLE %s", (self.login.role,))
+            if self.database:
+                self.rows(f"USE {quoted(self.database)}")
 
     def cipher(self) -> str:
         """Of this session, "" where it is not encrypted."""

@@ -18,6 +18,7 @@ from . import clients, restoring
 from .backup import compare, noted
 from .capabilities import MARIADB
 from .connection import Link
+from .dumping import ROLE
 from .names import literal, quoted
 from .scanning import Content, Scanner
 
@@ -159,6 +160,8 @@ def _again(link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any) 
 
     tool = clients.of(server, "dump")
     old, words = f"={backup.database}.", [word for word in backup.arguments if word not in LEFT_OUT]
+    words = [word for word in words if not word.startswith(ROLE)]
+    words[1:1] = [f"{ROLE}{literal(link.login.role)}"] if link.login.role and server.engine != MARIADB else []
     if server.engine == MARIADB:  # of one of several files: here one program looks at all of them
         words = [word for word in words if not word.startswith("--ignore-table=")]
     moved = [word.replace(old, f"={name}.", 1) if word.startswith("--ignore-table") else word for word in words[:-1]]

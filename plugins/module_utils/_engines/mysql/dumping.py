@@ -17,6 +17,7 @@ from ..._selection import Patterns
 from ..._tuples import NamedTuple
 from . import clients, faults
 from .capabilities import MARIADB
+from .names import literal
 from .privileges import Grants
 from .scanning import Content, Scanner
 
@@ -47,6 +48,7 @@ ROUTINES = ("EXECUTE", "ALTER ROUTINE")
 TRANSACTIONAL = ("InnoDB", "ROCKSDB", "TokuDB")
 NUMBER = re.compile(r"(?:[Ee]rror:?|ERROR) (\d{4})\b|\((\d{4})\)")
 LOCK_WAIT = 1205
+ROLE = "--init-command=SET ROLE "  # which only MySQL's program has
 SHOW_ROUTINES_SINCE = (8, 0, 20)
 
 
@@ -126,6 +128,8 @@ def words(task: Dump, program: str, server: Server, grants: Grants | None, known
             return streams.commands(lines, task)
         return lines
     begin.append("--set-gtid-purged=OFF")
+    if server.settings.get("session_role"):
+        begin.append(f"{ROLE}{literal(str(server.settings['session_role']))}")
     ignored = [f"--ignore-table={database}.{name}" for name in names]
     last = [*begin, *more, *ignored, "--", database]
     return [[*begin, "--no-data", "--", database, *names], last] if names else [last]
@@ -149,6 +153,7 @@ def dump(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
     if lacking:
         cure = f"The dump would silently lack something: {'; '.join(lacking)}"
         raise Refused("the login does not see all of the database", database=database, cure=cure)
+    clients.role_of(link)
     tool, known = clients.of(server, "dump"), source(link, database)
     about = _about(link, server, database)
     yield Tick()

@@ -90,6 +90,7 @@ def take(link: t.Any, task: Dump, server: Server, grants: Grants) -> Work:
     from ..._files import store
 
     refuse(server, grants)
+    clients.role_of(link)
     tool = tool_of(server)
     argv, stream = words(task, tool.path), Stream()
     about = {name: str(link.rows(f"SELECT @@GLOBAL.{name}")[0][0]) for name in dumping.SETTINGS}

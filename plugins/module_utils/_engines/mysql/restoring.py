@@ -19,7 +19,7 @@ from .backup import compare
 from .capabilities import MARIADB, flavour_of
 from .connection import Link
 from .mending import Mended
-from .names import quoted
+from .names import literal, quoted
 
 if t.TYPE_CHECKING:
     from ..._backups import Backup, Decryption, Stored
@@ -185,13 +185,22 @@ def load(
         clients.write_login(folder, login, tool, encrypted=encrypted)
         path = os.path.join(folder, clients.LOGIN_FILE)
         for stored in ordered(backup):
-            fed = Fed(argv(tool.path, database, init=init, login=path), env=clients.environment(folder))
+            # Without its role the login may be let into no database, nor keep anything out of the binary log.
+            words = [f"SET ROLE {literal(login.role)}", init, f"USE {quoted(database)}" if database else ""]
+            first = "".join(f"{each};\n" for each in words if each) if login.role else ""
+            line = argv(tool.path, "" if first else database, init="" if first else init, login=path)
+            fed = Fed(line, env=clients.environment(folder))
             with reader.opened(backup, stored, decrypt) as stream:
                 mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep)
-                work = pumped(fed, mended.read, stop)
+                work = pumped(fed, _after(first.encode(), mended.read), stop)
                 done = yield from _ticks(work)
             if done.code:
                 raise judged(done.err, database or backup.database, tool.name)
+
+
+def _after(first: bytes, read: t.Callable[[int], bytes]) -> t.Callable[[int], bytes]:
+    before = [first] if first else []
+    return lambda most: before.pop() if before else read(most)
 
 
 def _ticks(work: t.Generator[int, None, t.Any]) -> t.Generator[Tick, t.Any, t.Any]:
