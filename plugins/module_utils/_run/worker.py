@@ -19,6 +19,7 @@ from .limits import reading
 
 FIRST_PACE = Pace(1000, 0.2)
 MOST_ROWS = 1_000_000
+MUCH = 0.7  # of the rows: so much smaller a bite has to be shorter, by half of that at least
 POLL_FIRST, POLL_MOST = 0.05, 1.0  # seconds between two readings of a limit that is waited for
 
 Prove = t.Callable[[t.Any, Step, str], Proof]
@@ -50,6 +51,7 @@ class Job:
         self.note = ""  # for the next step of its kind on its object
         self.error = ""  # of the last attempt
         self.not_before = 0.0  # time.monotonic() of the next attempt
+        self.tried = (0, 0.0)  # rows and seconds of a bite that later ones are compared with
         self.pace: Pace = getattr(step.task, "pace", None) or FIRST_PACE
         self.session: Session | None = None  # while one is open: the main thread may cancel it
         self.cancels = 0
@@ -138,7 +140,7 @@ class Worker:
                 began = time.monotonic()
                 if halted:
                     return halted
-                job.pace = _adapted(job.pace, tick)
+                job.pace = _adapted(job, tick)
                 tick = _onward(act, job.pace)
         finally:
             # Rollback and removal of what is half-done live in the act's own `finally`.
@@ -251,14 +253,24 @@ def _onward(act: Work, pace: Pace) -> Tick | None:
         return None
 
 
-def _adapted(pace: Pace, tick: Tick) -> Pace:
+def _adapted(job: Job, tick: Tick) -> Pace:
     """Larger or smaller bites, at most twice or half as large, so that one takes `pace.seconds`.
 
-    Its commit is not counted: where a disk or a standby takes longer than that to confirm one, bites would shrink to
-    nothing, and the purge never end.
+    Its commit is not counted, and what much smaller ones do not make shorter is not made smaller still: where a disk, a
+    standby or a busy machine takes its time for each of them, bites would shrink to nothing, and the purge never end.
     """
-    seconds = tick.amount.seconds - tick.waited
+    pace, seconds = job.pace, tick.amount.seconds - tick.waited
     if tick.cursor is None or pace.seconds <= 0 or seconds <= 0:
         return pace
+    rows, before = job.tried
+    part = pace.rows / rows if rows else 1.0
+    if part >= 1:
+        job.tried = (pace.rows, seconds)
+    elif part <= MUCH:
+        if seconds > before * (1 + part) / 2 and seconds > pace.seconds:
+            return pace._replace(rows=rows)
+        job.tried = (pace.rows, seconds)
     factor = min(2.0, max(0.5, pace.seconds / seconds))
-    return pace._replace(rows=min(MOST_ROWS, max(1, int(pace.rows * factor))))
+    # Never beyond what a bite may have: what is not taken says nothing of its time.
+    most = min(MOST_ROWS, getattr(job.step.task, "most", MOST_ROWS))
+    return pace._replace(rows=min(most, max(1, int(pace.rows * factor))))

@@ -37,6 +37,7 @@ class Some(NamedTuple):
     ref: Ref
     pace: Pace
     rows: int | None = None
+    most: int = 50_000
 
     @property
     def kind(self) -> str:
@@ -129,3 +130,49 @@ def test_a_slow_commit_does_not_make_bites_smaller_and_smaller(waited: float) ->
     (outcome,) = carry_out(Clockwork({"orders": committing(100, waited, paces)}), step)
     assert outcome.status == "done"
     assert 18 <= paces[-1].rows <= 20  # rounded down from what is not quite a number
+
+
+def costing(fixed: float, row: float, paces: list[Pace]) -> Callable[[Any], Work]:
+    """Bites that take a time of their own, and more for each row."""
+
+    def act(session: Any) -> Work:
+        rows = 1000
+        for number in range(60):
+            pace = yield Tick(Amount(rows=rows, seconds=fixed + row * rows), str(number))
+            paces.append(pace)
+            rows = pace.rows
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("fixed", "row", "least", "most"),
+    [
+        (0.0, 0.001, 18, 22),  # proportional: as many rows as fit
+        (0.0, 1.0, 1, 1),  # each row reads a table without an index: one at a time
+        (0.3, 0.00001, 500, 2000),  # nothing that smaller ones would help
+        (0.021, 0.00001, 500, 2000),
+        (0.01, 0.001, 9, 11),
+    ],
+)
+def test_bites_shrink_as_far_as_that_helps(fixed: float, row: float, least: int, most: int) -> None:
+    paces: list[Pace] = []
+    step = Step(anything(Some(table("orders"), Pace(1000, 0.02))), "old")
+    carry_out(Clockwork({"orders": costing(fixed, row, paces)}), step)
+    assert all(least <= pace.rows <= most for pace in paces[30:]), paces
+
+
+def test_what_was_fast_at_its_largest_becomes_smaller_at_once_where_it_is_slow() -> None:
+    paces: list[Pace] = []
+
+    def act(session: Any) -> Work:
+        rows = 1000
+        for number in range(60):
+            pace = yield Tick(Amount(rows=rows, seconds=rows * (1e-8 if number < 30 else 1e-4)), str(number))
+            paces.append(pace)
+            rows = pace.rows
+
+    carry_out(Clockwork({"orders": act}), Step(anything(Some(table("orders"), Pace(1000, 0.02))), "old"))
+    assert paces[29].rows == 50_000
+    assert paces[31].rows <= 12_500
+    assert 150 <= paces[-1].rows <= 200
