@@ -13,15 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._structure import Index
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Reindex
 from tests.fleet import Server
 
 from .module_runner import run, start, until
-from .my import Used, client, fill, fingerprint, use
+from .my import Used, client, fill, fingerprint, mould, use
 from .test_check_equals_run import shown, writes
 
 Make = Callable[[Server], str]
@@ -69,33 +67,41 @@ def half_made(server: Server) -> list[list[str]]:
     return server.sql(f"SELECT NAME FROM information_schema.{view} WHERE NAME LIKE '%#sql%'")
 
 
-@pytest.mark.parametrize("keep", [1, 2, 4, 50])
-def test_foretells_what_a_rebuild_makes_of_the_indexes(mysql: Server, database: Make, keep: int) -> None:
+def test_foretells_what_a_rebuild_makes_of_the_indexes(mysql: Server, database: Make) -> None:
     """The truth is the indexes' own size after the rebuild. The seed varies which rows go."""
     name, seed = database(mysql), random.randrange(10**6)
     fill(mysql, name, "t", *INDEXED, 100000, "STATS_AUTO_RECALC=0")
-    if keep > 1:
-        mysql.sql(f"DELETE FROM t WHERE crc32(concat(id, '{seed}')) % {keep} > 0", database=name)
-    mysql.sql("ANALYZE TABLE t", database=name)
-    with use(mysql) as used:
-        indexes(used, name, "t")  # the first query opens the table, after which its counters are known
-        before = indexes(used, name, "t")
-        used.carry_out(Reindex(Ref(name, ("t",)), Ref(name, ("t",))))
-        after = indexes(used, name, "t")
-    assert before["PRIMARY"].bloat is None
-    for key in ("u", "ka", "kb", "c"):
-        truth = 100 * max(0.0, 1 - after[key].bytes / before[key].bytes)
-        extent = 100 * (1 << 20) / before[key].bytes
-        bloat = before[key].bloat
-        assert bloat, f"{key}, seed {seed}"
-        said = f"{key} kept 1 of {keep}, seed {seed}: {before[key].bytes >> 10} kB, truth {truth:.1f} %, {bloat}"
-        print(said)
-        assert bloat.low - 0.5 <= truth <= bloat.high + 0.5 or abs(truth - bloat.percent) <= extent, said
-        assert abs(truth - bloat.percent) <= max(10.0, extent), said
-        left = after[key].bloat
-        assert left is None or left.low < 10, said
-        if keep == 1 and key in ("u", "c"):
-            assert bloat.low < 10, f"a fresh index in order of its keys is called bloated: {said}"
+    patient = Execution(lock_timeout=60)  # purge may hold the table for a while; a module would come again
+    with use(mysql, patient) as used, mould(mysql, name, "t") as again:
+        for keep in (1, 2, 4, 50):
+            if keep > 1:
+                again()
+                mysql.sql(f"DELETE FROM t WHERE crc32(concat(id, '{seed}')) % {keep} > 0", database=name)
+            mysql.sql("ANALYZE TABLE t", database=name)
+            indexes(used, name, "t")  # the first query opens the table, after which its counters are known
+            before = indexes(used, name, "t")
+            used.carry_out(Reindex(Ref(name, ("t",)), Ref(name, ("t",))))
+            after = indexes(used, name, "t")
+            assert before["PRIMARY"].bloat is None
+            for key in ("u", "ka", "kb", "c"):
+                foretold_well(before[key], after[key], f"{key} kept 1 of {keep}, seed {seed}")
+                if keep == 1 and key in ("u", "c"):
+                    fresh = before[key].bloat
+                    assert fresh
+                    assert fresh.low < 10, f"a fresh index in order of its keys is called bloated: {key}, {fresh}"
+
+
+def foretold_well(before: Index, after: Index, said: str) -> None:
+    truth = 100 * max(0.0, 1 - after.bytes / before.bytes)
+    extent = 100 * (1 << 20) / before.bytes
+    bloat = before.bloat
+    assert bloat, said
+    said = f"{said}: {before.bytes >> 10} kB, truth {truth:.1f} %, {bloat}"
+    print(said)
+    assert bloat.low - 0.5 <= truth <= bloat.high + 0.5 or abs(truth - bloat.percent) <= extent, said
+    assert abs(truth - bloat.percent) <= max(10.0, extent), said
+    left = after.bloat
+    assert left is None or left.low < 10, said
 
 
 def test_statistics_of_another_time_make_nothing_due(mysql: Server, database: Make) -> None:
@@ -275,7 +281,7 @@ def test_what_cannot_be_rebuilt_online(mysql: Server, database: Make, tmp_path: 
     mysql.sql("ALTER TABLE texts ADD FULLTEXT KEY ft (b)", database=name)
     mysql.sql("DELETE FROM texts WHERE crc32(id) % 5 > 0", database=name)
     mysql.sql("ANALYZE TABLE texts", database=name)
-    fill(mysql, name, "p", "id int primary key, a int, key ka (a)", "i, floor(rand(i) * 1e9)", 200000, PARTITIONS)
+    fill(mysql, name, "p", "id int primary key, a int, key ka (a)", "i, floor(rand(i) * 1e9)", 120000, PARTITIONS)
     mysql.sql("DELETE FROM p WHERE crc32(id) % 5 > 0", database=name)
     mysql.sql("ANALYZE TABLE p", database=name)
     asked = options(mysql, name, tmp_path)
@@ -295,9 +301,7 @@ def test_what_cannot_be_rebuilt_online(mysql: Server, database: Make, tmp_path: 
     assert not run("db_reindex", exclusive).changed
 
 
-PARTITIONS = (
-    "PARTITION BY RANGE (id) (PARTITION old VALUES LESS THAN (100001), PARTITION new VALUES LESS THAN MAXVALUE)"
-)
+PARTITIONS = "PARTITION BY RANGE (id) (PARTITION old VALUES LESS THAN (60001), PARTITION new VALUES LESS THAN MAXVALUE)"
 
 
 def test_force_by_name(mysql: Server, database: Make, tmp_path: Path) -> None:
