@@ -81,10 +81,16 @@ def pg_dump(server: Server, folder: Path) -> int:
     return size
 
 
-def ours(server: Server, folder: Path) -> int:
+def one_stream(server: Server, folder: Path) -> int:
+    """db_backup with one pg_dump, so that what the others bring can be seen."""
+    return ours(server, folder, jobs=1)
+
+
+def ours(server: Server, folder: Path, jobs: int = 2) -> int:
     """db_backup with its defaults, as a process of its own: bytes of what lies in the folder afterwards."""
     place = folder / "ours"
     options = {**server.login(), "databases": [DATABASE], "journal": "none", "backup_dir": str(place)}
+    options["jobs"] = jobs
     found: dict[str, Any] = run("db_backup", {**options, "bin_dir": str(server.bin_dir)}).result
     if found["summary"]["failed"] or found["summary"]["done"] != 4:
         sys.exit(f"db_backup did not do its work: {found}")
@@ -93,23 +99,37 @@ def ours(server: Server, folder: Path) -> int:
     return size
 
 
+def computing(server: Server) -> float:
+    """Processor seconds of the server, its children that have ended included, and of all programs that we ran."""
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK") + used.ru_utime + used.ru_stime
+
+
 def measure(server: Server, kind: str, folder: Path) -> None:
     """Interleaved rounds; medians."""
     size = make(server, kind)
-    sides = {"pg_dump -Fc": pg_dump, "db_backup": ours}
+    sides = {"pg_dump -Fc": pg_dump, "db_backup": ours, "db_backup, jobs: 1": one_stream}
     took: dict[str, list[float]] = {side: [] for side in sides}
+    computed: dict[str, list[float]] = {side: [] for side in sides}
     bytes_of: dict[str, int] = {}
     for number in range(ROUNDS):
         for side in list(sides)[:: 1 if number % 2 == 0 else -1]:
-            began = time.monotonic()
+            began, before = time.monotonic(), computing(server)
             bytes_of[side] = sides[side](server, folder)
             took[side].append(time.monotonic() - began)
-            print(f"  {kind}, {side}: {took[side][-1]:.1f} s, {bytes_of[side]:,} bytes", flush=True)
-    theirs, mine = (statistics.median(took[side]) for side in sides)
+            time.sleep(0.3)  # the server counts what its processes have computed once they have ended
+            computed[side].append(computing(server) - before)
+            said = f"{took[side][-1]:.1f} s, {computed[side][-1]:.1f} s of CPU, {bytes_of[side]:,} bytes"
+            print(f"  {kind}, {side}: {said}", flush=True)
+    theirs, mine, alone = (statistics.median(took[side]) for side in sides)
+    cpu = [statistics.median(computed[side]) for side in sides]
     of_size = bytes_of["db_backup"] / bytes_of["pg_dump -Fc"]
     print(
         f"PostgreSQL {server.version}, {kind}, {size / 2**30:.2f} GB: {theirs / mine:.2f} times faster than pg_dump -Fc"
-        f" ({mine:.1f} s and {theirs:.1f} s) at {of_size:.2f} times its size; largest process"
+        f" ({mine:.1f} s and {theirs:.1f} s, {theirs / alone:.2f} times with jobs: 1) at {of_size:.2f} times its size;"
+        f" {cpu[1]:.1f} s and {cpu[0]:.1f} s of CPU, {cpu[2]:.1f} s with jobs: 1; largest process"
         f" {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MB",
         flush=True,
     )

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore, Verify
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore, Verify
 from tests.fleet import Server
 
 from .pg_backups import WHOLE, content, manner, shelf, taken, using
@@ -64,6 +65,9 @@ def test_what_is_restored_is_what_was_dumped(
     with using(postgresql) as pg:
         apart = tuple(tuple(Ref(whole, path) for path in paths) for paths in streams)
         backup = taken(pg, whole, tmp_path, streams=apart)
+        shown = pg.engine.spell(Dump(Ref(whole), "dump", manner(tmp_path), streams=apart), pg.server)
+        assert [" --data-only " in line for line in shown] == [False] + [True] * len(streams)
+        assert shlex.split(shown[0])[1:] == list(backup.arguments[:-1])
         assert sorted(file.what for file in backup.files) == ["data"] * len(streams) + ["dump"]
         assert (backup.method, backup.format, backup.database, backup.level) == ("dump", "custom", whole, "")
         assert backup.tool == f"pg_dump {postgresql.version}"
@@ -78,6 +82,8 @@ def test_what_is_restored_is_what_was_dumped(
     postgresql.sql(f"ALTER DATABASE {whole} RENAME TO {whole}_before")
     try:
         with using(postgresql) as pg:
+            words = pg.engine.spell(Restore(Ref(whole), backup, jobs=jobs), pg.server)
+            assert sum(line.endswith("--section=data") for line in words) == (1 + len(streams) if streams else 0)
             pg.carry_out(Restore(Ref(whole), backup, jobs=jobs))
         assert content(postgresql, whole) == before
     finally:

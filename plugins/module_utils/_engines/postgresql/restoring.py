@@ -36,6 +36,8 @@ PARTITIONED = """
 SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p'
 """
+# What of the first file comes before the rows that stand in other files, and what after them.
+BEFORE, AFTER = ("--section=pre-data", "--section=data"), "--section=post-data"
 KEEP = 1 << 20  # bytes read at once
 PATIENCE = 5.0  # seconds for the server to let go of connections that were closed a moment ago, our own among them
 
@@ -56,7 +58,9 @@ def spell(task: Restore, server: Server, room: Room) -> list[str]:
         where = "a temporary server" if task.on == "throwaway" else "a scratch database"
         where += f" on {task.on.address}" if isinstance(task.on, Elsewhere) else ""
         return [f"{tool.path} --exit-on-error: {task.backup.folder}/{task.backup.id} into {where}, compared, removed"]
-    words = [founding.create(name, about, major_of(server)), shlex.join(_argv(tool, room, Place(name, task.jobs)))]
+    argv, rest = _argv(tool, room, Place(name, task.jobs)), sum(x.what == "data" for x in task.backup.files)
+    passes = [[*BEFORE], *[["--section=data"]] * rest, [AFTER]] if rest else [[]]
+    words = [founding.create(name, about, major_of(server)), *(shlex.join([*argv, *more]) for more in passes)]
     words += founding.furnish(name, about)
     if task.replace:
         words.append(f"DROP DATABASE IF EXISTS {quoted(task.ref.database)}")
@@ -207,12 +211,13 @@ def poured(session: Session, backup: Backup, decrypt: Decryption | None, room: R
         plain = stack.enter_context(private_folder(backup.folder)) / "plain" if several else None
         if plain:
             yield from _ticks(_unpacked(session, opened(first), plain))
-        for sections in (("--section=pre-data", "--section=data"), ("--section=post-data",)) if rest else ((),):
+        sections: tuple[str, ...]
+        for sections in (BEFORE, (AFTER,)) if rest else ((),):
             if plain:
                 yield from _by_several(session, [*_argv(tool, room, place), *sections, str(plain)], env, room=room)
             else:
                 yield from _ticks(streamed(first, *sections))
-            if "--section=data" in sections:
+            if sections == BEFORE:
                 yield from _ticks(together((streamed(x, "--section=data") for x in rest), place.jobs))
 
 
