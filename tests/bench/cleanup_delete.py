@@ -17,7 +17,7 @@ from tests.fleet import Fleet, Server
 from .purging import DATABASE, ROUNDS, SETTINGS, Cleaned, clean, options, seconds, told
 
 MAJOR = int(os.environ.get("BENCH_POSTGRESQL", "16"))
-ROWS = int(os.environ.get("BENCH_ROWS", "2000000"))
+ROWS = int(os.environ.get("BENCH_ROWS", "6000000"))
 OLD = "now() - interval '90 days'"
 MAKE = """
 DROP TABLE IF EXISTS t;
