@@ -50,10 +50,12 @@ backup_dir:
   required: true
 method:
   description:
-    - V(dump) writes each database by its engine's own means. That is C(pg_dump), C(mysqldump), C(mariadb-dump) or
-      C(mydumper), and SQLite's backup interface.
-    - V(physical) writes the files of the whole server. A method that there is no way to carry out on a server is
-      refused with the reason.
+    - V(dump) writes each database by its engine's own means. That is C(pg_dump), C(mysqldump) or C(mariadb-dump), and
+      SQLite's backup interface. On MariaDB the programs that write a large database at once see one moment, for which
+      nobody commits for an instant; it takes a login with C(RELOAD), and else one program writes all.
+    - V(physical) writes the files of the whole server. That is C(pg_basebackup), and C(mariadb-backup), for which the
+      module has to run on the server's own host. A method that there is no way to carry out on a server is refused with
+      the reason.
     - V(pgbackrest) lets pgBackRest do so, where it is configured on the host. What it keeps counts whoever made it, by
       its C(info); each backup is verified by its C(verify), whose output is read, and by whether the log that it needs
       is there; and it expires its backups itself. C(verify) reads all that the repository holds. As root, its programs
