@@ -147,7 +147,8 @@ def main() -> None:
                 computed[side].append(computing(server) - before)
         mine, ours = statistics.median(took["db_backup"]), statistics.median(computed["db_backup"])
         load = " ".join(f"{each:.1f}" for each in os.getloadavg())
-        print(f"MariaDB {server.version}, {size / 2**30:.2f} GB, {ROUNDS} rounds, two at a time where it can be; load {load}")
+        what = f"MariaDB {server.version}, {size / 2**30:.2f} GB, {ROUNDS} rounds"
+        print(f"{what}, two at a time where it can be; load {load}")
         for side, seconds in took.items():
             median, cpu = statistics.median(seconds), statistics.median(computed[side])
             print(

@@ -57,7 +57,7 @@ def copied(shelter: Shelter, **more: Any) -> Backup:
 def writing(maria: Server, name: str) -> Iterator[None]:
     """Somebody writes to two tables in each transaction, and changes a third one's definition."""
     maria.script("CREATE TABLE one (a int); CREATE TABLE two (a int); CREATE TABLE moving (a int)", database=name)
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def write() -> None:
         with client(maria, name) as say:
@@ -68,12 +68,14 @@ def writing(maria: Server, name: str) -> Iterator[None]:
                 say(f"INSERT INTO one VALUES ({number})")
                 say(f"INSERT INTO two VALUES ({number})")
                 say("COMMIT")
+                begun.set()
                 if number % 50 == 0:
                     say("RENAME TABLE moving TO moved, moved TO moving")
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
+        assert begun.wait(60)
         yield
     finally:
         ended.set()

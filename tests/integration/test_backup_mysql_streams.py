@@ -43,7 +43,7 @@ def apart(name: str, *tables: str) -> tuple[tuple[Ref, ...], ...]:
 def writing(maria: Server, name: str) -> Iterator[None]:
     """Somebody writes to two tables in each transaction, all the time."""
     maria.script("CREATE TABLE one (a int); CREATE TABLE two (a int)", database=name)
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def write() -> None:
         with client(maria, name) as say:
@@ -54,10 +54,12 @@ def writing(maria: Server, name: str) -> Iterator[None]:
                 say(f"INSERT INTO one VALUES ({number})")
                 say(f"INSERT INTO two VALUES ({number})")
                 say("COMMIT")
+                begun.set()
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
+        assert begun.wait(60)
         yield
     finally:
         ended.set()
