@@ -58,6 +58,7 @@ def test_greets(mysql: Server, database: Make) -> None:
     assert name in {d.name for d in found.databases}
     assert not {d.name for d in found.databases} & {"mysql", "information_schema", "performance_schema", "sys"}
     lacks = {"vacuum", "freeze", "cost delay", "single rebuild", "refresh", "pgbackrest"}
+    lacks |= {"incremental", "drill elsewhere"}
     assert set(found.lacks) == lacks | ({"physical"} if mysql.engine == "mysql" else set())
     assert not found.findings
 
