@@ -28,7 +28,9 @@ from .module_runner import Ran, run
 from .pg_backups import manner, shelf, using
 
 SERVER = Ref("")
-CHECKSUM = "SELECT pg_catalog.count(*)::text, pg_catalog.md5(pg_catalog.string_agg(t::text, ',' ORDER BY i)) FROM public.t AS t"
+CHECKSUM = """
+SELECT pg_catalog.count(*)::text, pg_catalog.md5(pg_catalog.string_agg(t::text, ',' ORDER BY i)) FROM public.t AS t
+"""
 
 
 @pytest.fixture(scope="module")
