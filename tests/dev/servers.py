@@ -101,7 +101,7 @@ def _pytest(log: Log, kind: str, *arguments: str) -> Counts:
 
 
 def _workers() -> int:
-    """One more than processors: much of it is waiting, for locks and for servers; as far as there is memory.
+    """Two more than processors: a third of it is waiting, for locks and for servers; as far as there is memory.
 
     Each worker has servers of its own, whose files lie in memory, too: three gigabytes at the end.
     """
@@ -110,7 +110,7 @@ def _workers() -> int:
         # What is free, and what the system would give back.
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         memory = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), memory)
-    return max(2, min((os.cpu_count() or 1) + 1, memory // (3 * 1024**3)))
+    return max(2, min((os.cpu_count() or 1) + 2, memory // (3 * 1024**3)))
 
 
 def molecule(log: Log) -> None:
