@@ -161,8 +161,8 @@ full_interval:
   description:
     - A full backup is made when the last verified one is older than this, as V(7d). In between, backups hold what
       changed since another one. They build on none that is not verified. Without this each backup is full.
-    - It is for O(method=pgbackrest), and for O(method=physical) of PostgreSQL 17 and newer where C(summarize_wal) is
-      on. What is encrypted cannot be built on.
+    - It is for the methods V(pgbackrest), and V(physical) of PostgreSQL 17 and newer where C(summarize_wal) is on. What
+      is encrypted cannot be built on.
   type: str
 incremental_from:
   description:

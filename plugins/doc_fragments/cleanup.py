@@ -242,7 +242,7 @@ duty_percent:
     - With less than 100 bites take at most 0.02 seconds, unless rows go into files, one processor of a PostgreSQL
       server is enough for counting, the vacuum afterwards pauses as autovacuum does (C(vacuum_cost_delay) of 2 ms), and
       the module's own process steps back (C(nice) of 10).
-    - A purge takes so much longer, and is predicted to. V(20) is a good value where an application is at work meanwhile.
+    - A purge takes so much longer, and is predicted to. V(20) is a good value where an application works meanwhile.
   type: float
   default: 100
 require_backup:

@@ -78,7 +78,7 @@ def written(
                 )
                 works.append(work)
                 stack.callback(work.close)
-                next(work)
+                next(work, 0)  # until it has begun
             until = time.monotonic() + link.execution.lock_timeout
             if not all(tap.begun.wait(max(0.0, until - time.monotonic())) for tap in taps):
                 raise NotTogether("the programs of the dump did not begin in time", database=ref.database)

@@ -50,7 +50,7 @@ def looked_through(
     room: Room,
     *,
     owner: tuple[int, int] | None,
-    more: t.Mapping[str, str] = {},
+    more: t.Mapping[str, str] | None = None,
 ) -> Work:
     """A server over `folder`/data, with none of its own settings: each database opens, each b-tree index is sound."""
     version, data = major(backup.version), folder / "data"
@@ -60,7 +60,7 @@ def looked_through(
         "hba_file": str(folder / "drill.hba"),
         "ident_file": str(ident),
         **asleep(version),
-        **more,
+        **(more or {}),
     }
     for path, text in ((folder / "drill.conf", ""), (folder / "drill.hba", HBA), (ident, "")):
         path.write_text(text)

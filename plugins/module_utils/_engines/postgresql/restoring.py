@@ -251,8 +251,8 @@ def _unpacked(session: Session, opened: t.ContextManager[t.BinaryIO], plain: Pat
     """Into a file of its own, in a folder that nobody else can look into."""
     from ..._files import durable
 
-    writing = durable.refusing(f"{plain.parent} cannot be written")
-    with opened as source, writing, open(durable.create(str(plain)), "wb") as file:
+    why = f"{plain.parent} cannot be written"
+    with opened as source, durable.refusing(why), open(durable.create(str(plain)), "wb") as file:
         for data in iter(lambda: source.read(KEEP), b""):
             file.write(data)
             if session.stopped.is_set():
@@ -293,7 +293,7 @@ def compared(room: Room, backup: Backup, name: str) -> Work:
     actual: dict[str, int] = {}
     connection = room.connector.open(name, Kind(True, room.patience))
     try:
-        whole = {(schema, table) for schema, table in connection.rows(PARTITIONED)}
+        whole = {tuple(row) for row in connection.rows(PARTITIONED)}
         for table in backup.rows:
             schema, own = parts(table)
             only = "" if (schema, own) in whole else "ONLY "
