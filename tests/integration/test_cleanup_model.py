@@ -34,6 +34,8 @@ drawn = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
 
+pytestmark = pytest.mark.every_server
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -21,6 +21,8 @@ from tests.fleet.processes import give_away
 from .conftest import Pool, missing
 from .pg import use
 
+pytestmark = pytest.mark.every_server
+
 Make = Callable[[Server], str]
 ROWS = 20000
 # name: columns, values, churn

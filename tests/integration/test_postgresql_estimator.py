@@ -21,6 +21,8 @@ from .module_runner import run, until
 from .pg import client, role, use
 from .shapes import shapes
 
+pytestmark = pytest.mark.every_server
+
 Make = Callable[[Server], str]
 ESTIMATE = Wants(tables=True, bloat=True, index_bloat=True)
 SMALLEST = 64 * 8192  # half of what db_bloat_facts looks at by default: below, one page more or less is a point

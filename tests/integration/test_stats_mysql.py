@@ -30,6 +30,7 @@ def people() -> Iterator[Callable[[Server, str], People]]:
 
 def test_connections_and_counters(each: Server, database: Make, people: Callable[[Server, str], People]) -> None:
     some = people(each, database(each))
+    wait_until(lambda: health(each).uptime_seconds)
     before = health(each).connections
     assert before
     for _person in range(5):
