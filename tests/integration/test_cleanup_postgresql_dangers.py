@@ -442,3 +442,23 @@ def test_rows_per_run_is_exact(postgresql: Server, database: Callable[[Server], 
         assert sum(there(postgresql, name, "t").values()) == left
         assert all(s["proven"] for s in ran.fact()["steps"] if s["kind"] == "delete"), ran.text
     assert not run("db_cleanup", asked).changed
+
+
+def test_a_vacuum_waits_for_what_the_run_does_beside_it(
+    postgresql: Server, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    """Bites and counts of other tables keep the rows that have just left. A trigger sees to it that they last."""
+    name = database(postgresql)
+    postgresql.script(PLAIN.format(rows=100000), database=name)
+    postgresql.script(
+        "CREATE TABLE slow AS SELECT id, at FROM t WHERE id <= 600; ALTER TABLE slow ADD PRIMARY KEY (id);"
+        "CREATE INDEX ON slow (at); CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM pg_catalog.pg_sleep(0.003); RETURN old; END$$;"
+        "CREATE TRIGGER slow BEFORE DELETE ON slow FOR EACH ROW EXECUTE FUNCTION wait(); ANALYZE slow",
+        database=name,
+    )
+    rules = [{**OLD, "delete_after": "10d"}, {**OLD, "name": "slow", "table": "slow", "delete_after": "90d"}]
+    ran = run("db_cleanup", options(postgresql, name, tmp_path, *rules, jobs=2))
+    assert ran.code == 0, ran.text
+    found = {(s["object"], s["kind"]): s["proven"] for s in ran.fact()["steps"]}
+    assert found["public.t", "vacuum"] and found["public.slow", "delete"] and found["public.t", "delete"], ran.text

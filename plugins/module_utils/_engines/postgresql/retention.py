@@ -132,6 +132,7 @@ def _purge(session: Session, task: Purge, server: Server, cursor: str | None) ->
         shelf = Shelf(task.archive.folder, who, task.rule, task.table, task.archive, about=about)
     yield from nibble(bites, task, shelf, cursor)
     views.publish(bites.connection, server)  # the vacuum that comes after it is asked for by these counters
+    purge.let_pass(session)
 
 
 def _finish(session: Session, folder: str, who: str, rule: str) -> int:
