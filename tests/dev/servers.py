@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.fleet.cache import fleet_base
+from tests.fleet.install import services_denied
 
 from .environment import DEV, ROOT
 from .steps import Counts, Log, StepFailed, StepSkipped, counts_of
@@ -52,7 +53,8 @@ def machine(log: Log) -> None:
         apt = ["apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]
         env = {"DEBIAN_FRONTEND": "noninteractive"}
         log.run(*apt, "update", env=env)
-        log.run(*apt, "install", "--no-install-recommends", *missing, env=env)
+        with services_denied():
+            log.run(*apt, "install", "--no-install-recommends", *missing, env=env)
     _need("tests/fleet/__main__.py")
     log.run(sys.executable, "-m", "tests.fleet", "install")
 
