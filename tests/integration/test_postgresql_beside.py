@@ -377,7 +377,7 @@ def test_objects_that_come_and_go_meanwhile(postgresql: Server, shop: str, monke
             for turn in range(16):
                 found = pg.measure(shop, (EVERYTHING, BLOAT)[turn % 2])
                 names = [x.ref.path[1] for x in found.tables if x.kind != "catalog"]
-                assert len(names) == len(set(names))
+                assert len(names) == len(set(names)), sorted(names)
                 assert others <= set(names)
                 indexes = [x.ref for x in found.indexes]
                 assert len(indexes) == len(set(indexes))

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import (
+    beside,
+    catalog,
     faults,
     layout,
     names,
@@ -118,3 +122,11 @@ def test_a_server_that_is_not_there_is_asked_after_once() -> None:
         error = DriverError(f'connection to server at "127.0.0.1", port 9 failed: {text}', "", True)
         said = str(faults.connect_fault(error, database="shop", listed=False, password=""))
         assert said == "database shop: cannot connect: Connection refused. Is the server running there?"
+
+
+def test_a_table_made_anew_between_the_halves_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    halves = ([(2, "s", "anew", "old"), (4, "s", "t", "")], [(5, "s", "anew", "new"), (3, "other", "anew", "")])
+    monkeypatch.setattr(beside, "both", lambda *_whom: halves)
+    nobody: Any = None
+    found = catalog._halves(nobody, nobody, "", {})
+    assert sorted(found) == [(3, "other", "anew", ""), (4, "s", "t", ""), (5, "s", "anew", "new")]

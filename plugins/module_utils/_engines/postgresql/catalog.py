@@ -254,7 +254,9 @@ def _halves(session: Session, twin: Session, statement: str, values: dict[str, t
         lambda asked: asked.rows(statement, {**values, "halves": 2, "other": 0}),
         lambda asked: asked.rows(statement, {**values, "halves": 2, "other": 1}),
     )
-    return [*one, *other]
+    # Each half is of a moment of its own: a table that was dropped and made anew in between is in both, as two. The
+    # younger one is there.
+    return list({(row[1], row[2]): row for row in sorted([*one, *other], key=operator.itemgetter(0))}.values())
 
 
 def index_sizes(rows: t.Iterable[Row]) -> dict[int, dict[int, int]]:
