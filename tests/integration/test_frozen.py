@@ -86,9 +86,11 @@ def frozen(pids: Sequence[int]) -> Iterator[None]:
 def caught(server: Server, child: Running, place: int) -> bool:
     """Lets it run until it measures one of its databases that is neither the first nor the last, and holds it there.
 
-    It may be over before that was seen: on a machine with much to do nobody looks for a while.
+    It may be over before that was seen: on a machine with much to do nobody looks for a while. And a server shows a
+    session for a while after its client has left: those of the last databases do not count.
     """
-    inside = ", ".join(f"'{name}'" for name in databases(server, place)[1:-1])
+    every = databases(server, place)
+    inside = ", ".join(f"'{name}'" for name in every[1 : len(every) // 2])
     question = f"SELECT datname FROM pg_stat_activity WHERE application_name = 'dbfleet' AND datname IN ({inside})"
     if server.engine != "postgresql":
         question = f"SELECT db FROM information_schema.processlist WHERE db IN ({inside})"
