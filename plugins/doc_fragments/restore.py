@@ -91,6 +91,25 @@ options:
     description:
       - Folder with the programs of the server. By default they are looked for on the path and where packages put them.
     type: path
+  target_dir:
+    description:
+      - Absolute path of a data directory that comes to be from the newest backup of a whole server (method V(physical)),
+        or from the one that O(which) or O(path) names. It must be empty, or not be there. No server is needed, and none
+        that runs is touched. What is restored lies in a hidden folder in it until it is complete; where a restore has
+        died there, that is recognised and removed first.
+      - Not together with O(database), O(target), O(replace), O(globals) and O(drill).
+    type: path
+  target_owner:
+    description:
+      - The account that O(target_dir) belongs to. Where the module runs as root, the default is V(mysql) or
+        V(postgres), as the server's packages make it; else it is the module's user.
+    type: str
+  prove:
+    description:
+      - Start a server on O(target_dir), reached by nobody else, and check what is in it, before the restore counts as
+        done. It is stopped again. The programs of the server must be there for that.
+    type: bool
+    default: true
   copy_from:
     description:
       - Where copies of backups are, as O(dbfleet.maintenance.db_backup#module:copy_to) named it. A backup that is not

@@ -85,7 +85,8 @@ class Action:
         self.address = asked_for(params)
         if getattr(policy, "duty", 1.0) < 1:  # others come first: half of a short run is its own start
             os.nice(NICENESS)
-        engine = open_engine(params, how, getattr(self.operation, "ENGINE", ""))
+        own = getattr(self.operation, "engine_for", None)
+        engine = open_engine(params, how, own(params) if own else getattr(self.operation, "ENGINE", ""))
         with self._control(how) as control:
             # What was asked for before the run began keeps it from starting steps, and not from saying which are due.
             early = control.stopped()

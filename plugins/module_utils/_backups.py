@@ -108,6 +108,7 @@ class Sheltered(NamedTuple):
     source: str = ""  # where copies are looked for that are not here: a folder or s3://bucket/prefix
     databases: tuple[str, ...] = ()  # whose copies are looked for there
     stanza: Stanza | None = None  # pgBackRest's repository is wanted, too: the engine asks for it
+    site: str = ""  # a data directory that a whole server is to be restored into
 
     def merge(self, other: Sheltered | None) -> Sheltered:
         """Of several operations; one folder is looked into, the first one."""
@@ -118,6 +119,16 @@ class Sheltered(NamedTuple):
             bucket=self.bucket or other.bucket,
             stanza=self.stanza or other.stanza,
         )
+
+
+class Site(NamedTuple):
+    """A data directory that is to come to be, as it is: not there, or empty, or with what a dead run left there."""
+
+    path: str
+    why_not: str = ""  # why nothing can be restored there
+    occupied: bool = False  # because something is there already
+    free: int | None = None  # bytes of its file system
+    left: bool = False  # a restore has died there: what it left is removed
 
 
 class Shelf(NamedTuple):
@@ -134,6 +145,7 @@ class Shelf(NamedTuple):
     vanished: tuple[str, ...] = ()  # ids of backups whose copies are not where their manifests say
     elsewhere: tuple[Backup, ...] = ()  # that only Sheltered.source has; `folder` is where they would lie here
     unseen: str = ""  # why copies could not be looked at
+    site: Site | None = None  # Sheltered.site, where that is asked for
 
 
 class Encryption(NamedTuple):

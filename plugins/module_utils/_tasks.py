@@ -244,9 +244,12 @@ class RemoveBackup(NamedTuple):
 
 
 class Restore(NamedTuple):
-    """A backup becomes a database; as a drill, one that is compared with the manifest and thrown away."""
+    """A backup becomes a database; as a drill, one that is compared with the manifest and thrown away.
 
-    ref: Ref  # the database that comes to be
+    A whole server's becomes a data directory.
+    """
+
+    ref: Ref  # the database that comes to be; or ("", (site,))
     backup: Backup
     drill: bool = False
     replace: bool = False
@@ -254,6 +257,10 @@ class Restore(NamedTuple):
     jobs: int = 1
     decrypt: Decryption | None = None
     on: str | Elsewhere = "throwaway"  # where a drill is done: throwaway, same_server, another server
+    site: str = ""  # the data directory that comes to be
+    owner: str = ""  # the account that it belongs to; "": the engine's choice
+    prove: bool = True  # a server is started on it, and stopped, before it is called done
+    parents: tuple[Backup, ...] = ()  # what an incremental one builds on, the full one first
 
     @property
     def kind(self) -> str:

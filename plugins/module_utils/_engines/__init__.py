@@ -34,4 +34,8 @@ def open_engine(params: t.Mapping[str, t.Any], execution: Execution, name: str =
         from .backups import Backups
 
         return Backups(params, execution)
+    if name == "data_directory":
+        from .backups.data_directory import DataDirectory
+
+        return DataDirectory(params, execution)
     raise BadInput(f"engine: {name!r} is not known", cure="Use postgresql, mysql, mariadb or sqlite")

@@ -45,6 +45,10 @@ def looked_at(wanted: Sheltered) -> Shelf:
         device=device,
         why_not=why_not,
     )
+    if wanted.site:
+        from .sites import look as look_at_site
+
+        shelf = shelf._replace(site=look_at_site(wanted.site))
     if wanted.target or wanted.source:
         from .elsewhere import seen
 

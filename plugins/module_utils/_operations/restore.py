@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import typing as t
 from datetime import datetime, timezone
+from functools import partial
 
 from .._backups import Backup, Bucket, Decryption, Elsewhere, Manner, Shelf, Sheltered
 from .._errors import BadInput, Refused
-from .._records import Amount, Finding, Measured, Plan, Ref, Server, Step, Wants
+from .._records import Amount, Measured, Plan, Ref, Server, Step, Wants
 from .._tasks import CopyBackup, Restore
 from .._tuples import NamedTuple
-from .._units import say_bytes, say_seconds
+from .._units import say_bytes
+from . import restore_site
 from .backup_options import S3, bucket_of, drill_on, folder_of, identity_of, target_of
 from .rotation_law import level_of
 
-__all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
+__all__ = ["OPTIONS", "doubts", "engine_for", "plan", "policy", "wants"]
 
 OPTIONS: dict[str, t.Any] = {
     "backup_dir": {"type": "path"},
@@ -40,6 +42,9 @@ OPTIONS: dict[str, t.Any] = {
     "drill_on": {"type": "raw", "default": "throwaway"},
     "drill_password": {"type": "str", "no_log": True},
     "bin_dir": {"type": "path"},
+    "target_dir": {"type": "path"},
+    "target_owner": {"type": "str"},
+    "prove": {"type": "bool", "default": True},
     "copy_from": {"type": "str"},
     "s3": {"type": "dict", "options": S3},
 }
@@ -63,17 +68,26 @@ class Policy(NamedTuple):
     source: str = ""  # copies: a folder or s3://bucket/prefix, where it is fetched from when it is not here
     bucket: Bucket | None = None
     force: bool = False  # asked for, and so due whatever is there
+    site: str = ""  # a data directory, where a whole server is restored
+    owner: str = ""  # of it
+    prove: bool = True
+
+
+def engine_for(params: t.Mapping[str, t.Any]) -> str:
+    """A data directory needs no server: where it is restored, there may be none any more."""
+    return "data_directory" if params.get("target_dir") else ""
 
 
 def policy(params: t.Mapping[str, t.Any]) -> Policy:
     """The user's options, checked and typed. Raises BadInput."""
+    restore_site.refuse_options(params)
     drill = bool(params["drill"])
     if drill and (params.get("target") or params["replace"]):
         raise BadInput("a drill throws away what it restores: it has no target", cure="Leave target and replace out")
     folder, database, which = _place(params)
     moment, id_ = _which(which)
     source = target_of(params.get("copy_from"), folder, "copy_from")
-    if source and not database:
+    if source and params.get("path"):
         raise BadInput(
             "copy_from has copies of whole folders, and path names a file that is here", cure="Leave path out"
         )
@@ -93,6 +107,9 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         source=source,
         bucket=bucket_of(params.get("s3"), source, "copy_from"),
         force=not drill,
+        site=folder_of(params["target_dir"], "target_dir") if params.get("target_dir") else "",
+        owner=params.get("target_owner") or "",
+        prove=params.get("prove") is not False,
     )
 
 
@@ -106,7 +123,7 @@ def _place(params: t.Mapping[str, t.Any]) -> tuple[str, str, str]:
         if len(parts) < 4:
             raise BadInput(f"path: {path} is no file of a backup", cure="Write it as /srv/backups/shop/….manifest.json")
         return "/".join(parts[:-2]), "", parts[-1].partition(".")[0]
-    if not (folder and database):
+    if not folder or not (database or params.get("target_dir")):
         raise BadInput("nothing says which backup is to be restored", cure="Give backup_dir and database, or path")
     return folder_of(folder, "backup_dir"), database, str(params["which"])
 
@@ -134,7 +151,9 @@ def _decryption(given: t.Mapping[str, t.Any] | None) -> Decryption | None:
 def wants(policy: Policy, server: Server) -> Wants:
     if policy.drill and isinstance(policy.on, Elsewhere) and "drill elsewhere" in server.lacks:
         raise BadInput(f"drill_on another server is not for {server.engine}: {server.lacks['drill elsewhere']}")
-    sheltered = Sheltered(policy.folder, source=policy.source, bucket=policy.bucket)
+    if policy.site and server.engine == "sqlite":
+        raise BadInput("target_dir: SQLite has no data directory", cure="Name the file in target")
+    sheltered = Sheltered(policy.folder, source=policy.source, bucket=policy.bucket, site=policy.site)
     names = (policy.database, *([""] if policy.globals else []))
     return Wants(backups=sheltered._replace(databases=names if policy.source else ()))
 
@@ -148,12 +167,14 @@ def plan(policy: Policy, measured: Measured) -> Plan:
     if not policy.drill and not policy.force:
         return Plan()  # asked again after it was done
     shelf = measured.shelf or Shelf(policy.folder)
+    if policy.site:
+        return restore_site.plan(policy, measured, shelf, partial(_fetch, policy, shelf))
     backup = _chosen(policy, measured, shelf)
     policy = policy._replace(database=backup.database, target=policy.target or backup.database)
     _refuse(policy, measured, backup)
     if policy.drill and level_of(backup) >= PROVEN:
-        return Plan(findings=_findings(policy, backup))
-    age = say_seconds(max(0.0, (measured.server.now - backup.began).total_seconds()))
+        return Plan(findings=restore_site.findings(policy, shelf, backup))
+    age = restore_site.age(measured, backup)
     ref = Ref(backup.database if policy.drill else policy.target)
     task = Restore(
         ref,
@@ -165,18 +186,13 @@ def plan(policy: Policy, measured: Measured) -> Plan:
         decrypt=policy.decrypt,
         on=policy.on,
     )
-    told = {
-        "id": backup.id,
-        "began": backup.began.isoformat(timespec="seconds"),
-        "bytes": backup.bytes,
-        "level": backup.level or None,
-    }
     deed = "a drill of" if policy.drill else "asked for:"
     reason = f"{deed} the backup of {backup.database} of {age} ago"
     size = backup.source_bytes or backup.bytes
     fetched = [_fetch(policy, shelf, each) for each in (backup, task.globals) if each and each in shelf.elsewhere]
-    step = Step(task, reason, told, Amount(written=size), size=size, after=tuple(s.key for s in fetched))
-    return Plan((*fetched, step), findings=_findings(policy, backup))
+    after = tuple(s.key for s in fetched)
+    step = Step(task, reason, restore_site.told(backup), Amount(written=size), size=size, after=after)
+    return Plan((*fetched, step), findings=restore_site.findings(policy, shelf, backup))
 
 
 def _fetch(policy: Policy, shelf: Shelf, backup: Backup) -> Step:
@@ -221,12 +237,9 @@ def _whole_server(policy: Policy, there: t.Sequence[Backup]) -> None:
     """Raises Refused for a backup that is of no single database, whose name was given."""
     for backup in there:
         if policy.id == backup.id and backup.method != "dump" and not policy.database:
-            cure = "db_backup with verify: restore tries it out; to use it, unpack it into an empty data directory"
+            cure = "Restore it into a new data directory (target_dir); db_backup with verify: restore tries it out"
             if backup.method == "pgbackrest":
-                label = backup.about.get("label", "")
-                cure = f"db_backup with verify: restore tries it out; to use it: pgbackrest restore --set={label}"
-            elif not backup.whole:
-                cure += ", and the ones it builds on, for pg_combinebackup"
+                cure += f"; or by hand: pgbackrest restore --set={backup.about.get('label', '')}"
             raise Refused(f"backup {backup.id} ({backup.method}) is of the whole server, not of a database", cure=cure)
 
 
@@ -261,10 +274,3 @@ def _globals(policy: Policy, backup: Backup, shelf: Shelf) -> Backup | None:
     if not found:
         raise BadInput("there is no backup of what belongs to no database", cure="Leave globals out")
     return found[-1]
-
-
-def _findings(policy: Policy, backup: Backup) -> tuple[Finding, ...]:
-    if level_of(backup) or policy.drill:
-        return ()
-    message = f"backup {backup.id} was never verified"
-    return (Finding(2, "not_verified", Ref(backup.database), message, fix="Prove it first, with drill: true"),)
