@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from . import asking
 from .cache import copy_tree, once
 from .errors import FleetError
 from .installations import Installation
@@ -178,7 +179,15 @@ class MySQL(Server):
     def sql(
         self, statement: str, *, database: str | None = None, user: str | None = None, password: str | None = None
     ) -> list[list[str]]:
-        return self._rows(self._client("-e", statement, database=database, user=user, password=password))
+        if asking.FOR_MYSQL.search(statement):
+            return self._rows(self._client("-e", statement, database=database, user=user, password=password))
+        login = {
+            "unix_socket": str(self.socket),
+            "user": user or self.user,
+            "password": self.password if password is None else password,
+            "database": database or "",
+        }
+        return asking.mysql(statement, login, MYSQL_APPLICATION.format(APPLICATION))
 
     def script(
         self, text: str, *, database: str | None = None, user: str | None = None, password: str | None = None

@@ -76,9 +76,9 @@ class Server(ABC):
     def sql(
         self, statement: str, *, database: str | None = None, user: str | None = None, password: str | None = None
     ) -> list[list[str]]:
-        """Execute one statement through the client program and give its rows; FleetError with what the server said.
+        """Execute one statement and give its rows; FleetError with what the server said.
 
-        Values are text as the client prints it: NULL is "" on PostgreSQL, "NULL" on MySQL and MariaDB.
+        Values are text as the client program prints it: NULL is "" on PostgreSQL, "NULL" on MySQL and MariaDB.
         """
 
     @abstractmethod

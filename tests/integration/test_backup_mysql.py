@@ -48,9 +48,13 @@ def shelter(mysql: Server, tmp_path: Path) -> Shelter:
     return Shelter(mysql, tmp_path / "backups")
 
 
-def strangers() -> list[str]:
-    """What drills may have left in the folder for temporary files."""
-    return [path.name for path in Path(tempfile.gettempdir()).glob("dbfleet-drill-*")]
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files that nobody else uses, with a short name, as sockets need."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 def test_what_is_restored_is_what_was_there(mysql: Server, database: Make, shelter: Shelter) -> None:
@@ -74,15 +78,14 @@ def test_what_is_restored_is_what_was_there(mysql: Server, database: Make, shelt
 
 
 def test_a_drill_on_a_throwaway_server_proves_and_leaves_nothing(
-    mysql: Server, database: Make, shelter: Shelter
+    mysql: Server, database: Make, shelter: Shelter, temporary: Path
 ) -> None:
     name = database(mysql)
     furnish(mysql, name)
-    before = set(strangers())
     shelter.dump(name)
     backup = shelter.verify(name, "restore")
     assert backup.level == "restore" and backup.verified_at is not None
-    assert set(strangers()) <= before
+    assert list(temporary.iterdir()) == []
     assert mysql.sql("SHOW DATABASES LIKE 'dbfleet%'") == []
 
 

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Single statements through a driver, answered as the client programs print them. No script is executed here.
+
+A client program takes several times as long to start as its statement takes, and the tests execute thousands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import pymysql
+from pymysql.constants import CLIENT
+
+from .errors import FleetError
+
+# What only the programs know, or answer in a way of their own.
+FOR_PSQL = re.compile(r";\s*\S|^\s*\\|\bcopy\b", re.IGNORECASE)
+FOR_MYSQL = re.compile(r"\bdelimiter\b|\blocal\s+infile\b|^\s*\\", re.IGNORECASE)
+EVERY_TYPE = tuple(psycopg2.extensions.string_types)
+
+
+def _as_it_comes(value: str | bytes | None, _cursor: Any) -> str | bytes | None:
+    return value
+
+
+AS_TEXT = psycopg2.extensions.new_type(EVERY_TYPE, "AS_TEXT", _as_it_comes)
+
+
+def postgresql(statement: str, login: Mapping[str, str]) -> list[list[str]]:
+    """Rows as psql prints them: NULL is "", and nothing but that is an empty line. FleetError when it fails."""
+    settings: dict[str, Any] = {**login}
+    try:
+        with closing(psycopg2.connect(**settings)) as connection:
+            connection.autocommit = True
+            psycopg2.extensions.register_type(AS_TEXT, connection)
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                rows = cursor.fetchall() if cursor.description else []
+    except psycopg2.Error as error:
+        raise FleetError(f"PostgreSQL said: {str(error).strip()}") from error
+    found = [["" if value is None else value for value in row] for row in rows]
+    return [[] if row == [""] else row for row in found]
+
+
+def mysql(statement: str, login: Mapping[str, str], init_command: str) -> list[list[str]]:
+    """Rows as mysql and mariadb print them: NULL is "NULL". FleetError when it fails."""
+    settings: dict[str, Any] = {
+        **login,
+        "charset": "utf8mb4",
+        "autocommit": True,
+        "init_command": init_command,
+        "conv": {},
+        "client_flag": CLIENT.MULTI_STATEMENTS,
+        "ssl_disabled": True,  # reading the system's certificates takes ten times as long as all the rest
+    }
+    found: list[list[str]] = []
+    try:
+        with closing(pymysql.connect(**settings)) as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            while True:
+                found += [[_told(value) for value in row] for row in cursor.fetchall()]
+                if not cursor.nextset():
+                    return found
+    except pymysql.MySQLError as error:
+        raise FleetError(f"the server said: ERROR {error.args[0]}: {error.args[-1]}") from error
+
+
+def _told(value: str | bytes | None) -> str:
+    if value is None:
+        return "NULL"
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
