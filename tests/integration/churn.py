@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.fleet import Server
+
+from .module_runner import LATE
 
 POSTGRESQL = """
 CREATE TABLE orders (id bigint PRIMARY KEY, customer int, note text, "select" int);
@@ -123,6 +126,7 @@ SELECT t.table_name, t.create_time, t.table_rows, t.data_length, t.index_length,
 
 def fingerprint(server: Server, database: str) -> str:
     """Schema, rows, physical state and statistics of a database."""
+    time.sleep(LATE)
     if server.engine == "postgresql":
         found: Any = server.sql(POSTGRESQL_STATE, database=database)
         for row in list(found):

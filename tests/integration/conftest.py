@@ -14,13 +14,14 @@ from typing import NoReturn
 import pytest
 
 from tests.fleet import Fleet, Missing, Server
+from tests.fleet.installations import postgresql_majors
 from tests.playbook import KEEP_PACKED
 
 from .matrix import taking_turns
 from .module_runner import reap
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
-POSTGRESQL = (15, 16, 18)
+POSTGRESQL = postgresql_majors()
 # MariaDB with performance_schema, metadata locks among what it watches.
 WATCHING = {"performance_schema": "ON", "performance_schema_instrument": "wait/lock/metadata/sql/mdl=ON"}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -26,6 +27,8 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Task
 from tests.fleet import Server
 
+from .module_runner import LATE
+
 ALL = Wants(tables=True, bloat=True, leftovers=True, activity=True)
 READ = re.compile(r"\s*(SELECT|SHOW|WITH)\b", re.IGNORECASE)
 
@@ -44,6 +47,7 @@ class Used:
         self.engine.close()
 
     def measure(self, database: str, wants: Wants = ALL) -> Database:
+        time.sleep(LATE)
         with self.engine.session(database) as session:
             return self.engine.measure(session, wants, self.server)
 
