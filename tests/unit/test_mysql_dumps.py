@@ -116,15 +116,16 @@ def test_a_dump_is_mended_on_its_way(size: int) -> None:
     text += (
         "ALTER DATABASE `old` CHARACTER SET latin1 COLLATE latin1_bin ;\nALTER DATABASE `older` CHARACTER SET a ;\nend"
     )
-    mended = Mended(reader(text.encode(), size), old="old", new="ne`w", asleep=True)
+    mended = Mended(reader(text.encode(), size), old="old", new="ne`w", asleep=(asleep := set()))
     found = b"".join(iter(lambda: mended.read(1 << 20), b"")).decode()
     wanted = text.replace("NOT PRESERVE ENABLE", "NOT PRESERVE DISABLE")
     assert found == wanted.replace("\nALTER DATABASE `old` C", "\nALTER DATABASE `ne``w` C")
+    assert asleep == {b"`e ON COMPLETION PRESERVE ENABLE`"}
 
 
 def test_an_event_that_cannot_be_put_to_sleep_is_refused() -> None:
     mended = Mended(
-        reader(EVENT.replace(" ENABLE COMMENT", " ODD COMMENT").encode(), 999), old="a", new="b", asleep=True
+        reader(EVENT.replace(" ENABLE COMMENT", " ODD COMMENT").encode(), 999), old="a", new="b", asleep=set()
     )
     with pytest.raises(Refused, match="sleep"):
         mended.read(1 << 20)

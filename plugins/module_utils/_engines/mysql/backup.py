@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from ..._errors import Refused
 from ..._records import Finding, Ref, Server, Tick, Work
 from ..._tasks import Cure, Dump, Restore, Task, Verify
+from ..._files import private
 from .. import filing
 from . import dumping
 from .privileges import Grants
@@ -59,6 +60,7 @@ def _spell_verify(task: Verify) -> str:
 
 def carry_out(session: t.Any, task: Task, server: Server, grants: Grants) -> Work:
     """Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    private.sweep()  # a run that was killed may have left a password there
     if isinstance(task, Dump):
         if task.method in server.lacks:
             raise Refused(server.lacks[task.method], cure="Ask for method: dump")
@@ -109,7 +111,7 @@ def _verify(session: t.Any, task: Verify, server: Server) -> Work:
     else:
         from . import drilling
 
-        yield from drilling.drill(session, backup, server, decrypt=task.decrypt, on=str(task.on))
+        yield from drilling.drill(session, backup, server, decrypt=task.decrypt, on=task.on)
     _go_on(session.stopped, backup)
     backups.amend(backup, level=task.level, at=datetime.now(timezone.utc))
     yield Tick(note=backup.id)

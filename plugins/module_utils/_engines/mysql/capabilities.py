@@ -60,7 +60,6 @@ ALWAYS_LACKING = {
     "single rebuild": "InnoDB packs an index anew only together with its table",
     "refresh": "there are no materialized views",
     "pgbackrest": "pgBackRest knows PostgreSQL only",
-    "drill elsewhere": "a drill is done on a temporary server, or on the same one",
     "incremental": "incremental backups are made of PostgreSQL only",
 }
 # And what one flavour lacks in all of its versions.

@@ -12,12 +12,14 @@ import select
 import typing as t
 from datetime import datetime, timezone
 
-from ..._errors import MissingMeans, Refused, Stopped
+from ..._backups import Elsewhere
+from ..._errors import Busy, CannotConnect, MissingMeans, Refused, Stopped
 from ..._records import Execution, Server, Tick, Work
-from . import clients, restoring
+from . import clients, options, restoring
 from .backup import compare, noted
-from .capabilities import MARIADB
+from .capabilities import MARIADB, flavour_of
 from .connection import Link
+from .definitions import RUN_AS
 from .dumping import ROLE
 from .names import literal, quoted
 from .scanning import Content, Scanner
@@ -25,6 +27,10 @@ from .scanning import Content, Scanner
 if t.TYPE_CHECKING:
     from ..._backups import Backup, Decryption
 
+MARK = "dbfleet drill"  # a table: whoever has it may be dropped
+HOLDS = """
+    SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
+    UNION ALL SELECT ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s"""
 AWAKE = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s AND STATUS = 'ENABLED'"
 CHECKED_TOGETHER = 50  # tables in one statement
 # Not of the restored database's business: they speak of the source's binary log.
@@ -47,14 +53,16 @@ def bin_dir(server: Server) -> str:
     return str(server.settings.get("bin_dir") or "")
 
 
-def drill(link: t.Any, backup: Backup, server: Server, *, decrypt: Decryption | None, on: str) -> Work:
+def drill(link: t.Any, backup: Backup, server: Server, *, decrypt: Decryption | None, on: str | Elsewhere) -> Work:
     """Restored, compared with its manifest, thrown away. Raises Refused where anything differs."""
     if backup.method == "physical":
         from . import prepared
 
         return prepared.drill(backup, server, decrypt=decrypt, on=on, stop=link.stopped)
     if on == "same_server":
-        return _same_server(link, backup, server, decrypt)
+        return _beside(link, backup, server, decrypt, stop=link.stopped)
+    if isinstance(on, Elsewhere):
+        return _there(backup, server, decrypt, on, link.stopped)
     return _throwaway(backup, server, decrypt, link.stopped)
 
 
@@ -101,43 +109,121 @@ def _admit(link: t.Any, backup: Backup) -> None:
         link.run(f"GRANT ALL PRIVILEGES ON *.* TO {user}@{host}")
 
 
-def _same_server(link: t.Any, backup: Backup, server: Server, decrypt: Decryption | None) -> Work:
-    """In a scratch database: outside of the binary log, and no event may fire."""
+def _there(backup: Backup, server: Server, decrypt: Decryption | None, on: Elsewhere, stop: t.Any) -> Work:
+    """In a scratch database of another server that runs, whoever its accounts are. Raises CannotConnect, Refused."""
+    from . import greeting
+
+    login = options.login({**on.options, "login_password": on.password})
+    try:
+        opened = Link(login, Execution())
+    except CannotConnect as fault:
+        raise CannotConnect(f"drill_on, {login.address}: {fault.cause}", cure=fault.cure) from None
+    with contextlib.closing(opened) as link:
+        there, _grants = greeting.greet(link)
+        why = there.lacks.get("session") or there.lacks.get("write") or ""
+        if there.role != "primary":
+            why = "it is a replica"
+        if why:
+            raise Refused(f"no drill is done on {login.address}: {why}", cure="Name another server in drill_on")
+        there = there._replace(settings={**there.settings, "bin_dir": bin_dir(server)})
+        own = there.settings["identity"] != server.settings["identity"]
+        yield from _beside(link, backup, there, decrypt, stop=stop, own=own)
+
+
+def _beside(
+    link: t.Any, backup: Backup, server: Server, decrypt: Decryption | None, *, stop: t.Any, own: bool = False
+) -> Work:
+    """In a scratch database of the link's server: outside of the binary log, and no event may fire."""
     if backup.method == "globals":
-        raise Refused("accounts cannot be tried out on the server where they live", cure="Use drill_on: throwaway")
+        raise Refused("accounts cannot be tried out on a server that has some", cure="Use drill_on: throwaway")
     restoring.fits(backup, server)
     name = restoring.scratch(backup)
-    if link.rows(restoring.EXISTS, (name,)):
-        raise Refused(f"the database {name} is there already", cure=f"DROP DATABASE {quoted(name)}, if nobody uses it")
     logged = bool(server.settings.get("log_bin"))
     if logged:
         link.keep_local()
     yield Tick(owns=name)
-    link.run(restoring.create(backup, name))
-    try:
-        init = OWN_LOG if logged else ""
+    with _scratch(link, backup, name):
+        asleep: set[bytes] = set()
         yield from restoring.load(
-            backup, link.login, server, name, decrypt=decrypt, stop=link.stopped, init=init, asleep=True
+            backup,
+            link.login,
+            server,
+            name,
+            decrypt=decrypt,
+            stop=stop,
+            init=OWN_LOG if logged else "",
+            asleep=asleep,
+            own=own,
         )
         awake = [str(row[0]) for row in link.rows(AWAKE, (name,))]
         if awake:
             raise Refused(f"events of the drill are awake: {', '.join(awake)}", database=name)
-        yield from proven(link, backup, server, name, link.stopped)
-    finally:
-        restoring.drop(link, name)
+        yield from proven(link, backup, server, name, stop, asleep=frozenset(asleep), own=own)
     yield Tick(disowns=name)
 
 
-def proven(link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any) -> Work:
-    """CHECK TABLE of every table; then all is dumped again, and each table's rows are what the backup wrote of them."""
+@contextlib.contextmanager
+def _scratch(link: t.Any, backup: Backup, name: str) -> t.Iterator[None]:
+    """An empty database, gone at the end; one that a dead drill left is taken. Raises Busy, Refused."""
+    if not link.rows("SELECT GET_LOCK(%s, 0)", (name,))[0][0]:
+        raise Busy("another drill of the same backup is under way there", database=name)
+    if link.rows(restoring.EXISTS, (name,)):
+        held = {str(row[0]) for row in link.rows(HOLDS, (name, name))}
+        if held and MARK not in held:
+            cure = f"DROP DATABASE {quoted(name)}, if nobody uses it"
+            raise Refused(f"the database {name} is there, and no drill has made it", cure=cure)
+        link.run(f"DROP DATABASE {quoted(name)}")
+    link.run(restoring.create(backup, name))
+    try:
+        link.run(f"CREATE TABLE {quoted(name, MARK)} (id int PRIMARY KEY)")
+        yield
+    finally:
+        restoring.drop(link, name)
+
+
+def proven(
+    link: t.Any,
+    backup: Backup,
+    server: Server,
+    name: str,
+    stop: t.Any,
+    *,
+    asleep: frozenset[bytes] = frozenset(),
+    own: bool = False,
+) -> Work:
+    """CHECK TABLE of every table; then all is dumped again, and is what the backup wrote of it."""
     yield from checked(link, name)
     tool = clients.of(server, "dump")
     if tool.title != backup.tool:
         # Another program may write the same rows in other words.
         compare(backup, restoring.counts(link, name, backup), None, where="restored database")
         return
-    content = yield from _again(link, backup, server, name, stop)
+    content = yield from _again(link, backup, server, name, stop, asleep=asleep)
     compare(backup, content.rows, content.sums, where="restored database")
+    if server.number[:2] == flavour_of(backup.version, backup.engine).number[:2]:
+        alike(backup, content, own=own)
+
+
+def alike(backup: Backup, content: Content, *, own: bool = False) -> None:
+    """Raises Refused where something else than rows is not what the dump said; `own`: nobody runs as they did."""
+    known, counters = dict(noted(backup, "definitions")), dict(noted(backup, "counters"))
+    wrong = [
+        about
+        for about, value in known.items()
+        if content.definitions.get(about) != value and not (own and about.startswith(RUN_AS))
+    ]
+    wrong += [
+        f"the next AUTO_INCREMENT of {table}, {content.counters.get(table)} instead of {value}"
+        for table, value in counters.items()
+        if content.counters.get(table) != value
+    ]
+    if wrong:
+        shown = "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise Refused(
+            f"what was restored of {backup.id} is not what it says: {shown}",
+            database=backup.database,
+            cure="Compare the restored definitions with the backup's: a server of another patch level may change some",
+        )
 
 
 SOUND = ("OK", "Table is already up to date", "The storage engine for the table doesn't support check")
@@ -154,7 +240,9 @@ def checked(link: t.Any, name: str) -> Work:
         yield Tick()
 
 
-def _again(link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any) -> t.Generator[Tick, t.Any, Content]:
+def _again(
+    link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any, *, asleep: frozenset[bytes]
+) -> t.Generator[Tick, t.Any, Content]:
     """What the dump's own command line says of the restored database."""
     from ..._process import Stage
 
@@ -165,7 +253,7 @@ def _again(link: t.Any, backup: Backup, server: Server, name: str, stop: t.Any) 
     if server.engine == MARIADB:  # of one of several files: here one program looks at all of them
         words = [word for word in words if not word.startswith("--ignore-table=")]
     moved = [word.replace(old, f"={name}.", 1) if word.startswith("--ignore-table") else word for word in words[:-1]]
-    scanner = Scanner()
+    scanner = Scanner(asleep=asleep)
     with clients.private_folder() as folder:
         clients.write_login(folder, link.login, tool, encrypted=bool(link.cipher()))
         stage = Stage([tool.path, *moved, name], env=clients.environment(folder), source=-1, cwd=folder)

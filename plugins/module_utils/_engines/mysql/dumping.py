@@ -195,7 +195,7 @@ def _written(
             content = yield from streams.written(link, new, lines, folder=folder, ref=task.ref)
         else:
             content = yield from _one_after_the_other(link, new, lines, folder, task.ref)
-        about = {**about, "checksums": json.dumps(content.sums, separators=(",", ":")), "position": content.position}
+        about = {**about, **_noted(content), "position": content.position}
         about.update(gtid=content.gtid, excluded=json.dumps(known.without(task.exclude, task.ref.database)))
         backup = backup_of(task, server, tool, lines, new.began)._replace(
             source_bytes=known.bytes,
@@ -206,6 +206,12 @@ def _written(
         )
         sealed = new.seal(backup)
     yield Tick(note=sealed.id)
+
+
+def _noted(content: Content) -> dict[str, str]:
+    """What a drill compares with."""
+    found = {"checksums": content.sums, "definitions": content.definitions, "counters": content.counters}
+    return {name: json.dumps(values, separators=(",", ":")) for name, values in found.items()}
 
 
 def _one_after_the_other(

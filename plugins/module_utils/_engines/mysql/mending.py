@@ -12,28 +12,33 @@ import re
 import typing as t
 
 from ..._errors import Refused
+from .definitions import EVENT, PART, SCHEDULE
 from .names import quoted
 
 LONGEST = 32 << 20  # bytes of a line that is looked at: rows may be longer, what is mended here is not
-EVENT = b"/*!50106 CREATE*/"
-NAME = rb"`(?:[^`]|``)+`"
-SCHEDULE = re.compile(
-    rb"^(/\*!50106 CREATE\*/ (?:/\*!50117 DEFINER=[^\n]*?\*/ )?/\*!50106 EVENT "
-    + NAME
-    + rb" ON SCHEDULE [^\n]*?ON COMPLETION (?:NOT )?PRESERVE )(ENABLE|DISABLE)\b",
-    re.MULTILINE,
-)
+
+
+RUN_AS = re.compile(rb"^((?:CREATE |/\*!\d{5} )[^`\n]{0,60}?DEFINER=)" + PART + rb"(?:@" + PART + rb")?", re.MULTILINE)
 
 
 class Mended:
-    """Reads from `read`; `old` to `new`: the name of the database; asleep: events are made disabled.
+    """Reads from `read`; `old` to `new`: the name of the database; asleep: events are made disabled, and noted there;
+    own: whoever restores owns all, where the accounts of the source are not.
 
     The dump programs put ALTER DATABASE with the name of its source around routines whose character set is another one:
     restored beside it, a dump would change its own source.
     """
 
-    def __init__(self, read: t.Callable[[int], bytes], *, old: str, new: str, asleep: bool) -> None:
-        self._read, self._asleep = read, asleep
+    def __init__(
+        self,
+        read: t.Callable[[int], bytes],
+        *,
+        old: str,
+        new: str,
+        asleep: set[bytes] | None = None,
+        own: bool = False,
+    ) -> None:
+        self._read, self._asleep, self._own = read, asleep, own
         self._new = quoted(new).encode()
         self._alter = re.compile(rb"^ALTER DATABASE " + re.escape(quoted(old).encode()) + rb"(?= )", re.MULTILINE)
         self._renamed = old != new
@@ -57,9 +62,10 @@ class Mended:
     def _mend(self, text: bytes) -> bytes:
         if self._renamed and b"ALTER DATABASE `" in text:
             text = self._alter.sub(lambda _found: b"ALTER DATABASE " + self._new, text)
-        if self._asleep and EVENT in text:
+        if self._asleep is not None and EVENT in text:
             heads = len(re.findall(rb"^/\*!50106 CREATE\*/ ", text, re.MULTILINE))
+            self._asleep.update(found.group(2) for found in SCHEDULE.finditer(text) if found.group(3) == b"ENABLE")
             text, mended = SCHEDULE.subn(rb"\1DISABLE", text)
             if mended != heads:
                 raise Refused("an event of the dump cannot be put to sleep", cure="Use drill_on: throwaway")
-        return text
+        return RUN_AS.sub(rb"\1CURRENT_USER", text) if self._own else text

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A copy of a whole server is tried out: unpacked, made consistent, started, every table checked, thrown away."""
+"""A copy of a whole server: unpacked, made consistent, started, every table checked. As a drill, thrown away."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .connection import Link
 from .xbstream import Stream
 
 if t.TYPE_CHECKING:
-    from ..._backups import Backup, Decryption
+    from ..._backups import Backup, Decryption, Elsewhere
 
 DATABASES = """
     SELECT SCHEMA_NAME FROM information_schema.SCHEMATA
      WHERE SCHEMA_NAME NOT IN ('information_schema', 'performance_schema', 'sys')"""
 
 
-def drill(backup: Backup, server: Server, *, decrypt: Decryption | None, on: str, stop: t.Any) -> Work:
+def drill(backup: Backup, server: Server, *, decrypt: Decryption | None, on: str | Elsewhere, stop: t.Any) -> Work:
     """Raises Refused, MissingMeans, Stopped."""
     if on != "throwaway":
         raise Refused("a copy of a whole server is tried out on no server that runs", cure="Use drill_on: throwaway")
@@ -35,21 +35,38 @@ def drill(backup: Backup, server: Server, *, decrypt: Decryption | None, on: str
     hot_copy.same_series(tool, number)
     place = throwaway.Throwaway(backup, bin_dir)
     try:
-        stream = Stream()
-        yield from _unpacked(place, backup, decrypt=decrypt, stream=stream, tool=tool, stop=stop)
-        hot_copy.finish(backup, stream)
-        yield from _made_consistent(place, tool, stop)
-        for _second in place.start(stop, os.path.join(place.data, stream.path("settings"))):
-            yield Tick()
-        link = Link(place.login, Execution())
-        with contextlib.closing(link):
-            hot_copy.complete(hot_copy.tables(link, stream), hot_copy.there(link), "on the server that was made")
-            for (name,) in link.rows(DATABASES):
-                for tick in drilling.checked(link, str(name)):
-                    _go_on(stop)
-                    yield tick
+        stream = yield from filled(place, backup, decrypt=decrypt, tool=tool, stop=stop)
+        yield from proven(place, stream, stop)
     finally:
         place.end()
+
+
+def filled(
+    place: throwaway.Throwaway, backup: Backup, *, decrypt: Decryption | None, tool: clients.Client, stop: t.Any
+) -> t.Generator[Tick, t.Any, Stream]:
+    """The server's files, all of one moment; what the stream told. Raises Refused, MissingMeans, Stopped."""
+    stream = Stream()
+    yield from _unpacked(place, backup, decrypt=decrypt, stream=stream, tool=tool, stop=stop)
+    hot_copy.finish(backup, stream)
+    yield from _made_consistent(place, tool, stop)
+    return stream
+
+
+def proven(place: throwaway.Throwaway, stream: Stream, stop: t.Any, *, stays: bool = False) -> Work:
+    """A server runs on them, and has every table, sound; `stays`: it is shut down as it should. Raises as filled()."""
+    for _second in place.start(stop, os.path.join(place.data, stream.path("settings"))):
+        yield Tick()
+    link = Link(place.login, Execution())
+    with contextlib.closing(link):
+        hot_copy.complete(hot_copy.tables(link, stream), hot_copy.there(link), "on the server that was made")
+        for (name,) in link.rows(DATABASES):
+            for tick in drilling.checked(link, str(name)):
+                _go_on(stop)
+                yield tick
+        if stays:
+            link.run("SHUTDOWN")
+    for _second in place.shut_down(stop) if stays else ():
+        yield Tick()
 
 
 def _unpacked(

@@ -12,6 +12,7 @@ import shlex
 import typing as t
 from datetime import datetime, timezone
 
+from ..._backups import Elsewhere
 from ..._errors import DbFault, Refused, Stopped
 from ..._records import Amount, Execution, Server, Tick, Work
 from . import clients, faults
@@ -30,6 +31,9 @@ EXISTS = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME 
 TABLES = """
     SELECT TABLE_NAME FROM information_schema.TABLES
      WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')"""
+# A database cannot be renamed when it is whole: until then it has this table.
+MARK = "dbfleet_restoring"
+MARKED = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
 CLIENT_ERROR = re.compile(r"ERROR (\d{4}) ")
 ORDER = ("definitions", "tables", "dump", "globals")  # views need their tables
 BACK = {"gpg": "gpg --decrypt", "age": "age --decrypt", "zstd": "zstd -dc", "gzip": "gzip -dc"}
@@ -42,7 +46,10 @@ def spell(task: Restore, server: Server) -> list[str]:
     """What a shell and the server would be told."""
     backup, target = task.backup, task.ref.database
     if task.drill:
-        where = "a throwaway server" if task.on == "throwaway" else f"database {quoted(scratch(backup))}, events asleep"
+        where = "a throwaway server"
+        if task.on == "same_server" or isinstance(task.on, Elsewhere):
+            where = f"database {quoted(scratch(backup))}, events asleep"
+            where += f", on {task.on.address}" if isinstance(task.on, Elsewhere) else ""
         return [f"restore {backup.id} into {where}, compare it with its manifest, and throw it away"]
     words = [f"DROP DATABASE {quoted(target)}"] if task.replace else []
     words.append(create(backup, target))
@@ -87,12 +94,12 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
     if task.drill:
         from ..._files import backups
 
-        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=str(task.on))
+        yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=task.on)
         backups.amend(backup, level="restore", at=datetime.now(timezone.utc))
         yield Tick(note=backup.id)
         return
     fits(backup, server)
-    there = bool(link.rows(EXISTS, (target,)))
+    there = bool(link.rows(EXISTS, (target,))) and not wreck(link, target)
     if there and not task.replace:
         raise Refused("it is there already", database=target, cure="Name another target, or ask for replace: true")
     yield from intact(backup, link.stopped)
@@ -104,20 +111,34 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
     yield Tick(owns="" if there else target)
     if there:
         link.run(f"DROP DATABASE {quoted(target)}")
+    elif link.rows(EXISTS, (target,)):
+        drop(link, target)
     yield from _filled(link, backup, server, target, task.decrypt)
     yield Tick(note=backup.id)
 
 
 def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: Decryption | None) -> Work:
     whole = False
-    link.run(create(backup, target))
+    found(link, backup, target)
     try:
         yield from load(backup, link.login, server, target, decrypt=decrypt, stop=link.stopped)
         compare(backup, counts(link, target, backup), None, where=f"database {target}")
+        link.run(f"DROP TABLE {quoted(target, MARK)}")
         whole = True
     finally:
         if not whole:
             drop(link, target)
+
+
+def found(link: t.Any, backup: Backup, name: str) -> None:
+    """A database that says of itself that it is not complete."""
+    link.run(create(backup, name))
+    link.run(f"CREATE TABLE {quoted(name, MARK)} (made_by varchar(20)) COMMENT 'a restore is under way, or has died'")
+
+
+def wreck(link: t.Any, name: str) -> bool:
+    """Whether a restore that died has left it."""
+    return bool(link.rows(MARKED, (name, MARK)))
 
 
 def drop(link: t.Any, name: str) -> None:
@@ -135,7 +156,7 @@ def fits(backup: Backup, server: Server) -> None:
     if backup.method == "physical":
         raise Refused(
             f"{backup.id} holds all of a server's files: it becomes no database of a server that runs",
-            cure="By hand, into an empty data directory: mbstream -x, then mariadb-backup --prepare and --copy-back",
+            cure="Restore it into a new data directory: target_dir",
         )
     if backup.method != "dump":
         raise Refused(f"{backup.id} is a backup of another kind ({backup.method})", cure="Restore one of method dump")
@@ -171,9 +192,10 @@ def load(
     decrypt: Decryption | None,
     stop: t.Any,
     init: str = "",
-    asleep: bool = False,
+    asleep: set[bytes] | None = None,
+    own: bool = False,
 ) -> Work:
-    """Feeds the files to the client program, which stops at the first error."""
+    """Feeds the files to the client program, which stops at the first error; `asleep`, `own`: see Mended."""
     from ..._files import reader
     from ..._files.feeding import Fed, pumped
 
@@ -191,7 +213,7 @@ def load(
             line = argv(tool.path, "" if first else database, init="" if first else init, login=path)
             fed = Fed(line, env=clients.environment(folder))
             with reader.opened(backup, stored, decrypt) as stream:
-                mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep)
+                mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep, own=own)
                 work = pumped(fed, _after(first.encode(), mended.read), stop)
                 done = yield from _ticks(work)
             if done.code:

@@ -10,10 +10,12 @@ data is always their own; and each table's rows between LOCK TABLES and UNLOCK T
 from __future__ import annotations
 
 import re
+import typing as t
 import zlib
 
 from ..._errors import Refused
 from ..._tuples import NamedTuple
+from .definitions import Definitions
 
 TRAILER = b"-- Dump completed"
 LOCK = re.compile(rb"LOCK TABLES (`(?:[^`]|``)+`) WRITE;\n")
@@ -32,13 +34,17 @@ class Content(NamedTuple):
     sums: dict[str, int]  # CRC-32 of each table's rows as they are written
     position: str = ""  # in the binary log: file and offset
     gtid: str = ""
+    definitions: t.Mapping[str, int] = {}  # CRC-32 of what else is there, by what it is about
+    counters: t.Mapping[str, int] = {}  # by table: the next AUTO_INCREMENT
 
 
 class Scanner:
     """A Tap: fed with the dump piece by piece, it raises Refused as soon as the text cannot be a whole dump."""
 
-    def __init__(self, *, trailer: bool = True) -> None:
+    def __init__(self, *, trailer: bool = True, asleep: frozenset[bytes] = frozenset()) -> None:
+        """`asleep`: names of events that were put to sleep before this was dumped."""
         self._trailer = trailer
+        self._definitions = Definitions(asleep)
         self._rest = b""
         self._table: bytes | None = None  # between LOCK TABLES and UNLOCK TABLES
         self._body = False  # between DELIMITER ;; and DELIMITER ;
@@ -76,6 +82,8 @@ class Scanner:
         last = self._rest or self._last
         if self._trailer and not last.startswith(TRAILER):
             raise _broken(f"its last line is not {TRAILER.decode()}")
+        found = self._definitions
+        self.content = self.content._replace(definitions=found.sums, counters=found.counters)
 
     def _name(self) -> str:
         return _plain(self._table) if self._table else ""
@@ -87,6 +95,7 @@ class Scanner:
         if end < 0:
             return at
         line = text[at : end + 1]
+        body = self._body
         if self._body:
             self._body = line != b"DELIMITER ;\n"
         elif line.startswith(b"LOCK TABLES `"):
@@ -101,6 +110,7 @@ class Scanner:
             self._told(line)
         if line.strip():
             self._last = line
+            self._definitions.take(line, body=body)
         return end + 1
 
     def _locked(self, text: bytes, at: int) -> int:

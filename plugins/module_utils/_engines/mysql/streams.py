@@ -104,8 +104,12 @@ def _joined(contents: t.Sequence[Content], ref: Ref) -> Content:
     moments = {(content.position, content.gtid) for content in contents}
     if len(moments) > 1:
         raise Refused("the programs of the dump have not seen one moment", database=ref.database)
-    whole = Content({}, {}, contents[-1].position, contents[-1].gtid)
+    definitions: dict[str, int] = {}
+    counters: dict[str, int] = {}
+    whole = Content({}, {}, contents[-1].position, contents[-1].gtid, definitions, counters)
     for content in contents:
+        definitions.update(content.definitions)
+        counters.update(content.counters)
         whole.rows.update(content.rows)
         whole.sums.update(content.sums)
     return whole

@@ -1,12 +1,11 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server that is started for one drill from the binaries at hand, and thrown away. Restores nothing itself."""
+"""A server that is started for a while from the binaries at hand, for a drill or a proof. Restores nothing itself."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import shutil
 import socket
@@ -15,7 +14,8 @@ import time
 import typing as t
 
 from ..._errors import MissingMeans, Refused, Stopped
-from ..._files import durable
+from ..._files import private
+from ..._tuples import NamedTuple
 from . import clients
 from .capabilities import MARIADB, flavour_of
 from .options import Login
@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
 
 ACCOUNTS = ("mysql", "nobody")  # as one of them it runs where we are root: the servers refuse to be root
 INSTALL = ("mariadb-install-db", "mysql_install_db")
-PREFIX, LOCK = "dbfleet-drill-", "lock"
+PREFIX = f"{private.PREFIX}drill-"
 READY_SECONDS = 120
 ROOM_BYTES = 300 << 20  # that an empty server takes, its logs and temporary files included
 # Of the backup's server: what its tables rely on, and what cannot be changed later.
@@ -48,27 +48,36 @@ SETTINGS = (
 )
 # Of a server whose accounts came with its files, and which may have been a replica.
 COPIED = ("skip-grant-tables", "skip-slave-start")
+# Of one whose data stays: nothing is left in it that was not there, and a crash loses nothing.
+STAYS = ("innodb-flush-log-at-trx-commit=1", "innodb-doublewrite=ON", "innodb-buffer-pool-dump-at-shutdown=OFF")
 FLAVOUR_SETTINGS = {MARIADB: (), "mysql": ("mysqlx=OFF", "secure-file-priv=NULL")}
 
 
-class Throwaway:
-    """A server of the backup's series in a private folder, reached by a socket there."""
+class At(NamedTuple):
+    """Data that stays when the server goes."""
 
-    def __init__(self, backup: Backup, bin_dir: str = "") -> None:
-        self.program = program(backup, bin_dir)
-        self.flavour = self.program.flavour
+    data: str  # the folder
+    account: tuple[str, str] | None  # user and group that it belongs to; None: this user
+    serves: bool = True  # a server is going to be started on it
+
+
+class Throwaway:
+    """A server of the backup's series in a private folder, reached by a socket there; its data there, or `at`."""
+
+    def __init__(self, backup: Backup, bin_dir: str = "", *, at: At | None = None) -> None:
+        """Raises MissingMeans, Refused."""
+        self._at = at
+        self._program = program(backup, bin_dir) if at is None or at.serves else None
         self._kept = [f"{name.replace('_', '-')}={backup.about[name]}" for name in KEPT if backup.about.get(name)]
         self._defaults = "--no-defaults"
         self._server: Program | None = None
-        self._account = _account()
+        self._account = at.account if at else _account()
         place = _place(self._account)
-        sweep(place)
-        self._folder = tempfile.mkdtemp(prefix=PREFIX, dir=place)
-        self._lock = -1
+        private.sweep(place)
+        self._private = private.Private(place, PREFIX)
+        self._folder = self._private.path
         try:
-            self._lock = durable.create(self._path(LOCK))
-            durable.locked(self._lock)
-            _room(self._folder, 2 * backup.source_bytes + ROOM_BYTES)
+            _room(self._folder, 0 if at else 2 * backup.source_bytes + ROOM_BYTES)
             for path in (self._folder, *(self._path(name) for name in ("data", "tmp"))):
                 os.makedirs(path, 0o700, exist_ok=True)
                 if self._account:
@@ -85,9 +94,16 @@ class Throwaway:
         return os.path.join(self._folder, name)
 
     @property
+    def program(self) -> clients.Client:
+        """The server's. Raises MissingMeans where none was looked for."""
+        if self._program is None:
+            raise MissingMeans("no server is to be started there")
+        return self._program
+
+    @property
     def data(self) -> str:
         """The folder of the server's files: empty until it is started, or filled."""
-        return self._path("data")
+        return self._at.data if self._at else self._path("data")
 
     @property
     def tmp(self) -> str:
@@ -106,7 +122,7 @@ class Throwaway:
         from ..._process import Program
 
         files = [f"--socket={self._path('s')}", f"--pid-file={self._path('pid')}"]
-        more = (*FLAVOUR_SETTINGS[self.flavour], *(COPIED if prepared else ()))
+        more = (*FLAVOUR_SETTINGS[self.program.flavour], *(COPIED if prepared else ()), *(STAYS if self._at else ()))
         settings = [f"--{setting}" for setting in (*SETTINGS, *more)]
         self._server = Program([*self._begin(), *settings, *files], env=clients.environment())
         until = time.monotonic() + READY_SECONDS
@@ -114,7 +130,7 @@ class Throwaway:
             done = self._server.wait(0.2)
             if done is not None or time.monotonic() > until:
                 why = " ".join(done.err.split())[-600:] if done else f"it did not answer in {READY_SECONDS} s"
-                raise Refused(f"the throwaway server of the drill did not start: {why}")
+                raise Refused(f"the server that was to try out the backup did not start: {why}")
             _go_on(stop)
             yield
 
@@ -129,8 +145,9 @@ class Throwaway:
                 return False
 
     def _install(self) -> list[str]:
-        if self.flavour != MARIADB:
-            return [*self._begin(), "--initialize-insecure", *(f"--{s}" for s in FLAVOUR_SETTINGS[self.flavour])]
+        flavour = self.program.flavour
+        if flavour != MARIADB:
+            return [*self._begin(), "--initialize-insecure", *(f"--{s}" for s in FLAVOUR_SETTINGS[flavour])]
         beside = os.path.dirname(self.program.path)
         near = (beside, os.path.join(os.path.dirname(beside), "bin"), os.path.join(os.path.dirname(beside), "scripts"))
         places = os.pathsep.join((*near, os.environ.get("PATH", os.defpath), *clients.FOLDERS))
@@ -141,7 +158,7 @@ class Throwaway:
         return [*self.as_account(), script, *self._begin()[len(self.as_account()) + 1 :], *own]
 
     def _begin(self) -> list[str]:
-        folders = [f"--datadir={self._path('data')}", f"--tmpdir={self._path('tmp')}"]
+        folders = [f"--datadir={self.data}", f"--tmpdir={self.tmp}"]
         return [
             *self.as_account(),
             self.program.path,
@@ -176,40 +193,30 @@ class Throwaway:
                 program.stop(0.0)
         if done.code:
             said = " ".join(f"{done.out} {done.err}".split())[-600:]
-            raise Refused(f"no data could be made for the throwaway server of the drill: {said}")
+            what = os.path.basename(argv[len(self.as_account())])
+            raise Refused(f"{what} could not make the data of a server: {said}")
         return done.out + done.err
+
+    def shut_down(self, stop: threading.Event) -> t.Generator[None, None, None]:
+        """The server has been told to go, and goes as it should. Raises Refused, Stopped."""
+        server, until = self._server, time.monotonic() + READY_SECONDS
+        while server is not None:
+            done = server.wait(0.5)
+            if done is not None and not done.code:
+                self._server = None
+                return
+            if done is not None or time.monotonic() > until:
+                why = " ".join(done.err.split())[-600:] if done else f"it did not go in {READY_SECONDS} s"
+                raise Refused(f"the server on the restored data did not shut down: {why}")
+            _go_on(stop)
+            yield
 
     def end(self) -> None:
         """It is gone, and its files with it; never raises."""
         if self._server is not None:
             with contextlib.suppress(OSError):
                 self._server.stop(0.0)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-
-def sweep(place: str) -> None:
-    """Removes what drills left behind that were killed: nobody holds their lock. Never raises."""
-    for folder in glob.glob(os.path.join(glob.escape(place), f"{PREFIX}*")):
-        with contextlib.suppress(OSError):
-            if os.lstat(folder).st_uid not in (os.geteuid(), _uid()):
-                continue
-            lock = durable.open_again(os.path.join(folder, LOCK))
-            try:
-                if durable.locked(lock):
-                    shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
-
-
-def _uid() -> int:
-    """Of the account that throwaway servers of root run as: their folders are its own."""
-    import pwd
-
-    account = _account()
-    return pwd.getpwnam(account[0]).pw_uid if account else os.geteuid()
+        self._private.end()
 
 
 def program(backup: Backup, bin_dir: str = "") -> clients.Client:
