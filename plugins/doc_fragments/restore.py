@@ -99,6 +99,12 @@ options:
         died there, that is recognised and removed first.
       - Not together with O(database), O(target), O(replace), O(globals) and O(drill).
     type: path
+  tablespace_dir:
+    description:
+      - Absolute path of the folder that takes the tablespaces of PostgreSQL which lay outside of the data directory,
+        each in a folder of its name. It must be empty, or not be there, and is only made where there are such. The
+        default is O(target_dir) with C(.tablespaces) behind it.
+    type: path
   target_owner:
     description:
       - The account that O(target_dir) belongs to. Where the module runs as root, the default is V(mysql) or

@@ -110,6 +110,7 @@ class Sheltered(NamedTuple):
     stanza: Stanza | None = None  # pgBackRest's repository is wanted, too: the engine asks for it
     site: str = ""  # a data directory that a whole server is to be restored into
 
+    spaces: str = ""  # the folder of its tablespaces
     def merge(self, other: Sheltered | None) -> Sheltered:
         """Of several operations; one folder is looked into, the first one."""
         if other is None or other.folder != self.folder:
@@ -129,6 +130,7 @@ class Site(NamedTuple):
     occupied: bool = False  # because something is there already
     free: int | None = None  # bytes of its file system
     left: bool = False  # a restore has died there: what it left is removed
+    device: int | None = None  # that file system
 
 
 class Shelf(NamedTuple):
@@ -147,6 +149,7 @@ class Shelf(NamedTuple):
     unseen: str = ""  # why copies could not be looked at
     site: Site | None = None  # Sheltered.site, where that is asked for
 
+    spaces: Site | None = None  # Sheltered.spaces, likewise
 
 class Encryption(NamedTuple):
     """To whom a backup is encrypted. Only public matter: whoever backs up need not be able to read."""

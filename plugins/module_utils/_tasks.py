@@ -258,6 +258,7 @@ class Restore(NamedTuple):
     decrypt: Decryption | None = None
     on: str | Elsewhere = "throwaway"  # where a drill is done: throwaway, same_server, another server
     site: str = ""  # the data directory that comes to be
+    spaces: str = ""  # the folder of its tablespaces, where it has any
     owner: str = ""  # the account that it belongs to; "": the engine's choice
     prove: bool = True  # a server is started on it, and stopped, before it is called done
     parents: tuple[Backup, ...] = ()  # what an incremental one builds on, the full one first

@@ -103,7 +103,7 @@ def test_a_chain_put_together_is_the_server_as_it_was(server: PostgreSQL, links:
     owner = throwaway.unprivileged()
     with using(server) as pg, pg.engine.session("") as session, throwaway.folder_of(owner, 1 << 28) as folder:
         how: dict[str, Any] = {"bin_dir": str(server.bin_dir), "owner": owner}
-        for _tick in incremental.combined(session, chain, None, folder, **how):
+        for _tick in incremental.combined(session, chain, None, folder, {}, **how):
             pass
         (folder / "hba").write_text("local all all trust\n")
         (folder / "hba").chmod(0o644)

@@ -48,7 +48,9 @@ def looked_at(wanted: Sheltered) -> Shelf:
     if wanted.site:
         from .sites import look as look_at_site
 
-        shelf = shelf._replace(site=look_at_site(wanted.site))
+        site = look_at_site(wanted.site)
+        spaces = look_at_site(wanted.spaces, site) if wanted.spaces else None
+        shelf = shelf._replace(site=site, spaces=spaces)
     if wanted.target or wanted.source:
         from .elsewhere import seen
 

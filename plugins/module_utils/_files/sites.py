@@ -22,14 +22,19 @@ from . import durable, unfinished
 
 INSIDE = ".dbfleet-restore"
 DATA, NAMES = "data", "names.json"  # in INSIDE: what is being filled; what moves up, noted before it does
+OF = "of.json"  # in INSIDE of a directory that belongs to another one, such as one of tablespaces: which
 LARGEST = 1 << 20  # bytes of NAMES
 
 Owner = tuple[int, int]  # numbers of the user and the group
 
 
-def look(path: str) -> Site:
-    """The directory as it is; changes nothing. Never raises: what is wrong is in `why_not`."""
-    site = Site(path, free=_free(path))
+def look(path: str, of: Site | None = None) -> Site:
+    """The directory as it is; changes nothing. Never raises: what is wrong is in `why_not`.
+
+    `of`: the one that it belongs to.
+    """
+    free, device = _space(path)
+    site = Site(path, free=free, device=device)
     try:
         if not os.path.lexists(path):
             return site._replace(why_not=durable.why_not(path))
@@ -40,7 +45,7 @@ def look(path: str) -> Site:
         names = set(os.listdir(path))
         if not names:
             return site
-        left, finished = _left(path)
+        left, finished = _left(path, of.path if of and of.left else "")
         if _held(path):
             return site._replace(why_not=f"another restore fills {path} at this moment")
         foreign = sorted(names - set(left))
@@ -52,28 +57,37 @@ def look(path: str) -> Site:
         return site._replace(why_not=f"{error.filename or path}: {error.strerror}")
 
 
-def _free(path: str) -> int | None:
+def _space(path: str) -> tuple[int | None, int | None]:
     while not os.path.lexists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     try:
-        return shutil.disk_usage(path).free
+        return shutil.disk_usage(path).free, os.stat(path).st_dev
     except OSError:
-        return None
+        return None, None
 
 
-def _left(path: str) -> tuple[list[str], bool]:
-    """What a dead run left there; and whether it had come to its end, so that a server may run on it by now."""
+def _left(path: str, of: str = "") -> tuple[list[str], bool]:
+    """What a dead run left there; and whether it had come to its end, so that a server may run on it by now.
+
+    `of`: the directory that it belongs to, where that was left: then neither had.
+    """
     inside = os.path.join(path, INSIDE)
     if not os.path.isdir(inside) or os.path.islink(inside):
         return [], False
-    names: list[str] = []
-    with suppress(FileNotFoundError, ValueError):
-        fd = durable.open_to_read(os.path.join(inside, NAMES))
-        with open(fd, "rb") as file:
-            names = [name for name in json.loads(file.read(LARGEST)) if _plain(name)]
+    names = [name for name in _noted(inside, NAMES) if _plain(name)]
+    if of and of in _noted(inside, OF):
+        return [*names, INSIDE], False
     if names and not os.path.lexists(os.path.join(inside, DATA, names[-1])):
         return [INSIDE], os.path.lexists(os.path.join(path, names[-1]))
     return [*names, INSIDE], False
+
+
+def _noted(inside: str, name: str) -> list[t.Any]:
+    with suppress(FileNotFoundError, ValueError):
+        fd = durable.open_to_read(os.path.join(inside, name))
+        with open(fd, "rb") as file:
+            return list(json.loads(file.read(LARGEST)))
+    return []
 
 
 def _plain(name: t.Any) -> bool:
@@ -97,13 +111,15 @@ class Filling:
         self.data = os.path.join(self.inside, DATA)
         self.placed = False
 
-    def begin(self) -> None:
+    def begin(self, of: str = "") -> None:
         """Raises OSError."""
         for folder in (self.inside, self.data):
             os.mkdir(folder, 0o700)
             os.chmod(folder, 0o700)  # whatever the umask
             if self.owner:
                 os.chown(folder, *self.owner)
+        if of:
+            durable.replace(os.path.join(self.inside, OF), json.dumps([of]).encode("ascii"))
 
     def flush(self) -> t.Iterator[int]:
         """Everything in it outlives a power cut; yields a number of files now and then. Raises Refused."""
@@ -121,9 +137,14 @@ class Filling:
 
     def place(self, keystone: str) -> None:
         """Everything moves up; `keystone`: what no server starts without, last. Raises Refused."""
+        self.raise_up(keystone)
+        self.finish()
+
+    def raise_up(self, keystone: str = "") -> None:
+        """The same, and what tells of it stays until finish(): it belongs to another one that is not there yet."""
         with durable.refusing(f"{self.path} cannot be written"):
             names = sorted(os.listdir(self.data), key=lambda name: (name == keystone, name))
-            if keystone not in names:
+            if keystone and keystone not in names:
                 raise Refused(f"what was restored has no {keystone}", cure="Do not count on this backup")
             durable.replace(os.path.join(self.inside, NAMES), json.dumps(names).encode("ascii"))
             for name in names:
@@ -131,6 +152,11 @@ class Filling:
                     durable.sync_folder(self.path)
                 os.rename(os.path.join(self.data, name), os.path.join(self.path, name))
             durable.sync_folder(self.path)
+        self.placed = bool(keystone)
+
+    def finish(self) -> None:
+        """Raises Refused."""
+        with durable.refusing(f"{self.path} cannot be written"):
             self.placed = True
             unfinished.take_away(self.path, [INSIDE], last=INSIDE)
 
@@ -144,10 +170,11 @@ def _flush(path: str) -> None:
 
 
 @contextmanager
-def founded(path: str, owner: Owner | None = None) -> t.Iterator[Filling]:
+def founded(path: str, owner: Owner | None = None, *, of: Site | None = None) -> t.Iterator[Filling]:
     """An empty directory to be filled, its owner's alone; as it was where what comes fails. Raises Busy, Refused.
 
-    What a dead run left there is removed first. `owner`: whose it becomes, where it is not to be this user's.
+    What a dead run left there is removed first. `owner`: whose it becomes, where it is not to be this user's. `of`: the
+    directory that it belongs to, as it was before that was founded.
     """
     with durable.refusing(f"{path} cannot be written"):
         made = not os.path.lexists(path)
@@ -158,24 +185,24 @@ def founded(path: str, owner: Owner | None = None) -> t.Iterator[Filling]:
     filling = Filling(path, owner)
     try:
         with durable.refusing(f"{path} cannot be written"):
-            _take(path, fd)
+            _take(path, fd, of.path if of and of.left else "")
             os.fchmod(fd, 0o700 if made else before.st_mode & 0o750 | 0o700)
             if owner:
                 os.fchown(fd, *owner)
-            filling.begin()
+            filling.begin(of.path if of else "")
         yield filling
     finally:
         if not filling.placed:
             with suppress(OSError):
-                _undo(filling, fd, before, made)
+                _undo(filling, fd, before, made, of.path if of else "")
         os.close(fd)
 
 
-def _take(path: str, fd: int) -> None:
+def _take(path: str, fd: int, of: str) -> None:
     """Locks the directory, and empties it of what a dead run left there. Raises Busy, Refused, OSError."""
     if not durable.locked(fd):
         raise Busy(f"another restore fills {path} at this moment")
-    left, finished = _left(path)
+    left, finished = _left(path, of)
     foreign = sorted(set(os.listdir(path)) - set(left))
     if foreign or finished:
         raise Refused(f"{path} is not empty: there is {', '.join((foreign or left)[:3])}", cure=CURE)
@@ -185,8 +212,8 @@ def _take(path: str, fd: int) -> None:
 CURE = "Name a folder that is empty, or not there yet"
 
 
-def _undo(filling: Filling, fd: int, before: os.stat_result, made: bool) -> None:
-    left, finished = _left(filling.path)
+def _undo(filling: Filling, fd: int, before: os.stat_result, made: bool, of: str) -> None:
+    left, finished = _left(filling.path, of)
     if finished:
         return
     unfinished.take_away(filling.path, left, last=INSIDE)

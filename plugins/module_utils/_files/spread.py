@@ -62,15 +62,18 @@ def _size(place: str) -> int:
     return size
 
 
-def take(place: str, what: str) -> list[Stored]:
-    """Each file in the place, hashed and flushed, mode 0600; as it is called when the place is. Raises Refused."""
+def take(place: str, what: str, named: t.Mapping[str, str] | None = None) -> list[Stored]:
+    """Each file in the place, hashed and flushed, mode 0600; as it is called when the place is. Raises Refused.
+
+    `named`: what files of these names are instead.
+    """
     found: list[Stored] = []
     with durable.refusing(f"{place} could not be finished"):
         for folder, folders, files in os.walk(place):
             os.chmod(folder, 0o700)
             for name in sorted(files):
                 path = os.path.join(folder, name)
-                found.append(_stored(path, what, place))
+                found.append(_stored(path, (named or {}).get(name, what), place))
             folders.sort()
             durable.sync_folder(folder)
     if not found:

@@ -120,8 +120,11 @@ class Part:
         place: str,
         stop: threading.Event | None = None,
         cwd: str | None = None,
+        named: t.Mapping[str, str] | None = None,
     ) -> t.Generator[int, None, None]:
         """A program writes into a place(); afterwards each file there is hashed, and is one of the backup's (0600).
+
+        `named`: what files of these names are instead of `what`.
 
         Yields by how many bytes the place has grown (then hashed bytes as 0), at least once a second. Never encrypted,
         compressed as the program does it: raises Refused where the task wants it encrypted. Else as run().
@@ -135,7 +138,7 @@ class Part:
         yield from program.run(stop)
         self.said.update(program.said)
         found: list[Stored] = []
-        for _second in Worker(lambda: found.extend(spread.take(place, what))).ticks(stop):
+        for _second in Worker(lambda: found.extend(spread.take(place, what, named))).ticks(stop):
             yield 0
         self._files += found
 

@@ -32,6 +32,7 @@ NEEDS = {
     "pgbackrest": "method: pgbackrest",
     "exclude": "exclude_tables",
     "incremental": "full_interval",
+    "encrypted physical": "encrypt with method: physical",
     "drill elsewhere": "drill_on another server",
 }
 
@@ -40,6 +41,7 @@ def wants(policy: Policy, server: Server) -> Wants:
     """What must be known. Raises BadInput for what this engine can never do though it was asked for."""
     asked = [policy.method, *(["exclude"] if policy.exclude else [])]
     asked += ["incremental"] if policy.full_interval is not None and policy.method == "physical" else []
+    asked += ["encrypted physical"] if policy.manner.encryption and policy.method == "physical" else []
     elsewhere = isinstance(policy.drill_on, Elsewhere) and policy.verify == "restore"
     asked += ["drill elsewhere"] if elsewhere else []
     for name in asked:

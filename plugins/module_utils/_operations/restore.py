@@ -43,6 +43,7 @@ OPTIONS: dict[str, t.Any] = {
     "drill_password": {"type": "str", "no_log": True},
     "bin_dir": {"type": "path"},
     "target_dir": {"type": "path"},
+    "tablespace_dir": {"type": "path"},
     "target_owner": {"type": "str"},
     "prove": {"type": "bool", "default": True},
     "copy_from": {"type": "str"},
@@ -69,6 +70,7 @@ class Policy(NamedTuple):
     bucket: Bucket | None = None
     force: bool = False  # asked for, and so due whatever is there
     site: str = ""  # a data directory, where a whole server is restored
+    spaces: str = ""  # the folder of its tablespaces
     owner: str = ""  # of it
     prove: bool = True
 
@@ -108,6 +110,7 @@ def policy(params: t.Mapping[str, t.Any]) -> Policy:
         bucket=bucket_of(params.get("s3"), source, "copy_from"),
         force=not drill,
         site=folder_of(params["target_dir"], "target_dir") if params.get("target_dir") else "",
+        spaces=restore_site.spaces(params),
         owner=params.get("target_owner") or "",
         prove=params.get("prove") is not False,
     )
@@ -153,7 +156,9 @@ def wants(policy: Policy, server: Server) -> Wants:
         raise BadInput(f"drill_on another server is not for {server.engine}: {server.lacks['drill elsewhere']}")
     if policy.site and server.engine == "sqlite":
         raise BadInput("target_dir: SQLite has no data directory", cure="Name the file in target")
-    sheltered = Sheltered(policy.folder, source=policy.source, bucket=policy.bucket, site=policy.site)
+    sheltered = Sheltered(
+        policy.folder, source=policy.source, bucket=policy.bucket, site=policy.site, spaces=policy.spaces
+    )
     names = (policy.database, *([""] if policy.globals else []))
     return Wants(backups=sheltered._replace(databases=names if policy.source else ()))
 

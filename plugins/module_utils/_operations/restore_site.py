@@ -12,6 +12,7 @@ from .._errors import BadInput, Refused
 from .._records import Amount, Finding, Measured, Plan, Ref, Step
 from .._tasks import Restore
 from .._units import say_bytes, say_seconds
+from .backup_options import folder_of
 from .rotation_law import level_of
 
 if t.TYPE_CHECKING:
@@ -20,13 +21,15 @@ if t.TYPE_CHECKING:
 METHODS = ("physical", "pgbackrest")  # of backups of whole servers
 ROOM = 1.1  # what is made consistent grows: undo and redo logs
 SPARE = 64 << 20  # bytes
+BESIDE = ".tablespaces"  # is their folder called, behind the name of the data directory
 
 
 def refuse_options(params: t.Mapping[str, t.Any]) -> None:
     """Raises BadInput for what a data directory has none of, and for what only it has."""
     if not params.get("target_dir"):
-        if params.get("target_owner"):
-            raise BadInput("target_owner is the owner of a new data directory", cure="Give target_dir, too")
+        for name in ("target_owner", "tablespace_dir"):
+            if params.get(name):
+                raise BadInput(f"{name} is for a new data directory", cure="Give target_dir, too")
         return
     for name in ("database", "target", "replace", "globals", "drill"):
         if params.get(name):
@@ -36,10 +39,21 @@ def refuse_options(params: t.Mapping[str, t.Any]) -> None:
             )
 
 
-def chosen(policy: Policy, shelf: Shelf) -> Backup:
+def spaces(params: t.Mapping[str, t.Any]) -> str:
+    """The folder of tablespaces; "" where there are no such things. Raises BadInput."""
+    given = params.get("tablespace_dir")
+    if given and params["engine"] != "postgresql":
+        raise BadInput(f"tablespace_dir is not for {params['engine']}", cure="Leave it out")
+    if given:
+        return folder_of(given, "tablespace_dir")
+    beside = params.get("target_dir") and params["engine"] == "postgresql"
+    return folder_of(params["target_dir"], "target_dir") + BESIDE if beside else ""
+
+
+def chosen(policy: Policy, shelf: Shelf, engine: str) -> Backup:
     """The newest that fits. Raises BadInput where there is none, or where it is not clear whose."""
     there = sorted((*shelf.backups, *shelf.elsewhere), key=lambda b: (b.began, b.id))
-    whole = [b for b in there if b.method in METHODS]
+    whole = [b for b in there if b.method in METHODS and (policy.id or b.engine == engine)]
     if policy.server:
         whole = [b for b in whole if policy.server in (b.server, b.address)]
     found = [b for b in whole if _fits(policy, b)]
@@ -81,23 +95,41 @@ def refuse(policy: Policy, measured: Measured, shelf: Shelf, backup: Backup) -> 
         raise Refused(f"backup {backup.id} is of {backup.engine}, and this is {measured.server.engine}")
     if backup.encryption and policy.decrypt is None:
         raise BadInput(f"backup {backup.id} is encrypted with {backup.encryption}", cure="Give decrypt")
-    site = shelf.site
-    if site is None:
+    if shelf.site is None:
         raise Refused(f"{policy.site} was not looked at")
-    if site.why_not:
-        cure = "Name a folder that is empty, or not there yet" if site.occupied else ""
-        raise Refused(site.why_not, cure=cure)
-    needed = int(backup.source_bytes * ROOM) + SPARE
-    if site.free is not None and needed > site.free and not site.left:
+    for site in (shelf.site, shelf.spaces if has_spaces(backup) else None):
+        if site and site.why_not:
+            cure = "Name a folder that is empty, or not there yet" if site.occupied else ""
+            raise Refused(site.why_not, cure=cure)
+    # How much of it lies in tablespaces is not told: where they go elsewhere, both file systems are asked for all of it
+    # only together.
+    needed = int(backup.source_bytes * (1 + ROOM if backup.parent else ROOM)) + SPARE
+    free = _free(shelf, backup)
+    if free is not None and needed > free and not shelf.site.left:
         raise Refused(
-            f"{policy.site} needs about {say_bytes(needed)}, and {say_bytes(site.free)} are free there",
+            f"{policy.site} needs about {say_bytes(needed)}, and {say_bytes(free)} are free there",
             cure="Make room there, or name a folder on another file system",
         )
 
 
+def has_spaces(backup: Backup) -> bool:
+    """Whether something of it lies outside of the data directory."""
+    return bool(backup.about.get("tablespaces"))
+
+
+def _free(shelf: Shelf, backup: Backup) -> int | None:
+    """Bytes for all of it; None: unknown."""
+    site, spaces = shelf.site, shelf.spaces if has_spaces(backup) else None
+    if site is None or site.free is None:
+        return None
+    if spaces is None or spaces.device == site.device:
+        return site.free
+    return None if spaces.free is None else site.free + spaces.free
+
+
 def plan(policy: Policy, measured: Measured, shelf: Shelf, fetch: t.Callable[[Backup], Step]) -> Plan:
     """One step, and before it what brings what is not here; `fetch`: the step that does. Raises BadInput, Refused."""
-    backup = chosen(policy, shelf)
+    backup = chosen(policy, shelf, measured.server.engine)
     refuse(policy, measured, shelf, backup)
     chain = parents(backup, shelf)
     task = Restore(
@@ -106,6 +138,7 @@ def plan(policy: Policy, measured: Measured, shelf: Shelf, fetch: t.Callable[[Ba
         jobs=policy.jobs,
         decrypt=policy.decrypt,
         site=policy.site,
+        spaces=policy.spaces if has_spaces(backup) else "",
         owner=policy.owner,
         prove=policy.prove,
         parents=chain,

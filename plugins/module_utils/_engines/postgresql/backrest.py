@@ -213,7 +213,7 @@ def _drill(session: Session, backup: Backup, server: Server, room: Room) -> Work
         yield from _ticking(called(session, server, argv))
         more = {"restore_command": _fetching(server, stanza, data), "hot_standby": "off"}
         backup = backup._replace(about={**backup.about, "superuser": session.rows(SUPERUSER)[0][0]})
-        yield from looked_through(session, backup, folder, room, owner=owner, more=more)
+        yield from looked_through(session, backup, data, room.bin_dir, owner=owner, more=more)
 
 
 def _fetching(server: Server, stanza: Stanza, data: Path) -> str:

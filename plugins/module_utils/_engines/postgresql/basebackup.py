@@ -1,32 +1,38 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whole servers by pg_basebackup, and their archives read to the end against the manifest that lies in them."""
+"""Whole servers by pg_basebackup: one stream, or a file for each tablespace. What is in them: tarballs.py."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
 import shlex
-import tarfile
 import typing as t
 from datetime import datetime, timezone
 
-from ..._backups import Backup
-from ..._errors import DbFault, Refused, Stopped
+from ..._backups import Backup, Manner
+from ..._errors import DbFault, Refused
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump
 from . import incremental
-from .clients import environment, private_folder, target
+from .clients import Client, environment, private_folder, target
 from .connection import Kind, Session
-from .dumping import APPLICATION, Room, judge, packed
+from .dumping import APPLICATION, LEVEL, Room, judge, packed
+from .tarballs import LIST, MANIFEST, READ, check, ended, listed
+from .versions import has, major_of
 
-READ = 1 << 20  # bytes at once
-MANIFEST = "backup_manifest"
-OWN = (MANIFEST, "postgresql.auto.conf", "standby.signal", "recovery.signal")  # that no manifest names
-# What lies outside of the data directory cannot go into one stream. The rest is what a drill needs to know.
+if t.TYPE_CHECKING:
+    from ..._files.store import Part
+
+SERVER_FOLDER = "_server"  # of its backups. Source: _files/unfinished.py, which only a run that writes needs
+
+GZIP = 1  # as pigz and zlib are told by default
+ENCRYPTED = "tablespaces have files of their own, which pg_basebackup writes itself: unencrypted"
+# What a restore needs to know.
 ABOUT = """
-SELECT (SELECT pg_catalog.string_agg(s.spcname::pg_catalog.text, ', ' ORDER BY s.spcname)
+SELECT (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid::pg_catalog.text, s.spcname,
+                                                               pg_catalog.pg_tablespace_location(s.oid))
+                                   ORDER BY s.oid)::pg_catalog.text
           FROM pg_catalog.pg_tablespace s WHERE s.spcname NOT IN ('pg_default', 'pg_global')),
        pg_catalog.pg_get_userbyid(10)::pg_catalog.text,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_database),
@@ -34,51 +40,92 @@ SELECT (SELECT pg_catalog.string_agg(s.spcname::pg_catalog.text, ', ' ORDER BY s
 """
 
 
-def words(server: Server, room: Room, since: str = "") -> list[str]:
-    """The command line; no secret in it. `since`: the file with the manifest that an incremental one builds on."""
+def words(task: Dump, server: Server, room: Room, *, to: str = "-", since: str = "") -> list[str]:
+    """The command line; no secret in it.
+
+    `to`: the folder of its files, where they are several; `since`: the manifest that an incremental one builds on.
+    """
     where = [word for word in target(room.connector, "", plain=True) if not word.startswith("--dbname")]
     # One stream holds the log, too, which the server has to keep until its end: wal_keep_size.
     return [
-        *(room.path("pg_basebackup", server), *where, "--pgdata=-", "--format=tar", "--wal-method=fetch"),
+        *(room.path("pg_basebackup", server), *where, f"--pgdata={to}", "--format=tar", "--wal-method=fetch"),
         *("--checkpoint=fast", "--manifest-checksums=SHA256", f"--label={APPLICATION}"),
+        *([] if to == "-" else [*_packing(task.manner), "--no-sync"]),  # they are flushed by us
         *([f"--incremental={since}"] if since else []),
     ]
 
 
+def _packing(manner: Manner) -> list[str]:
+    """Files that it writes itself it packs itself, too."""
+    rate = [f"--max-rate={max(32, manner.rate_limit >> 10)}"] if manner.rate_limit else []
+    level = manner.compression_level
+    if manner.compression == "gzip":
+        return [*rate, f"--compress={GZIP if level is None else level}"]
+    if manner.compression == "zstd":
+        return [*rate, f"--compress=client-zstd:level={LEVEL if level is None else max(1, level)}"]
+    return rate
+
+
+def _suited(task: Dump, major: int) -> Dump:
+    """Older programs know gzip only."""
+    if task.manner.compression != "zstd" or has("basebackup packs by zstd", major):
+        return task
+    return _by_gzip(task)
+
+
+def _by_gzip(task: Dump) -> Dump:
+    return task._replace(manner=task.manner._replace(compression="gzip", compression_level=None))
+
+
 def spell(task: Dump, server: Server, room: Room) -> list[str]:
     since = f"{task.parent.folder}/{incremental.listed(task.parent).name}" if task.parent else ""
-    return [shlex.join(words(server, room, since))]
+    if not server.settings.get("tablespaces"):
+        return [shlex.join(words(task, server, room, since=since))]
+    task = _suited(task, major_of(server))
+    return [shlex.join(words(task, server, room, to=f"{task.manner.folder}/{SERVER_FOLDER}/…", since=since))]
 
 
 def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
-    """All of the server, as one stream. Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    """All of the server. Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    tool = room.client("pg_basebackup", server)
+    ((spaces, superuser, databases, size),) = session.rows(ABOUT)
+    about = {"superuser": str(superuser), "databases": str(databases)}
+    write = functools.partial(_taken, tool=tool, about=about, size=int(size or 0))
+    if not spaces:
+        yield from write(session, task, server, room)
+        return
+    if task.manner.encryption:  # before anything is there
+        raise Refused(ENCRYPTED, cure="Use pgBackRest, or method dump")
+    about["tablespaces"] = spaces
+    try:
+        yield from write(session, _suited(task, tool.major), server, room)
+    except Refused as fault:
+        if "does not support compression" not in fault.cause:
+            raise
+        yield from write(session, _by_gzip(task), server, room)
+
+
+def _taken(
+    session: Session, task: Dump, server: Server, room: Room, *, tool: Client, about: t.Mapping[str, str], size: int
+) -> Work:
     from ..._files.pipeline import ProgramFailed
     from ..._files.store import part
 
-    tool = room.client("pg_basebackup", server)
-    ((elsewhere, superuser, databases, size),) = session.rows(ABOUT)
-    if elsewhere:
-        cure = "Use method dump, or pgBackRest"
-        raise Refused(f"tablespaces ({elsewhere}) lie outside of the data directory: no single stream", cure=cure)
-    listing = "incremental" not in server.lacks and not task.manner.encryption
-    reading = Checking(thorough=task.decode) if task.decode or listing else None
     with part(packed(task)) as new, private_folder() as folder:
-        argv = words(server, room, incremental.unpacked_list(task.parent, folder) if task.parent else "")
+        to = new.place("tar") if "tablespaces" in about else "-"
+        since = incremental.unpacked_list(task.parent, folder) if task.parent else ""
+        argv = words(task, server, room, to=to, since=since)
         env = environment(room.connector, folder, Kind(), APPLICATION)
         env["PGOPTIONS"] = room.connector.login.options  # a replication connection knows no role and no search_path
         yield Tick()
+        writing = _streamed(session, task, server, new, argv=argv, env=env)
+        if to != "-":
+            writing = new.spread(argv, env, what="physical", place=to, stop=session.stopped, named={MANIFEST: LIST})
         try:
-            taps = [reading] if reading else []
-            for more in new.run([argv], env, what="physical", ext="tar", stop=session.stopped, taps=taps):
+            for more in writing:
                 yield Tick(Amount(written=more))
         except ProgramFailed as error:
             raise _fault(judge(error, room), task) from None
-        finally:
-            if reading:
-                reading.stop()
-        if reading and listing:
-            for _more in new.feed([reading.manifest], what=incremental.LIST, ext=MANIFEST, stop=session.stopped):
-                yield Tick()
         made = Backup(
             id=new.id,
             server=task.manner.identity or str(server.settings["identity"]),
@@ -93,14 +140,30 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
             ended=datetime.now(timezone.utc),
             files=(),
             format="tar",
-            source_bytes=int(size or 0),
+            source_bytes=size,
             parent=task.parent.id if task.parent else "",
-            about={"superuser": str(superuser), "databases": str(databases)},
+            about=about,
         )
         if task.decode:
             made = made._replace(level="decode", verified_at=made.ended)
         sealed = new.seal(made)
     yield Tick(note=sealed.id)
+
+
+def _streamed(
+    session: Session, task: Dump, server: Server, new: Part, *, argv: t.Sequence[str], env: t.Mapping[str, str]
+) -> t.Iterator[int]:
+    """One file, and the list of its files once more where something may build on it."""
+    listing = "incremental" not in server.lacks and not task.manner.encryption
+    reading = Checking(thorough=task.decode) if task.decode or listing else None
+    try:
+        taps = [reading] if reading else []
+        yield from new.run([argv], env, what="physical", ext="tar", stop=session.stopped, taps=taps)
+    finally:
+        if reading:
+            reading.stop()
+    if reading and listing:
+        yield from new.feed([reading.manifest], what=LIST, ext=MANIFEST, stop=session.stopped)
 
 
 def _fault(fault: DbFault, task: Dump) -> DbFault:
@@ -136,10 +199,7 @@ class Checking:
                 if not self._thorough:
                     self.manifest = listed(self._in)
                     return
-                kept: list[bytes] = []
-                for _more in check(self._in, keep=kept):
-                    pass
-                self.manifest = kept[0]
+                self.manifest = ended(check(self._in))
         except BaseException as error:
             self._fault = error
 
@@ -160,116 +220,3 @@ class Checking:
         with contextlib.suppress(OSError):
             self._out.close()
         self._thread.join(60)
-
-
-def listed(source: t.BinaryIO) -> bytes:
-    """The manifest that lies in the archive, and nothing else of it. Raises Refused."""
-    manifest = b""
-    try:
-        with tarfile.open(fileobj=source, mode="r|", bufsize=READ) as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.name.removeprefix("./") == MANIFEST else None
-                manifest = file.read() if file else manifest
-    except (tarfile.TarError, EOFError) as error:
-        raise Refused(f"the archive cannot be read: {error}") from None
-    for _data in _slices(source):
-        continue
-    if not manifest:
-        raise Refused(f"no {MANIFEST} is in the archive")
-    return manifest
-
-
-def check(source: t.BinaryIO, session: Session | None = None, keep: list[bytes] | None = None) -> t.Iterator[int]:
-    """Each file of the archive against the manifest, and the log that a start needs. Raises Refused, Stopped."""
-    found: dict[str, tuple[int, str]] = {}
-    manifest = b""
-    try:
-        with tarfile.open(fileobj=source, mode="r|", bufsize=READ) as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.isreg() else None
-                if file is None:
-                    continue
-                name = member.name.removeprefix("./")
-                if name == MANIFEST:
-                    manifest = file.read()
-                    continue
-                hashed, size = hashlib.sha256(), 0
-                for data in _slices(file):
-                    hashed.update(data)
-                    size += len(data)
-                    yield len(data)
-                    if session and session.stopped.is_set():
-                        raise Stopped("stopped")
-                found[name] = size, hashed.hexdigest()
-    except (tarfile.TarError, EOFError) as error:
-        raise Refused(f"the archive cannot be read: {error}") from None
-    for _data in _slices(source):  # its last read says that all of it is as it was written
-        yield 0
-    if keep is not None:
-        keep.append(manifest)
-    wrong = list(_faults(manifest, found))
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise Refused(f"the archive is not what its manifest says: {'; '.join(wrong[:5])}{more}")
-
-
-def _slices(file: t.IO[bytes]) -> t.Iterator[bytes]:
-    return iter(lambda: file.read(READ), b"")
-
-
-def is_whole(manifest: bytes) -> bool:
-    """By the checksum of itself that is its last line."""
-    hashed = manifest[: manifest.rfind(b"\n", 0, manifest.rfind(b"\n")) + 1]
-    try:
-        return bool(json.loads(manifest)["Manifest-Checksum"] == hashlib.sha256(hashed).hexdigest())
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _faults(manifest: bytes, found: t.Mapping[str, tuple[int, str]]) -> t.Iterator[str]:
-    """Source: the manual, Backup Manifest Format."""
-    if not manifest:
-        yield f"no {MANIFEST} is in it"
-        return
-    try:
-        said = json.loads(manifest)
-        files = {_path(each): (int(each["Size"]), str(each["Checksum"]).lower()) for each in said["Files"]}
-        ranges = [
-            (int(each["Timeline"]), _lsn(each["Start-LSN"]), _lsn(each["End-LSN"])) for each in said["WAL-Ranges"]
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"{MANIFEST} cannot be read: {error}"
-        return
-    if not is_whole(manifest):
-        yield f"{MANIFEST} has another checksum"
-    for name, (size, digest) in sorted(files.items()):
-        if name not in found:
-            yield f"{name} is missing"
-        elif found[name] != (size, digest):
-            yield f"{name} is another file"
-    for name in sorted(found.keys() - files.keys()):
-        if name not in OWN and not name.startswith("pg_wal/"):
-            yield f"{name} is not in the manifest"
-    yield from (f"{name} is missing" for name in _segments(ranges, found) if name not in found)
-
-
-def _path(entry: t.Mapping[str, str]) -> str:
-    return entry["Path"] if "Path" in entry else bytes.fromhex(entry["Encoded-Path"]).decode("utf-8", "surrogateescape")
-
-
-def _lsn(text: str) -> int:
-    high, _slash, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
-def _segments(ranges: t.Sequence[tuple[int, int, int]], found: t.Mapping[str, tuple[int, str]]) -> t.Iterator[str]:
-    """The files of the log without which no start is possible. All of them have one size."""
-    sizes = {size for name, (size, _digest) in found.items() if name.startswith("pg_wal/0") and len(name) == 31}
-    if len(sizes) != 1:
-        yield "pg_wal"
-        return
-    (size,) = sizes
-    for timeline, first, last in ranges:
-        for number in range(first // size, max(first, last - 1) // size + 1):
-            high, low = divmod(number, (1 << 32) // size)
-            yield f"pg_wal/{timeline:08X}{high:08X}{low:08X}"

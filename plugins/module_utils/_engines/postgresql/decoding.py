@@ -120,21 +120,17 @@ def read(
     """
     from ..._files import reader
 
+    if backup.method == "physical":
+        from . import tarballs
+
+        yield from tarballs.read(session, backup, decrypt)
+        return
     yield from _dumped(session, backup, decrypt, bin_dir, rows, sums=sums)
     for stored in backup.files:
         if stored.what in DUMPED:
             continue
         with reader.opened(backup, stored, decrypt) as source:
-            if stored.what == "globals":
-                yield from _read_globals(source)
-            elif stored.what == "manifest":
-                from .incremental import read_list
-
-                yield from read_list(source)
-            else:
-                from .basebackup import check
-
-                yield from check(source, session)
+            yield from _read_globals(source)
     wrong = differences(backup.rows, rows) if backup.rows is not None else ""
     if wrong:
         raise Refused(f"backup {backup.id} does not hold what its manifest says: {wrong}")

@@ -29,6 +29,7 @@ SELECT pg_catalog.current_setting('server_version'),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication s WHERE s.state IS DISTINCT FROM 'backup'),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
        pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
+       EXISTS (SELECT FROM pg_catalog.pg_tablespace s WHERE s.spcname NOT IN ('pg_default', 'pg_global')),
        (SELECT pg_catalog.jsonb_object_agg(s.name, s.setting)::pg_catalog.text FROM pg_catalog.pg_settings s
          WHERE s.name = ANY (%s))
 """
@@ -79,6 +80,7 @@ class Greeting(NamedTuple):
     standbys: int
     slots: int
     tells: bool
+    tablespaces: bool
     settings: str
 
 
@@ -97,6 +99,7 @@ def greet(connection: Connection, *, address: str, allow_untested: bool, sizes: 
         slots=found.slots,
         standbys=found.standbys,
         pid=found.pid,
+        tablespaces=bool(found.tablespaces),
         identity=f"postgresql:{connection.rows(IDENTITY)[0][0] if found.tells else address}",
     )
     behind = pooler.recognise(connection, found.pid)
@@ -153,6 +156,8 @@ def _lacks(found: Greeting, major: int, behind: str, allow_untested: bool) -> di
         lacks["write"] = "a standby: what is done on its primary arrives here"
     if behind:
         lacks["session"] = behind
+    if found.tablespaces:
+        lacks["encrypted physical"] = "pg_basebackup writes the files of tablespaces itself, unencrypted"
     if major > NEWEST_TESTED and not allow_untested:
         lacks["rewrite"] = f"PostgreSQL {major} is newer than any that was tested: allow_untested says go"
     if found.standbys:

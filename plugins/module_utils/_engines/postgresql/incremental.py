@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import typing as t
 from pathlib import Path
 
 from ..._backups import Backup, Decryption, Stored
 from ..._errors import DbFault, Refused, Stopped
 from ..._records import Tick, Work
-from . import throwaway
+from . import tarballs, throwaway
 from .clients import client
 from .connection import Session
+from .tarballs import LIST, is_whole
 from .versions import has
 
-LIST = "manifest"  # Stored.what: backup_manifest once more, so that nobody has to read the archive for it
 MOST = 1 << 31  # bytes of a list: some hundred for each file of the server
 LONGEST = 1000  # links of a chain
 
@@ -42,14 +43,7 @@ def unpacked_list(parent: Backup, folder: Path) -> str:
     return str(path)
 
 
-def read_list(source: t.BinaryIO) -> t.Iterator[int]:
-    """All of it. Raises Refused."""
-    yield len(_read(source))
-
-
 def _read(source: t.BinaryIO) -> bytes:
-    from .basebackup import is_whole
-
     text = b"".join(iter(lambda: source.read(1 << 20), b""))
     if len(text) > MOST or not is_whole(text):
         raise Refused("the list of a backup's files is damaged", cure="Make a full backup")
@@ -86,23 +80,29 @@ def combined(
     backups: t.Sequence[Backup],
     decrypt: Decryption | None,
     folder: Path,
+    where: t.Mapping[str, Path],
     *,
     bin_dir: str,
     owner: tuple[int, int] | None,
 ) -> Work:
-    """`folder`/data as the last of them has it, by pg_combinebackup. Raises Refused, MissingMeans, Stopped."""
+    """`folder`/data as the last of them has it, by pg_combinebackup, and its tablespaces where their oids say.
+
+    Raises Refused, MissingMeans, Stopped.
+    """
     from ..._process import Program
     from .decoding import major
-    from .physical import unpacked
 
     version = max(major(backup.version) for backup in backups)
     tool = client("pg_combinebackup", version, bin_dir)
     places = [folder / backup.id for backup in backups]
+    apart: dict[str, Path] = {}
     for backup, place in zip(backups, places):
-        yield from unpacked(session, backup, decrypt, place, owner)
+        apart = {space.oid: folder / f"{backup.id}.spaces" / space.oid for space in tarballs.spaces(backup)}
+        yield from tarballs.laid(session, backup, decrypt, place, apart, owner=owner)
     how = ["--link"] if has("combine by links", tool.major) else []
-    argv = [*throwaway.prefix(owner), tool.path, *how, "--no-sync", f"--output={folder / 'data'}", *map(str, places)]
-    program, done = Program(argv, env={**os.environ, "LC_ALL": "C"}), None
+    argv = [*throwaway.prefix(owner), tool.path, *how, "--no-sync", f"--output={folder / 'data'}"]
+    argv += [f"--tablespace-mapping={_mapped(apart[oid])}={_mapped(where[oid])}" for oid in apart]
+    program, done = Program([*argv, *map(str, places)], env={**os.environ, "LC_ALL": "C"}), None
     try:
         while done is None:
             done = program.wait(1.0)
@@ -114,6 +114,14 @@ def combined(
             program.stop()
     if done.code:
         raise _fault(backups, done.err)
+    for place in (*places, *(folder / f"{backup.id}.spaces" for backup in backups)):
+        shutil.rmtree(place, ignore_errors=True)
+        yield Tick()
+
+
+def _mapped(path: Path) -> str:
+    """Source: the manual, pg_combinebackup --tablespace-mapping."""
+    return str(path).replace("=", "\\=")
 
 
 def _fault(backups: t.Sequence[Backup], said: str) -> DbFault:

@@ -97,6 +97,15 @@ def _env(folder: Path) -> dict[str, str]:
     return {**env, "LC_ALL": "C", "HOME": str(folder)}
 
 
+def server_program(major: int, bin_dir: str, *, same: bool = False) -> str:
+    """Its path. `same`: of no other version, for a directory that is there. Raises MissingMeans, Refused."""
+    found = client("initdb", major, bin_dir)
+    if same and found.major != major:
+        cure = f"Install postgresql-{major}, or name the folder of its programs in bin_dir"
+        raise MissingMeans(f"a server of PostgreSQL {major} is not there, only {found.version}", cure=cure)
+    return os.path.join(os.path.dirname(found.path), "postgres")
+
+
 @contextlib.contextmanager
 def started(
     data: Path,
@@ -107,13 +116,15 @@ def started(
     patience: float = PATIENCE,
     user: str = SUPERUSER,
     owner: tuple[int, int] | None = None,
+    sockets: Path | None = None,
+    ending: float = 10.0,
 ) -> t.Iterator[Connector]:
     """The server over that directory, reached by a socket in the folder around it. Raises Refused, MissingMeans.
 
-    `owner`: whose the directory is, where it is not the unprivileged user's.
+    `owner`: whose the directory is, where it is not the unprivileged user's. `sockets`: the folder of its socket, for
+    which a long path leaves no room. `ending`: seconds for its end, which writes what the log had.
     """
-    folder = data.parent
-    postgres = os.path.join(os.path.dirname(client("initdb", major, bin_dir).path), "postgres")
+    folder, postgres = sockets or data.parent, server_program(major, bin_dir)
     owner = owner or unprivileged()
     words = [f"-c{name}={value}" for name, value in {**SETTINGS, **settings}.items()]
     argv = [*prefix(owner), postgres, "-D", str(data), f"-cunix_socket_directories={folder}", "-p", "5432", *words]
@@ -123,7 +134,7 @@ def started(
         _ready(program, connector, patience)
         yield connector
     finally:
-        program.stop()
+        program.stop(ending)
 
 
 def _ready(program: Program, connector: Connector, patience: float) -> None:

@@ -23,6 +23,7 @@ SINCE: t.Mapping[str, int] = {
     "statistics at once": 15,  # kept in shared memory; before, a collector process wrote them down up to 0.5 s later
     "version of the default collation": 15,  # pg_database.datcollversion
     "nulls not distinct": 15,  # pg_index.indnullsnotdistinct
+    "basebackup packs by zstd": 15,  # pg_basebackup --compress=client-zstd
     "last scan": 16,  # pg_stat_all_indexes.last_idx_scan
     "skip database stats": 16,  # VACUUM (SKIP_DATABASE_STATS): else each table's VACUUM updates pg_database
     "incremental backups": 17,  # pg_basebackup --incremental, by summaries of the log

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole PostgreSQL servers restored into new data directories: tablespaces, chains, deaths on the way, refusals."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import throwaway
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.sites import INSIDE
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Verify
+from tests.fleet.postgresql import PostgreSQL
+from tests.fleet.processes import give_away, server_account
+
+from .backups import fact, kinds
+from .conftest import Pool
+from .module_runner import Ran, run
+from .pg_backups import manner, shelf, using
+
+SERVER = Ref("")
+SUMS = """
+SELECT pg_catalog.md5(pg_catalog.string_agg(f::text, ',' ORDER BY i)) FROM public.far AS f
+UNION ALL SELECT pg_catalog.md5(pg_catalog.string_agg(n::text, ',' ORDER BY i)) FROM public.near AS n
+"""
+NAME = 'far "away"'
+
+
+@pytest.fixture(scope="module")
+def server(pool: Pool) -> PostgreSQL:
+    """One with a tablespace, whose name asks for care, that summarizes its log."""
+    found = pool.fleet.postgresql(18, settings={"summarize_wal": "on"}, name="spacious")
+    place = found.home / "far"
+    place.mkdir(mode=0o700)
+    give_away(place)
+    found.sql(f"""CREATE TABLESPACE "{NAME.replace('"', '""')}" LOCATION '{place}'""")
+    found.script(
+        f"""CREATE TABLE far TABLESPACE "{NAME.replace('"', '""')}" AS SELECT i, repeat('x', 99) AS v
+              FROM generate_series(1, 9000) i;
+            CREATE TABLE near AS SELECT i FROM generate_series(1, 900) i"""
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def links(server: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> list[Backup]:
+    """A full backup and one on top of it; nobody changes these."""
+    folder = tmp_path_factory.mktemp("whole")
+    parent: Backup | None = None
+    with using(server) as pg:
+        how = manner(folder, identity=pg.server.settings["identity"])
+        for number in (1, 2):
+            pg.carry_out(Dump(SERVER, "physical", how, parent=parent))
+            parent = shelf(folder)[-1]
+            server.sql(f"UPDATE far SET v = '{number}' WHERE i % 50 = {number}")
+    server.sql("UPDATE far SET v = repeat('x', 99) WHERE v = '2'")
+    return shelf(folder)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where the servers' user may go, in memory."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="t", dir=memory) as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+def options(server: PostgreSQL, backup: Backup, site: Path, **more: Any) -> dict[str, Any]:
+    account = server_account()
+    told: dict[str, Any] = {"engine": "postgresql", "bin_dir": str(server.bin_dir), "journal": "none"}
+    told.update(backup_dir=str(Path(backup.folder).parent), which=backup.id, target_dir=str(site))
+    if account:
+        told["target_owner"] = pwd.getpwuid(account.uid).pw_name
+    return {**told, **more}
+
+
+def restored(server: PostgreSQL, backup: Backup, site: Path, *, check: bool = False, fails: bool = False) -> Ran:
+    return run("db_restore", options(server, backup, site), check=check, fails=fails)
+
+
+def content(server: PostgreSQL, site: Path) -> list[list[str]]:
+    """Of the tables on both sides, asked of a server that is started there."""
+    account = server_account()
+    hba = site.parent / "hba"
+    hba.write_text("local all all trust\n")
+    hba.chmod(0o644)
+    settings = {"hba_file": str(hba)}
+    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as sockets:
+        give_away(Path(sockets))
+        started = throwaway.started(
+            site, 18, str(server.bin_dir), settings, user="postgres", sockets=Path(sockets), owner=account
+        )
+        with started as there, throwaway.speaking(there, "postgres") as found:
+            return [list(row) for row in found.rows(SUMS)]
+
+
+def names(place: Path) -> set[str]:
+    return {path.name for path in place.iterdir()}
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["full", "incremental"])
+def test_a_server_comes_back(server: PostgreSQL, links: list[Backup], place: Path, which: int) -> None:
+    """As check mode said, in a directory of its own, whose tablespaces lie beside it; never into one that has it."""
+    site, backup = place / "new", links[which]
+    planned = restored(server, backup, site, check=True)
+    assert names(place) == set()
+    ran = restored(server, backup, site)
+    assert [s["statements"] for s in fact(planned)["steps"]] == [s["statements"] for s in fact(ran)["steps"]]
+    assert (kinds(planned), kinds(ran)) == ([("restore", "planned")], [("restore", "done")])
+    assert fact(ran)["steps"][0]["proven"]
+    assert names(place) == {"new", "new.tablespaces"}
+    assert (stat.S_IMODE(site.stat().st_mode), site.stat().st_uid) == (0o700, server.data_dir.stat().st_uid)
+    assert not names(site) & {INSIDE, "postmaster.pid", "postmaster.opts", "tablespace_map"}
+    (space,) = (site / "pg_tblspc").iterdir()
+    assert space.readlink().parent == place / "new.tablespaces"
+    server.sql(f"UPDATE far SET v = CASE WHEN i % 50 = 1 AND {which} = 1 THEN '1' ELSE repeat('x', 99) END")
+    assert content(server, site) == server.sql(SUMS)
+    again = restored(server, backup, site, fails=True)
+    assert "is not empty" in again.result["msg"]
+
+
+def test_a_drill_of_a_server_with_a_tablespace(server: PostgreSQL, links: list[Backup], tmp_path: Path) -> None:
+    folder = tmp_path / "backups" / "_server"
+    folder.mkdir(parents=True, mode=0o700)
+    for path in Path(links[0].folder).rglob("*"):
+        copy = folder / path.relative_to(links[0].folder)
+        copy.mkdir(mode=0o700) if path.is_dir() else os.link(path, copy)
+    copied = shelf(folder.parent)
+    with using(server) as pg:
+        pg.carry_out(Verify(SERVER, copied[1], manner(folder.parent), "restore"))
+        pg.carry_out(Verify(SERVER, copied[0], manner(folder.parent), "decode"))
+    assert [backup.level for backup in shelf(folder.parent)] == ["decode", "restore"]
