@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from tests.fleet.processes import give_away, server_account
 
 from .backups import fact, kinds
 from .conftest import Pool
-from .module_runner import Ran, run
+from .module_runner import Ran, run, start, until
 from .pg_backups import manner, shelf, using
 
 SERVER = Ref("")
@@ -142,3 +143,78 @@ def test_a_drill_of_a_server_with_a_tablespace(server: PostgreSQL, links: list[B
         pg.carry_out(Verify(SERVER, copied[1], manner(folder.parent), "restore"))
         pg.carry_out(Verify(SERVER, copied[0], manner(folder.parent), "decode"))
     assert [backup.level for backup in shelf(folder.parent)] == ["decode", "restore"]
+
+
+@pytest.mark.parametrize("moment", ["unpacking", "starting"])
+def test_what_a_dead_restore_left_is_removed(server: PostgreSQL, links: list[Backup], place: Path, moment: str) -> None:
+    """Nobody takes it for a data directory, its server ends with it, and the next run begins anew."""
+    site = place / "new"
+    inside = site / INSIDE / "data"
+    sign = inside / {"unpacking": "base", "starting": "postmaster.pid"}[moment]
+    running = start("db_restore", options(server, links[0], site))
+    until(lambda: sign.exists() or running.poll() is not None, 60, "the right moment")
+    running.send(signal.SIGKILL)
+    until(lambda: running.poll() is not None)
+    running.end()
+    assert names(site) == {INSIDE}
+    until(lambda: not [path for path in Path("/proc").glob("[0-9]*/cwd") if at_work(path, place)], 30, "its end")
+    planned = restored(server, links[0], site, check=True)
+    assert {f["code"] for f in fact(planned)["findings"]} == {"not_verified", "unfinished_restore"}
+    assert names(site) == {INSIDE}
+    assert kinds(restored(server, links[0], site)) == [("restore", "done")]
+    assert not names(site) & {INSIDE}
+    assert not names(place / "new.tablespaces") & {INSIDE}
+
+
+def at_work(path: Path, place: Path) -> bool:
+    """Whether a process works in a folder there."""
+    try:
+        return path.readlink().is_relative_to(place)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("what", ["a byte", "something is there", "tablespaces are there", "no such account", "root"])
+def test_what_is_refused_leaves_everything_as_it_was(
+    server: PostgreSQL, links: list[Backup], place: Path, what: str
+) -> None:
+    site, spaces = place / "new", place / "new.tablespaces"
+    more: dict[str, Any] = {}
+    backup = links[0]
+    if what == "a byte":
+        folder = place / "backups" / "_server"
+        folder.mkdir(parents=True, mode=0o700)
+        for path in Path(backup.folder).rglob(f"{backup.id}*/*"):
+            (folder / path.parent.name).mkdir(exist_ok=True)
+            (folder / path.parent.name / path.name).write_bytes(path.read_bytes())
+        (folder / f"{backup.id}.manifest.json").write_bytes(
+            (Path(backup.folder) / f"{backup.id}.manifest.json").read_bytes()
+        )
+        archive = max(folder.rglob("*.tar*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+        whole = archive.read_bytes()
+        archive.write_bytes(whole[:9000] + bytes([whole[9000] ^ 8]) + whole[9001:])
+        backup, said = backup._replace(folder=str(folder)), "was changed since it was written"
+    elif what == "something is there":
+        site.mkdir()
+        (site / "PG_VERSION").write_text("18")
+        said = "is not empty: there is PG_VERSION"
+    elif what == "tablespaces are there":
+        spaces.mkdir()
+        (spaces / "theirs").write_text("x")
+        said = "is not empty: there is theirs"
+    else:
+        more["target_owner"] = "nobody_of_this_name" if "account" in what else "root"
+        said = "no account" if "account" in what else "only root gives" if os.geteuid() else "does not run as root"
+    before = sorted(str(path) for path in place.rglob("*"))
+    ran = run("db_restore", options(server, backup, site, **more), fails=True)
+    assert said in ran.result["msg"]
+    assert sorted(str(path) for path in place.rglob("*")) == before
+
+
+def test_without_a_proof_more_of_the_log_can_be_read(server: PostgreSQL, links: list[Backup], place: Path) -> None:
+    """Nothing was started: the server that is finds where the backup began, and may fetch what came later."""
+    run("db_restore", options(server, links[0], place / "new", prove=False, tablespace_dir=str(place / "spaces")))
+    assert {"backup_label", "PG_VERSION", "backup_manifest"} <= names(place / "new")
+    assert names(place) == {"new", "spaces"}
+    server.sql("UPDATE far SET v = repeat('x', 99)")
+    assert content(server, place / "new") == server.sql(SUMS)

@@ -181,18 +181,19 @@ def founded(path: str, owner: Owner | None = None, *, of: Site | None = None) ->
         if made:
             durable.make_folder(path)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    before = os.fstat(fd)
+    before, taken = os.fstat(fd), False
     filling = Filling(path, owner)
     try:
         with durable.refusing(f"{path} cannot be written"):
             _take(path, fd, of.path if of and of.left else "")
+            taken = True  # before that, what is there is somebody else's
             os.fchmod(fd, 0o700 if made else before.st_mode & 0o750 | 0o700)
             if owner:
                 os.fchown(fd, *owner)
             filling.begin(of.path if of else "")
         yield filling
     finally:
-        if not filling.placed:
+        if taken and not filling.placed:
             with suppress(OSError):
                 _undo(filling, fd, before, made, of.path if of else "")
         os.close(fd)
