@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import typing as t
@@ -48,6 +49,9 @@ def filled(
     stream = Stream()
     yield from _unpacked(place, backup, decrypt=decrypt, stream=stream, tool=tool, stop=stop)
     hot_copy.finish(backup, stream)
+    # Where tables lay outside of the data directory, they say where: maybe the files of a server that runs.
+    for link in glob.glob(os.path.join(glob.escape(place.data), "*", "*.isl")):
+        os.unlink(link)
     yield from _made_consistent(place, tool, stop)
     return stream
 

@@ -57,7 +57,7 @@ class At(NamedTuple):
     """Data that stays when the server goes."""
 
     data: str  # the folder
-    account: tuple[str, str] | None  # user and group that it belongs to; None: this user
+    account: tuple[str, str] | None  # user and group that it belongs to, or their numbers; None: this user
     serves: bool = True  # a server is going to be started on it
 
 
@@ -81,7 +81,7 @@ class Throwaway:
             for path in (self._folder, *(self._path(name) for name in ("data", "tmp"))):
                 os.makedirs(path, 0o700, exist_ok=True)
                 if self._account:
-                    shutil.chown(path, *self._account)
+                    shutil.chown(path, *(int(each) if each.isdigit() else each for each in self._account))
         except BaseException:
             self.end()
             raise
