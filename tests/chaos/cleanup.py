@@ -9,28 +9,23 @@ import random
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.fleet import Fleet, Server
 from tests.integration.cleanup import Content, Row, content, rows_in_files
 
-from .places import DUE, ROWS, Place, Shape, age
-from .victim import PHASES, Run, Stop
+from .places import DUE, ROWS, Place, Shape, age, place_on
+from .process import Run, Stop
+from .table import Broken, Cell, How, What
+from .victim import MUTANTS, PHASES, begin
 
 ENGINES = ("postgresql", "mariadb", "mysql", "sqlite")
 KINDS = ("delete", "table", "files")
 MEANS = ("killed", "terminated", "session ended", "server stopped")
 OF_FILES = ("written", "flushed", "settled", "named")
 POSTGRESQL = 16
-
-
-class Cell(NamedTuple):
-    engine: str
-    kind: str
-    phase: str
-    means: str
 
 
 class Case(NamedTuple):
@@ -51,31 +46,6 @@ class Case(NamedTuple):
     @property
     def stop(self) -> Stop:
         return Stop(self.cell.phase, 1 if self.cell.phase == "named" else 1 + self.number % 3)
-
-
-class Broken(AssertionError):
-    """Not every row is in exactly one place, or something is left behind."""
-
-
-def cells(place: Place) -> Iterator[Cell]:
-    """What can be hit on this engine."""
-    for kind in KINDS:
-        for phase in PHASES:
-            if phase in OF_FILES and kind != "files":
-                continue
-            for means in place.means:
-                # Where only the module dies, nobody waits for the answer.
-                if phase != "unanswered" or means in ("session ended", "server stopped"):
-                    yield Cell(place.name, kind, phase, means)
-
-
-def sparse(wanted: Iterable[Cell]) -> Iterator[Cell]:
-    """Each phase of each kind once; what strikes there changes from phase to phase, and from kind to kind."""
-    found: dict[tuple[str, str], list[Cell]] = {}
-    for cell in wanted:
-        found.setdefault((cell.kind, cell.phase), []).append(cell)
-    for (kind, phase), choice in found.items():
-        yield choice[(KINDS.index(kind) + PHASES.index(phase)) % len(choice)]
 
 
 class Test:
@@ -100,9 +70,9 @@ class Test:
         if self.case.number % 3:
             self._application()
         options = self._options()
-        Run(options, self.folder / "next").result()
+        begin(options, self.folder / "next").result()
         self._check(children)
-        again = Run(options, self.folder / "again").result()
+        again = begin(options, self.folder / "again").result()
         if again["changed"]:
             raise Broken(f"the second run did something: {_kinds(again)}")
         return self.hit
@@ -124,7 +94,7 @@ class Test:
     # ---- the run that dies ----
 
     def _first(self) -> None:
-        run = Run(self._options(), self.folder / "first", stop=self.case.stop, mutant=self.case.mutant)
+        run = begin(self._options(), self.folder / "first", stop=self.case.stop, mutant=self.case.mutant)
         try:
             self.hit = run.stops()
             if self.hit:
@@ -225,28 +195,33 @@ def _kinds(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
 
-class Score:
-    """Hits and failures of one cell."""
+class Rows:
+    """A place, and the tests on it."""
 
-    def __init__(self) -> None:
-        self.hits = 0
-        self.failures: list[str] = []
+    def __init__(self, fleet: Fleet, engine: str, how: How) -> None:
+        self._place, self._how = place_on(start(fleet, engine), engine), how
+        self._work = fleet.folder("work")
 
+    @property
+    def version(self) -> str:
+        return self._place.version
 
-def attack(place: Place, folder: Path, cell: Cell, *, hits: int, seed: int, mutant: str = "") -> Score:
-    """The cell is tried until it was hit that often, or three times as often in vain."""
-    score = Score()
-    for number in range(3 * hits):
-        if score.hits >= hits:
-            break
-        case = Case(cell, number, mutant)
-        try:
-            score.hits += Test(case, place, folder / "case", seed).run()
-        except Exception as error:
-            score.hits += 1
-            score.failures.append(f"{case.number}: {type(error).__name__}: {error}"[:1500])
-            place.recover()
-    return score
+    def cells(self) -> Iterator[Cell]:
+        """What can be hit on this engine."""
+        for kind in KINDS:
+            for phase in PHASES:
+                if phase in OF_FILES and kind != "files":
+                    continue
+                for means in self._place.means:
+                    # Where only the module dies, nobody waits for the answer.
+                    if phase != "unanswered" or means in ("session ended", "server stopped"):
+                        yield Cell(self._place.name, kind, phase, means)
+
+    def hit(self, cell: Cell, number: int) -> bool:
+        return Test(Case(cell, number, self._how.mutant), self._place, self._work / "case", self._how.seed).run()
+
+    def recover(self) -> None:
+        self._place.recover()
 
 
 def start(fleet: Fleet, engine: str) -> Server | Path:
@@ -257,3 +232,6 @@ def start(fleet: Fleet, engine: str) -> Server | Path:
         return fleet.postgresql(POSTGRESQL, settings={"log_statement": "none"})
     settings = {"general_log": "OFF"}
     return fleet.mysql(settings=settings) if engine == "mysql" else fleet.mariadb(settings=settings)
+
+
+WHAT = What(ENGINES, KINDS, PHASES, MEANS, tuple(MUTANTS), Rows)

@@ -169,7 +169,7 @@ def remove(backup: Backup) -> int:
             raise Refused(f"{path} cannot be removed: {error}", cure="Look at it, then remove it by hand") from error
         os.rename(path, os.path.join(backup.folder, marker))
         durable.sync_folder(backup.folder)
-        freed = unfinished.take_away(backup.folder, names, last="")
+        freed = unfinished.take_away(backup.folder, [*names, backup.id + MANIFEST + durable.TEMPORARY], last="")
         unfinished.empty(backup.folder, names)
         return freed + unfinished.take_away(backup.folder, [marker], last=marker)
 

@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import typing as t
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from .._errors import Busy, Refused
 from .._tuples import NamedTuple
@@ -39,6 +39,7 @@ class Told(NamedTuple):
     server: str = ""
     database: str = ""
     names: tuple[str, ...] = ()
+    removed: bool = False  # it was a backup: it is being removed
 
 
 class Marker:
@@ -91,14 +92,14 @@ def told(folder: str, ident: str) -> Told:
         # A manifest whose backup was being removed has files, and says which.
         names = found["names"] if "names" in found else [each["name"] for each in found["files"]]
         owned = tuple(name for name in names if isinstance(name, str) and is_name(name, ident))
-        return Told(str(found["server"]), str(found["database"]), owned)
+        return Told(str(found["server"]), str(found["database"]), owned, "files" in found)
     return Told()
 
 
-def held(folder: str, ident: str) -> bool:
-    """Whether a process that lives has the marker. Raises OSError other than that it is not there."""
+def held(folder: str, ident: str, tail: str = PARTIAL) -> bool:
+    """Whether a process that lives has the marker, or the manifest. Raises OSError other than that it is not there."""
     try:
-        fd = durable.open_again(os.path.join(folder, ident + PARTIAL))
+        fd = durable.open_again(os.path.join(folder, ident + tail))
     except FileNotFoundError:
         return False
     try:
@@ -135,20 +136,19 @@ def _ident(name: str) -> str:
 
 
 def _clear(folder: str, ident: str) -> int:
-    fd = -1
-    with suppress(FileNotFoundError):
-        fd = durable.open_again(os.path.join(folder, ident + PARTIAL))
-    try:
-        if fd >= 0 and not durable.locked(fd):
-            raise Busy(f"{folder}/{ident}{PARTIAL} is held by a backup that goes on")
+    with ExitStack() as stack:
+        for tail in (PARTIAL, MANIFEST):  # who writes a backup has the one, who amends it the other
+            with suppress(FileNotFoundError):
+                fd = durable.open_again(os.path.join(folder, ident + tail))
+                stack.callback(os.close, fd)
+                if not durable.locked(fd):
+                    raise Busy(f"{folder}/{ident}{tail} is held by a backup that goes on")
         if os.path.lexists(os.path.join(folder, ident + MANIFEST)):
-            names = [ident + PARTIAL]  # it was finished after all: only the marker is left over
+            # It was finished after all: only the marker is left over, or what was to become another manifest.
+            names = [ident + PARTIAL, ident + MANIFEST + durable.TEMPORARY]
         else:
             names = belongings(os.listdir(folder), ident, told(folder, ident).names)
         return take_away(folder, names, last=ident + PARTIAL)
-    finally:
-        if fd >= 0:
-            os.close(fd)
 
 
 def take_away(folder: str, names: t.Sequence[str], *, last: str) -> int:

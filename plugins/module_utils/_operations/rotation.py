@@ -12,7 +12,7 @@ from .._backups import Backup, Broken, Bucket, Shelf, Sheltered
 from .._errors import BadInput
 from .._records import Amount, Finding, Key, Measured, Plan, Ref, Server, Step, Wants
 from .._selection import Patterns
-from .._tasks import RemoveBackup
+from .._tasks import DropLeftover, RemoveBackup
 from .._tuples import NamedTuple
 from .._units import duration, say_bytes, say_count, say_seconds
 from .backup_options import bucket_of, folder_of, target_of
@@ -100,6 +100,7 @@ def plan(policy: Policy, measured: Measured) -> Plan:
         steps += _removals(policy, shelf, gone, len(verdicts) - len(gone))
         findings += _of_group(policy, measured, verdicts)
     steps += [_removal(policy, shelf, b.backup, f"{b.why}, and no rule would keep it") for b in broken if b.backup]
+    steps += _interrupted(policy, shelf)
     findings += _of_shelf(policy, measured, shelf, mine, frozenset(b.name for b in broken))
     return Plan(tuple(steps), tuple(dict.fromkeys(findings)), {"kept": [_told(v) for v in _oldest_first(kept)]})
 
@@ -155,6 +156,8 @@ def _removals(policy: Policy, shelf: Shelf, gone: t.Sequence[Backup], kept: int)
 
 def _removal(policy: Policy, shelf: Shelf, backup: Backup, reason: str, after: t.Sequence[Key] = ()) -> Step:
     copies = tuple(c for c in backup.copies if policy.copy_to and c.rstrip("/") == policy.copy_to)
+    if backup.id in shelf.vanished:  # its removal may have been interrupted there: what is left of it goes now
+        copies = (policy.copy_to,)
     size = backup.bytes
     measured = {
         "began": backup.began.isoformat(timespec="seconds"),
@@ -172,6 +175,17 @@ def _removal(policy: Policy, shelf: Shelf, backup: Backup, reason: str, after: t
         after=tuple(after),
         skip=shelf.why_not,
     )
+
+
+def _interrupted(policy: Policy, shelf: Shelf) -> t.Iterator[Step]:
+    """Removals that died on the way are brought to their end: nothing of these is a backup any more."""
+    for found in shelf.unfinished:
+        if found.removed and policy.servers.takes(found.server) and policy.databases.takes(found.database):
+            ref = Ref(found.database, (found.files[0],))
+            task = DropLeftover(ref, "backup", found.files, folder=shelf.folder)
+            reason, size = "its removal was interrupted", found.bytes
+            measured = {"leftovers": list(found.files[:LISTED]), "bytes": size}
+            yield Step(task, reason, measured, Amount(bytes=size, seconds=0.05), (1, float(size)), size=size)
 
 
 def _rules(keep: Keep) -> t.Iterator[str]:
@@ -231,9 +245,10 @@ def _of_shelf(
         names = ", ".join(shelf.foreign[:LISTED]) + (", …" if len(shelf.foreign) > LISTED else "")
         message = f"{say_count(len(shelf.foreign), 'file')} that no manifest names are left alone: {names}"
         yield Finding(3, "foreign_files", here, message, fix="Move them out of the backup folder")
-    if shelf.unfinished:
-        size = say_bytes(sum(u.bytes for u in shelf.unfinished))
-        message = f"{say_count(len(shelf.unfinished), 'backup')} that died left {size} behind"
+    died = [u for u in shelf.unfinished if not u.removed]
+    if died:
+        size = say_bytes(sum(u.bytes for u in died))
+        message = f"{say_count(len(died), 'backup')} that died left {size} behind"
         yield Finding(3, "backup_unfinished", here, message, fix="The next db_backup of that server removes it")
     servers = sorted({b.server for b in mine})
     if len(servers) > 1 and policy.servers.everything and measured.server.engine != "sqlite":

@@ -9,8 +9,6 @@ import contextlib
 import functools
 import os
 import re
-import shutil
-import tempfile
 import typing as t
 
 from ..._errors import MissingMeans, Refused
@@ -101,14 +99,11 @@ def of(server: Server, what: str) -> Client:
     return client(what, server.engine, server.number, str(server.settings.get("bin_dir") or ""))
 
 
-@contextlib.contextmanager
-def private_folder(where: str | None = None) -> t.Iterator[str]:
-    """Mode 0700; gone at the end."""
-    folder = tempfile.mkdtemp(prefix="dbfleet-", dir=where)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def private_folder(where: str | None = None) -> t.ContextManager[str]:
+    """Mode 0700; gone at the end, or when the next one is made."""
+    from ..._files import private
+
+    return private.folder(where)
 
 
 def environment(folder: str = "") -> dict[str, str]:

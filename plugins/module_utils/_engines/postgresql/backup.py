@@ -9,6 +9,7 @@ import shlex
 import typing as t
 
 from ..._errors import DbFault, Refused
+from ..._files import private
 from ..._records import Finding, Ref, Server, Work
 from ..._tasks import Cure, Dump, Restore, Verify
 from .. import filing
@@ -59,6 +60,7 @@ def _spell_verify(task: Verify, server: Server, room: Room) -> list[str]:
 
 def carry_out(session: Session, task: Cure, server: Server, room: Room) -> Work:
     """Raises Busy, Gone, Refused, MissingMeans, Stopped."""
+    private.sweep()  # a run that was killed may have left a password there
     if isinstance(task, (Dump, Verify)) and task.stanza is not None:
         from . import backrest
 

@@ -10,8 +10,6 @@ import functools
 import glob
 import os
 import re
-import shutil
-import tempfile
 import typing as t
 from pathlib import Path
 
@@ -108,11 +106,11 @@ def target(connector: Connector, database: str, *, plain: bool = False) -> list[
 
 @contextlib.contextmanager
 def private_folder(where: str | None = None) -> t.Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="dbfleet-", dir=where))  # mode 0700
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Mode 0700; gone at the end, or when the next one is made."""
+    from ..._files import private
+
+    with private.folder(where) as folder:
+        yield Path(folder)
 
 
 def environment(connector: Connector, folder: Path, kind: Kind, application: str) -> dict[str, str]:

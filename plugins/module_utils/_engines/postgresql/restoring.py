@@ -164,15 +164,17 @@ def founded(worker: Connection, name: str, backup: Backup, version: int, *, keep
     """An empty database; gone again where what comes fails, or it was a drill's. A dead run's is removed first."""
     _drop(worker, name)
     worker.rows(founding.create(name, backup.about, version))
-    done = False
+    ended = False
     try:
         worker.rows(f"COMMENT ON DATABASE {quoted(name)} IS {literal(founding.MARK)}")
         yield
-        done = keep
+        ended = True
     finally:
-        if not done:
+        if not ended:
             with contextlib.suppress(DbFault):
                 _drop(worker, name)
+    if not keep:  # a drill that leaves its database behind is none that went well
+        _drop(worker, name)
 
 
 def _drop(worker: Connection, name: str) -> None:

@@ -110,11 +110,11 @@ def on_file(folder: str) -> t.Iterator[Copy]:
 @contextmanager
 def nameless(folder: str) -> t.Iterator[Nameless]:
     """A new file in this folder. Raises Refused."""
-    from ..._files import durable
+    from ..._files import durable, private
 
-    path = os.path.join(folder, f".{os.urandom(8).hex()}{durable.TEMPORARY}")
+    private.sweep(folder)
     with durable.refusing(f"a temporary file in {folder}"):
-        descriptor = durable.create(path)
+        path, descriptor = private.file(folder)
     with ExitStack() as stack:
         stack.callback(os.close, descriptor)
         try:

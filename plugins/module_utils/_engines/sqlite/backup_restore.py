@@ -44,11 +44,11 @@ def carry_out(session: Session, task: Restore) -> Work:
     path = task.ref.database
     _refuse(task, path)
     folder = os.path.dirname(path)
-    from ..._files import durable
+    from ..._files import durable, private
 
-    part = os.path.join(folder, f".{os.urandom(8).hex()}{durable.TEMPORARY}")
+    private.sweep(folder)
     with durable.refusing(f"{path} cannot be written"):
-        descriptor = durable.create(part)
+        part, descriptor = private.file(folder)
     try:
         yield from poured(session, task.backup, task, descriptor)
         yield from _checked(session, task.backup, part)

@@ -1,0 +1,344 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kills db_backup and db_restore in each phase, by each means, and looks at what is a backup then, and what is left.
+
+Whatever happens: the backup before it is whole, nothing half-written is called a backup, nothing works on behind the
+scenes, foreign files stay, and the next run succeeds and leaves no trace of the one that died.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import LEVELS, Backup, Sheltered
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import DbFault
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, reader
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import write_manifest
+from tests.fleet import Fleet, Missing
+
+from .backup_gates import COPIED, DUMPED, MUTANTS, PHASES, RESTORED, VERIFIED, arm
+from .backup_places import Ground, ground
+from .backup_rotation import KINDS as ROTATIONS
+from .backup_rotation import Rotations
+from .offspring import Offspring
+from .process import Run, Stop
+from .table import Broken, Cell, Field, How, What
+
+ENGINES = ("postgresql", "mariadb", "mysql", "sqlite", "files")
+MEANS = ("killed", "client killed", "session ended")
+PATIENCE = 20.0  # seconds in which what a run that died has started must have ended
+DAYS = timedelta(days=2)
+# Where programs run, and where sessions are needed. Elsewhere only the module itself can be killed.
+WITH_CLIENT = ("writing", "reading", "loading", "started")
+WITH_SESSION = ("moment", "begun", "writing", "written", "renamed", "reading", "made", "loading", "comparing")
+FOREIGN = ("foreign.txt", "20200101T000000Z-abcdef.dump", "notes.partial")
+
+
+class Kind(NamedTuple):
+    """What is run, and where it can be stopped."""
+
+    module: str
+    options: Mapping[str, Any]
+    phases: tuple[str, ...]
+    of: str = ""  # the kind whose backups are restored
+
+
+BACKUP = (*DUMPED[2:], *VERIFIED, *COPIED)
+UNREAD = tuple(phase for phase in BACKUP if phase != "reading")  # encrypted: nobody here can
+APART = ("folder", "loading", "started", "comparing", "verifying", "verified")
+
+
+def kinds(engine: str, key: str) -> dict[str, Kind]:
+    """By their names in the table; `key`: the recipient of encrypted ones."""
+    locked, streams = {"encrypt": {"age_recipient": [key]}}, {"jobs": 3}
+    physical = {"method": "physical"}
+    drill = {"drill": True}
+    proof = {"verify": "restore", "min_interval": "30d"}
+    restore = ("made", "loading", "comparing", "complete")
+    if engine == "sqlite":
+        return {
+            "dump": Kind("db_backup", {}, ("scratch file", *BACKUP)),
+            "encrypted": Kind("db_backup", locked, UNREAD),
+            "restore": Kind("db_restore", {}, ("loading", "comparing", "complete"), "dump"),
+            "drill": Kind("db_restore", drill, ("scratch file", "reading", "verifying", "verified"), "dump"),
+        }
+    first = ("moment",) if engine == "postgresql" else ()
+    found = {
+        "dump": Kind("db_backup", {}, (*first, *BACKUP)),
+        "encrypted": Kind("db_backup", locked, (*first, *UNREAD)),
+        "restore": Kind("db_restore", {}, restore, "dump"),
+        "drill": Kind("db_restore", drill, APART, "dump"),
+        "drill beside": Kind("db_restore", {**drill, "drill_on": "same_server"}, (*restore[:3], "verifying"), "dump"),
+    }
+    if engine != "mysql":
+        found["streams"] = Kind("db_backup", streams, ("moment", *BACKUP))
+        found["locked streams"] = Kind("db_backup", {**locked, **streams}, ("moment", *UNREAD))
+        found["physical"] = Kind("db_backup", physical, BACKUP)
+        found["drill physical"] = Kind("db_backup", {**physical, **proof}, (*APART, *PREPARED[engine]), "physical")
+    if engine == "postgresql":
+        found["incremental"] = Kind("db_backup", {**physical, "full_interval": "7d"}, BACKUP)
+    return found
+
+
+PREPARED = {"postgresql": (), "mariadb": ("preparing",)}
+KINDS = (
+    *("dump", "streams", "encrypted", "locked streams", "physical", "incremental"),
+    *("restore", "drill", "drill beside", "drill physical", *ROTATIONS),
+)
+
+
+def field(fleet: Fleet, engine: str, how: How) -> Field:
+    return Rotations(fleet, how) if engine == "files" else Backups(fleet, engine, how)
+
+
+class Backups:
+    """A server or a file, and the tests on it."""
+
+    def __init__(self, fleet: Fleet, engine: str, how: How) -> None:
+        if shutil.which("age-keygen") is None:
+            raise Missing("age: apt-get install age")
+        self._how, self.engine = how, engine
+        self.ground: Ground = ground(fleet, engine)
+        self.work = fleet.folder("work")
+        (self.work / "case").mkdir()
+        key = self.work / "age.key"
+        subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
+        said = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True)
+        self.kinds = kinds(engine, said.stdout.strip())
+        self.offspring = Offspring()
+
+    @property
+    def version(self) -> str:
+        return self.ground.version
+
+    def cells(self) -> Iterator[Cell]:
+        for name, kind in self.kinds.items():
+            for phase in kind.phases:
+                for means in self._means(phase):
+                    yield Cell(self.engine, name, phase, means)
+
+    def _means(self, phase: str) -> Iterator[str]:
+        yield "killed"
+        if phase in WITH_CLIENT:
+            yield "client killed"
+        if phase in WITH_SESSION and "session ended" in self.ground.means:
+            yield "session ended"
+
+    def hit(self, cell: Cell, number: int) -> bool:
+        return Test(self, cell, number, self._how.mutant).run()
+
+    def recover(self) -> None:
+        self.offspring.end()
+        self.ground.recover()
+
+
+class Test:
+    """One case, from the backup before it to the run after it."""
+
+    def __init__(self, field: Backups, cell: Cell, number: int, mutant: str) -> None:
+        self.field, self.ground, self.cell, self.number, self.mutant = field, field.ground, cell, number, mutant
+        self.kind = field.kinds[cell.kind]
+        self.case = field.work / "case"
+        self.folder, self.copies, self.traces = (self.case / name for name in ("backups", "copies", "traces"))
+        self.earlier: Backup | None = None
+
+    def run(self) -> bool:
+        """Whether it was hit where it should be. Raises Broken."""
+        self._lay()
+        hit = self._first()
+        self._ended()
+        self._whole("after the hit")
+        if self.kind.module == "db_backup" and not self.kind.of:
+            if self.number % 4 == 1:
+                self._rotated()
+            self._again()
+        else:
+            self._restored_again()
+        self._ended()
+        self._whole("after the next run")
+        self._clean()
+        return hit
+
+    # ---- what is there before ----
+
+    def _lay(self) -> None:
+        """The folders with one backup of two days ago and its copy, and files that are nobody's."""
+        template = self.field.work / f"template {self.kind.of or self.cell.kind}"
+        if not template.exists():
+            self._empty()
+            kind = self.field.kinds[self.kind.of or self.cell.kind]
+            self._run(kind, {}, "template").result()
+            (made,) = self._look()
+            if "streams" in self.cell.kind and len(made.files) < 2:
+                raise Broken("one program wrote all")
+            at = made.verified_at and made.verified_at - DAYS
+            older = made._replace(began=made.began - DAYS, ended=made.ended - DAYS, verified_at=at)
+            write_manifest(older)
+            for place in (self.folder, Path(made.folder), self.copies):
+                for name in FOREIGN:
+                    (place / name).write_text("not ours")
+            shutil.rmtree(self.traces)
+            self.case.rename(template)
+        self._empty()
+        for name in ("backups", "copies"):
+            shutil.copytree(template / name, self.case / name, copy_function=os.link, dirs_exist_ok=True)
+        (self.earlier,) = self._look()
+
+    def _empty(self) -> None:
+        shutil.rmtree(self.case, ignore_errors=True)
+        for path in (self.case, self.folder, self.copies, self.traces):
+            path.mkdir(mode=0o700)
+        for path in (self.case, self.traces):
+            path.chmod(0o711)  # throwaway servers of root run as somebody else
+
+    def _look(self) -> tuple[Backup, ...]:
+        shelf = backups.look(Sheltered(str(self.folder)))
+        if shelf.why_not or shelf.broken:
+            raise Broken(f"not all in the folder are whole: {shelf.why_not} {[(b.name, b.why) for b in shelf.broken]}")
+        return shelf.backups
+
+    # ---- runs ----
+
+    def _run(self, kind: Kind, more: Mapping[str, Any], output: str, stop: Stop | None = None, **how: Any) -> Run:
+        options = {**kind.options, "backup_dir": str(self.folder), "journal": "none", **more}
+        if kind.module == "db_backup":
+            options = {**self.ground.backup_options(), "copy_to": str(self.copies), **options}
+        else:
+            options = {**self.ground.restore_options(), **options}
+            if options.get("drill"):
+                options.pop("target")
+        arming = {"arm": lambda gate: arm(gate, self.mutant if stop else "")}
+        return Run(kind.module, options, self.case / output, stop=stop, traces=self.traces, **arming, **how)
+
+    def _passage(self) -> int:
+        phase, kind = self.cell.phase, self.cell.kind
+        if phase == "writing":
+            return 1 + self.number % 3
+        if phase in ("begun", "written", "flushed", "renamed") and "streams" in kind:
+            return 1 + self.number % 2
+        if phase == "reading" and self.field.engine == "postgresql" and kind in ("dump", "streams"):
+            return 1 + self.number % 2
+        if phase == "loading" and self.field.engine == "postgresql" and kind.startswith("drill") and "p" not in kind:
+            return 2  # it is read first, for what it is to be compared with
+        return 1
+
+    def _first(self) -> bool:
+        run = self._run(self.kind, {}, "first", Stop(self.cell.phase, self._passage()))
+        try:
+            hit = run.stops() and self._strike(run)
+            run.end()
+            if hit and self.cell.phase == "writing" and not (run.told() or {"failed": True}).get("failed"):
+                # It tries again where somebody has ended a program or a session.
+                self._verified("the run that was hit says that all went well")
+        finally:
+            run.dispose()
+        return hit
+
+    def _strike(self, run: Run) -> bool:
+        """Whether there was something to be killed."""
+        if self.cell.means == "killed":
+            run.kill()
+            return True
+        if self.cell.means == "client killed":
+            programs = self.field.offspring.of(run.pid)
+            if programs:
+                with suppress(ProcessLookupError):
+                    os.kill(programs[self.number % len(programs)].pid, signal.SIGKILL)
+            run.go()
+            return bool(programs)
+        ended = self.ground.end_sessions(open_only=False)
+        run.go()
+        return ended > 0
+
+    def _again(self) -> None:
+        """The next run: what is missing of the last backup is done, or another one is made."""
+        more = {"min_interval": "1s"} if self.number % 2 else {}
+        self._run(self.kind, more, "next").result()
+        self._verified("the next run says that all went well")
+        if self.number % 3 == 0 and self._run(self.kind, {}, "third", check=True).result()["changed"]:
+            raise Broken("the run after the next one has something to do")
+
+    def _verified(self, who: str) -> None:
+        newest = self._look()[-1]
+        if newest == self.earlier or LEVELS.index(newest.level) < LEVELS.index("decode"):
+            raise Broken(f"{who}, and {newest.id} is {newest.level or 'not verified'}")
+        if newest.copies != (str(self.copies),):
+            raise Broken(f"{who}, and {newest.id} is not copied")
+
+    def _restored_again(self) -> None:
+        drill = "drill" in self.cell.kind
+        if not drill:
+            state = self.ground.restored()
+            if state == "":
+                self.ground.forget()  # it came to its end: else the next one would rightly not touch it
+        self._run(self.kind, {}, "next").result()
+        if drill and self._look()[-1].level != "restore":
+            raise Broken("the next drill proves nothing")
+        if not drill and self.ground.restored():
+            raise Broken(f"what the next run restored is not whole: {self.ground.restored()}")
+        self.ground.forget() if not drill else None
+
+    def _rotated(self) -> None:
+        """Only as much as counts for something is kept, and never less."""
+        sound = [each for each in self._look() if LEVELS.index(each.level) >= LEVELS.index("decode")]
+        options = {"backup_dir": str(self.folder), "copy_to": str(self.copies), "keep_last": 1, "journal": "none"}
+        options["engine"] = self.field.engine
+        Run("db_backup_rotate", options, self.case / "rotated", arm=lambda gate: None, traces=self.traces).result()
+        kept = self._look()
+        if sound[-1].id not in [each.id for each in kept]:
+            raise Broken(f"rotation removed the newest backup that is verified, {sound[-1].id}")
+        if self.earlier and self.earlier.id not in [each.id for each in kept]:
+            self.earlier = None
+
+    # ---- what is there ----
+
+    def _ended(self) -> None:
+        programs = self.field.offspring.gone(PATIENCE)
+        if programs:
+            raise Broken(f"still running after {PATIENCE:.0f} s: {[each.name for each in programs]}")
+        held = self.ground.let_go(PATIENCE, self.ground.held)
+        if held:
+            raise Broken(f"still on the server after {PATIENCE:.0f} s: {held}")
+
+    def _whole(self, when: str) -> None:
+        """All that is called a backup is one, here and there, the earlier one among them; and nobody's files stay."""
+        found = self._look()
+        if self.earlier and self.earlier.id not in [each.id for each in found]:
+            raise Broken(f"{when} the earlier backup is gone")
+        copied = backups.look(Sheltered(str(self.copies)))
+        if copied.broken:
+            raise Broken(f"{when} not all copies are whole: {copied.broken}")
+        for backup in (*found, *copied.backups):
+            try:
+                for _more in reader.checksum(backup):
+                    pass
+            except DbFault as fault:
+                raise Broken(f"{when} {backup.folder}/{backup.id}: {fault}") from fault
+        for place in (self.folder, self.copies, *([Path(self.earlier.folder)] if self.earlier else [])):
+            for name in FOREIGN:
+                if not (place / name).is_file():
+                    raise Broken(f"{when} {place / name} is gone, which is nobody's")
+
+    def _clean(self) -> None:
+        """Nothing tells any more that a run has died."""
+        paths = [path for place in (self.folder, self.copies) for path in place.rglob("*") if path.name not in FOREIGN]
+        traces = re.compile(r"\.?dbfleet-.*|.*\.partial|.*\.tmp(\.new)?")
+        left = [str(path) for path in paths if traces.fullmatch(path.name)]
+        left += [str(path) for path in self.traces.iterdir()]
+        left += self.ground.scratch()
+        if left:
+            raise Broken(f"left behind: {left}")
+
+
+WHAT = What(ENGINES, KINDS, PHASES, MEANS, MUTANTS, field)
+__all__ = ["RESTORED", "WHAT"]
