@@ -78,6 +78,7 @@ class Unfinished(NamedTuple):
     files: tuple[str, ...]  # relative to the backup folder
     bytes: int
     server: str = ""  # whose it was, as Backup.server says it; "": nobody knows
+    removed: bool = False  # it was a backup, and was being removed
 
 
 class Stanza(NamedTuple):

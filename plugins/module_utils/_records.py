@@ -188,6 +188,7 @@ class Database(NamedTuple):
     bytes: int | None = None  # of its tables; when backups were asked for, where the list of databases has no sizes
     large: tuple[Table, ...] = ()  # whose rows a backup may write apart, largest first; when backups were asked for
     repository: Repository | None = None  # of the server, when asked for: backups that another program keeps
+    wreck: bool = False  # a restore is under way in it, or has died; when backups were asked for
 
 
 class Attempt(NamedTuple):

@@ -103,6 +103,8 @@ class _Look:
                 self._backup(name, manifest, present, known)
         for ident in sorted({each[:23] for each in present if PARTIAL in each and ID.match(each)}):
             self._left(name, ident, present, known, alive)
+        for each in [each for each in present if each not in known and TEMPORARY.fullmatch(each)]:
+            self._half(name, each, present, alive)
         self.foreign += [
             f"{name}/{each}"
             for each in present
@@ -145,14 +147,24 @@ class _Look:
         known.update(files)
         if files:
             sizes = sum(_bytes(present[each]) for each in files)
-            self.unfinished.append(Unfinished(said.database, tuple([f"{name}/{f}" for f in files]), sizes, said.server))
+            names = tuple([f"{name}/{each}" for each in files])
+            self.unfinished.append(Unfinished(said.database, names, sizes, said.server, said.removed))
+
+    def _half(self, name: str, half: str, present: t.Mapping[str, os.DirEntry[str]], alive: set[str]) -> None:
+        """What was to become the manifest of a backup when who amended it died."""
+        ident, folder = half[:23], os.path.join(self._folder, name)
+        found = [b for b in self.backups if b.id == ident and b.folder == folder]
+        if not found or ident in alive or _held(folder, ident, was=True, tail=MANIFEST):
+            return
+        whose = found[0]
+        self.unfinished.append(Unfinished(whose.database, (f"{name}/{half}",), _bytes(present[half]), whose.server))
 
 
-def _held(folder: str, ident: str, *, was: bool) -> bool:
+def _held(folder: str, ident: str, *, was: bool, tail: str = PARTIAL) -> bool:
     """Also who had a marker when the folder was read, and has none any more: that one has just come to its end."""
     try:
         # Asked in this order: a marker goes before its lock does, and may go while we ask.
-        return held(folder, ident) or (was and not os.path.lexists(os.path.join(folder, ident + PARTIAL)))
+        return held(folder, ident, tail) or (was and not os.path.lexists(os.path.join(folder, ident + tail)))
     except OSError:  # another user's: then not ours to call dead
         return True
 

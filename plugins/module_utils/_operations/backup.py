@@ -88,6 +88,9 @@ class _Planner:
         refs = self._subjects()
         for database in self.measured.databases:
             self.findings += database.findings
+            if database.wreck:
+                message = "a restore is under way in it, or has died: it is not complete, and is not backed up"
+                self._find(2, "restore_unfinished", Ref(database.name), message, "Restore it again, or drop it")
         for ref, method in refs:
             steps += self._steps(ref, method)
         if refs:
@@ -102,7 +105,7 @@ class _Planner:
 
     def _subjects(self) -> list[tuple[Ref, str]]:
         """What is backed up: what belongs to no database first, for a restore begins with it."""
-        there = [d.name for d in self.measured.databases if not d.system and not _unreadable(d)]
+        there = [d.name for d in self.measured.databases if not d.system and not _unreadable(d) and not d.wreck]
         if self.policy.method != "dump":
             return [(Ref(""), self.policy.method)] if there else []
         found = [(Ref(name), "dump") for name in there if name]  # "": the proof of what is the server's

@@ -261,7 +261,7 @@ def _refuse(policy: Policy, measured: Measured, backup: Backup) -> None:
         raise Refused(f"backup {backup.id} is of {backup.engine}, and this is {server.engine}")
     if backup.encryption and policy.decrypt is None:
         raise BadInput(f"backup {backup.id} is encrypted with {backup.encryption}", cure="Give decrypt")
-    there = {info.name for info in server.databases}
+    there = {info.name for info in server.databases} - {d.name for d in measured.databases if d.wreck}
     if not policy.drill and policy.target in there and not policy.replace:
         raise Refused(
             "a database of this name is there",
