@@ -141,12 +141,13 @@ class MySQL:
             self._stores.update(seen)
             found = found._replace(expired=expired, without=without)
         if wants.backups and name:
-            from . import backup, dumping, streams
+            from . import backup, dumping, restoring, streams
 
             self._sources[name] = dumping.source(session, name)
             grants = self._grants or read_grants(session)
             known = self._sources[name]
             found = found._replace(bytes=known.bytes, large=streams.large(known, server, grants, name))
+            found = found._replace(wreck=restoring.MARK in known.tables)
             found = found._replace(findings=tuple(backup.findings(session, grants, self._sources[name], server)))
         if not (wants.tables or wants.bloat or wants.index_bloat or wants.leftovers or wants.exact):
             return found

@@ -13,9 +13,9 @@ import typing as t
 from datetime import datetime, timezone
 
 from ..._errors import Refused
+from ..._files import private
 from ..._records import Finding, Ref, Server, Tick, Work
 from ..._tasks import Cure, Dump, Restore, Task, Verify
-from ..._files import private
 from .. import filing
 from . import dumping
 from .privileges import Grants
