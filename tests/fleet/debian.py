@@ -68,9 +68,9 @@ class Unpacked(NamedTuple):
         return self.target / "root"
 
     def later(self, path: Path) -> str:
-        """Give a path as it will be, quoted for a shell."""
+        """Give a path as it will be."""
         ours = path.is_relative_to(self.target)
-        return shlex.quote(str(self.final / path.relative_to(self.target) if ours else path))
+        return str(self.final / path.relative_to(self.target) if ours else path)
 
 
 def unpack(target: Path, final: Path, suite: Suite, packages: Sequence[str]) -> Unpacked:
@@ -163,10 +163,10 @@ def write_wrapper(
     path.write_text(
         WRAPPER.format(
             before=FILES_OF_OPTIONS if files else "",
-            loader=where.later(with_loader),
-            wrapper=where.later(path),
-            libraries=os.pathsep.join(where.later(folder) for folder in libraries),
-            program=where.later(program),
+            loader=shlex.quote(where.later(with_loader)),
+            wrapper=shlex.quote(where.later(path)),
+            libraries=shlex.quote(os.pathsep.join(where.later(folder) for folder in libraries)),
+            program=shlex.quote(where.later(program)),
             options=first + (f"{ours} " if ours else ""),
         )
     )

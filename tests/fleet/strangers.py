@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from typing import NamedTuple
 from . import debian
 from .cache import cache_dir, once
 from .errors import FleetError
+from .processes import run
 
 ELF = b"\x7fELF"
 MARIADB_WORDS = ("mariadb", "mariabackup", "mysql", "mbstream", "my_print_defaults", "resolveip")
@@ -30,9 +33,9 @@ class Stranger(NamedTuple):
 OLD, NEW = debian.Suite("bullseye", older=True), debian.Suite("trixie")
 COMING = debian.Suite("experimental", beside="unstable")
 STRANGERS = {
-    "postgresql-13": Stranger(OLD, ("postgresql-13",)),
-    "postgresql-17": Stranger(NEW, ("postgresql-17", "postgresql-17-repack")),
-    "postgresql-19": Stranger(COMING, ("postgresql-19", "libpq5=19*")),
+    "postgresql-13": Stranger(OLD, ("postgresql-13", "patchelf")),
+    "postgresql-17": Stranger(NEW, ("postgresql-17", "postgresql-17-repack", "patchelf")),
+    "postgresql-19": Stranger(COMING, ("postgresql-19", "libpq5=19*", "patchelf")),
     "mariadb-10.5": Stranger(OLD, ("mariadb-server-10.5", "mariadb-backup")),
     "mariadb-11.8": Stranger(NEW, ("mariadb-server", "mariadb-client", "mariadb-backup")),
 }
@@ -58,14 +61,22 @@ def _builder(name: str, stranger: Stranger, build: Callable[[debian.Unpacked], N
 
 
 def _postgresql(where: debian.Unpacked) -> None:
-    """Programs look for each other, and for what lies below share, from the folder that they were started from."""
+    """The programs themselves name their loader and libraries: started through a loader, they would be called after it.
+
+    They look for each other, and for what lies below share, from the folder that they are in.
+    """
+    loader, libraries = debian.loader(where.root)
+    patch = [
+        loader,
+        "--library-path",
+        os.pathsep.join(str(each) for each in libraries),
+        where.root / "usr/bin/patchelf",
+    ]
+    interpreter, paths = where.later(loader), os.pathsep.join(where.later(each) for each in libraries)
     for folder in where.root.glob("usr/lib/postgresql/*/bin"):
-        real = folder.with_name("programs")
-        folder.rename(real)
-        folder.mkdir(mode=0o755)
-        for program in real.iterdir():
+        for program in sorted(folder.iterdir()):
             if not program.is_symlink() and _is_elf(program):
-                debian.write_wrapper(folder / program.name, program, where)
+                run([*patch, "--set-interpreter", interpreter, "--force-rpath", "--set-rpath", paths, program])
 
 
 def _mariadb(where: debian.Unpacked) -> None:
@@ -85,7 +96,9 @@ def _mariadb(where: debian.Unpacked) -> None:
             continue
         path = bin_dir / program.name
         if program.resolve().name == "mariadb-install-db":
-            words = f'exec /bin/sh {where.later(program.resolve())} "$@" --basedir={here}'
+            words = (
+                f'exec /bin/sh {shlex.quote(where.later(program.resolve()))} "$@" --basedir={shlex.quote(str(here))}'
+            )
             path.write_text(f"#!/bin/sh\n{words}\n")
             path.chmod(0o755)
         elif _is_elf(program):
