@@ -102,7 +102,7 @@ def test_a_drill_sees_that_a_row_is_another_one(
     server = pool.get("postgresql-16")
     shop = database(server)
     server.script("CREATE TABLE t AS SELECT i AS id, repeat('x', i) AS s FROM generate_series(1, 99) i", database=shop)
-    said = ["CREATE TABLE o AS TABLE t; TRUNCATE t; INSERT INTO t TABLE o ORDER BY id DESC"]
+    said = ["CREATE TEMP TABLE o AS TABLE t; TRUNCATE t; INSERT INTO t TABLE o ORDER BY id DESC"]
 
     def spoiling(session: Session, backup: Backup, decrypt: None, room: Room, place: Place) -> Work:
         yield from poured(session, backup, decrypt, room, place)
@@ -121,6 +121,73 @@ def test_a_drill_sees_that_a_row_is_another_one(
         with pytest.raises(Refused, match=r"not what backup .* held: public\.t: [0-9a-f]+ instead of [0-9a-f]+$"):
             pg.carry_out(Restore(Ref(shop), backup, drill=True, on="same_server"))
     assert proven(tmp_path).level == ("restore" if known else "")
+
+
+VALUES = (
+    "SELECT setval('counter', 5); SELECT lo_put(4711, 3, 'x')",
+    "large objects: .*; sequence public.counter: 5 inst",
+)
+OBJECTS = ("SELECT lo_unlink(4712)", r"large objects: 1:\S+ instead of 2:")
+DEFINITIONS = (
+    """
+    COMMENT ON TABLE t IS 'its comment'; CREATE OR REPLACE VIEW v AS SELECT id, name FROM t WHERE id < 11;
+    GRANT INSERT ON t TO public; DROP INDEX t_lower_idx; CREATE TABLE more (); REFRESH MATERIALIZED VIEW m WITH NO DATA;
+    CREATE OR REPLACE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 2'
+    """,
+    "COMMENT public TABLE t is another; FUNCTION public f.integer. is another; MATERIALIZED VIEW DATA public m is not",
+)
+
+
+@pytest.mark.parametrize("case", [VALUES, OBJECTS, DEFINITIONS], ids=["values", "objects", "definitions"])
+def test_a_drill_sees_what_is_no_row(
+    postgresql: Server, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str]
+) -> None:
+    def spoiling(session: Session, backup: Backup, decrypt: None, room: Room, place: Place) -> Work:
+        yield from poured(session, backup, decrypt, room, place)
+        postgresql.script(case[0], database=place.name)
+
+    with using(postgresql) as pg:
+        backup = taken(pg, whole, tmp_path)
+        monkeypatch.setattr(drill, "poured", spoiling)
+        with pytest.raises(Refused, match=case[1]):
+            pg.carry_out(Restore(Ref(whole), backup, drill=True, on="same_server"))
+    assert proven(tmp_path).level == ""
+
+
+OBSTACLES = """
+CREATE TABLE t AS SELECT 1 AS id;
+CREATE MATERIALIZED VIEW m AS TABLE t;
+CREATE FUNCTION loud() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$;
+CREATE SUBSCRIPTION s{database} CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = 's');
+CREATE EVENT TRIGGER loud ON ddl_command_end EXECUTE FUNCTION loud();
+"""
+
+
+def test_triggers_of_events_sleep_and_subscriptions_are_no_obstacle(
+    postgresql: Server, database: Make, tmp_path: Path
+) -> None:
+    """Materialized views are refreshed when the triggers are there; nobody drops a database that subscribes."""
+    shop = database(postgresql)
+    postgresql.script(OBSTACLES.replace("{database}", shop), database=shop)
+    databases = "SELECT datname FROM pg_database ORDER BY 1"
+    before = postgresql.sql(databases)
+    try:
+        with using(postgresql) as pg:
+            backup = taken(pg, shop, tmp_path)
+            pg.carry_out(Restore(Ref(shop), backup, drill=True, on="same_server"))
+            assert proven(tmp_path).level == "restore"
+            pg.carry_out(Restore(Ref(shop), backup, replace=True))
+        assert postgresql.sql(databases) == before
+        assert postgresql.sql("SELECT id FROM m", database=shop) == [["1"]]
+        assert postgresql.sql("SELECT evtname, evtenabled FROM pg_event_trigger", database=shop) == [["loud", "O"]]
+        found = "SELECT subenabled, subslotname FROM pg_subscription JOIN pg_database d ON d.oid = subdbid"
+        assert postgresql.sql(f"{found} WHERE datname = '{shop}'") == [["f", "s"]]
+    finally:
+        postgresql.script(
+            f"SET session_replication_role = replica; ALTER SUBSCRIPTION s{shop} SET (slot_name = NONE);"
+            f"DROP SUBSCRIPTION s{shop}",
+            database=shop,
+        )
 
 
 @pytest.mark.parametrize("own", [True, False])

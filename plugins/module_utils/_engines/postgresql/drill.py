@@ -15,10 +15,12 @@ from . import founding, options, roles, throwaway
 from .connection import Connection, Connector, Session
 from .decoding import major, read
 from .dumping import Room
+from .interim import founded
 from .matching import matched
 from .names import quoted
-from .restoring import Place, founded, poured
-from .versions import has, major_of
+from .quiet import asleep, quiet
+from .restoring import Place, poured
+from .versions import major_of
 
 AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
 SCHEMA = """
@@ -35,7 +37,9 @@ ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
 THERE = """
 SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000
 """
-BARE = ("--no-tablespaces", "--no-owner", "--no-privileges")
+# No database with a subscription is dropped, and a slot elsewhere may hang on it.
+UNSUBSCRIBED = ("--no-subscriptions",)
+BARE = (*UNSUBSCRIBED, "--no-tablespaces", "--no-owner", "--no-privileges")
 AT_ONCE = 20  # indexes checked by one query
 
 
@@ -79,12 +83,14 @@ def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server:
 
 
 def _beside(session: Session, backup: Backup, decrypt: Decryption | None, server: Server, room: Room) -> Work:
-    """In a database of its own on the same server. pg_dump leaves subscriptions switched off."""
+    """In a database of its own on the same server."""
     name = founding.interim(f"drill {backup.id}")
     worker = session.worker(lock_timeout=session.lock_timeout)
-    with founded(worker, name, backup, major_of(server), keep=False):
-        yield from poured(session, backup, decrypt, room, Place(name))
-        yield from matched(session, backup, room, major_of(server), name)
+    room = room._replace(connector=quiet(worker, room.connector))
+    place = Place(name, options=UNSUBSCRIBED)
+    with founded(worker, room.connector, name, backup, version=major_of(server), keep=False):
+        yield from poured(session, backup, decrypt, room, place)
+        yield from _compared(session, backup, decrypt, room, place=place, version=major_of(server))
         yield from amcheck(session, room.connector, name)
         session.leave(name)
 
@@ -97,16 +103,18 @@ def _there(session: Session, backup: Backup, decrypt: Decryption | None, room: R
     patience = room.connector.login.keywords.get("connect_timeout")
     there = options.login({**on.options, "login_password": on.password, "connect_timeout": patience})
     connector, name = Connector(there), founding.interim(f"drill {backup.id}")
-    room = room._replace(connector=connector)
     with throwaway.speaking(connector, there.database) as worker:
         ((standby, version),) = worker.rows(THERE)
         if standby or version < major(backup.version):
             why = "is a standby" if standby else f"has version {version}, older than the backup's {backup.version}"
             raise Refused(f"{there.address} {why}: no drill is done there", cure="Name another server in drill_on")
         yield Tick()
-        with founded(worker, name, backup, version, keep=False):
-            yield from poured(session, backup, decrypt, room, Place(name, options=BARE))
-            yield from matched(session, backup, room, version, name)
+        connector = quiet(worker, connector)
+        room = room._replace(connector=connector)
+        with founded(worker, connector, name, backup, version=version, keep=False):
+            place = Place(name, options=BARE)
+            yield from poured(session, backup, decrypt, room, place)
+            yield from _compared(session, backup, decrypt, room, place=place, version=version)
             yield from amcheck(session, connector, name)
 
 
@@ -121,15 +129,22 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
             there = room._replace(connector=connector)
             with throwaway.speaking(connector, "template1") as worker:
                 _people(worker, backup)
-                with founded(worker, "drill", backup, connector.major):
+                with founded(worker, connector, "drill", backup, version=connector.major):
                     place = Place("drill", options=("--no-tablespaces",))
                     yield from poured(session, backup, decrypt, there, place)
-                    yield from matched(session, backup, there, connector.major, "drill")
+                    yield from _compared(session, backup, decrypt, there, place=place, version=connector.major)
                     yield from amcheck(session, connector, "drill")
 
 
-def asleep(version: int) -> dict[str, str]:
-    return {"event_triggers": "off"} if has("event triggers off", version) else {}
+def _compared(
+    session: Session, backup: Backup, decrypt: Decryption | None, room: Room, *, place: Place, version: int
+) -> Work:
+    """Rows, and where this server has the version that was backed up, what describes them. Raises Refused."""
+    yield from matched(session, backup, room, version, place.name)
+    if version == major(backup.version):
+        from . import definitions
+
+        yield from definitions.same(session, backup, decrypt, room, place.name, options=place.options)
 
 
 def _globals(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:

@@ -12,6 +12,7 @@ import typing as t
 import zlib
 
 from ..._errors import Refused
+from .dumped_values import Values
 
 END = b"\n\\.\n"  # of a table's rows. Source: the manual, COPY, Text Format
 # One statement outside of them, with what stands before it; a name or a text may hold anything, a semicolon too (and a
@@ -45,11 +46,17 @@ class Rows:
     def __init__(self, *, summed: bool = False) -> None:
         self.counts: dict[str, int] = {}
         self.sums: dict[str, int] = {}
+        self._values = Values() if summed else None
         self._pass = self._sum if summed else self._count
         self._crc = 0  # of the row that has begun
         self._rest = b""
         self._table = ""  # whose rows are passing by
         self._codec = "utf-8"
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What is there beside rows, where sums were asked for; see dumped_values.py."""
+        return self._values.found if self._values else {}
 
     def feed(self, data: bytes | bytearray, size: int = -1) -> None:
         """The first `size` bytes of it; nothing is copied but what is cut at their end."""
@@ -103,6 +110,8 @@ class Rows:
         copy = COPY.fullmatch(found.group())
         if not copy:
             self._learn(found.group())
+            if self._values:
+                self._values.learn(found.group(), self._codec)
             return found.end()
         self._table = copy.group(1).decode(self._codec, "backslashreplace")
         self.counts.setdefault(self._table, 0)

@@ -14,6 +14,7 @@ from .clients import client, environment, private_folder, target
 from .connection import Kind, Session
 from .decoding import major, written
 from .dumped_rows import Rows, differences, parts
+from .dumped_values import is_value
 from .dumping import APPLICATION, Room, judge, milliseconds
 
 
@@ -28,8 +29,7 @@ def matched(session: Session, backup: Backup, room: Room, version: int, name: st
     # The tool's version decides how names are quoted, and which partitions are loaded through their table.
     tool = client("pg_dump", max(version, major(backup.tool.rpartition(" ")[2])), room.bin_dir)
     rows = Rows(summed=True)
-    # Large objects are no rows.
-    argv = [tool.path, *target(room.connector, name), "--data-only", "--no-blobs"]
+    argv = [tool.path, *target(room.connector, name), "--data-only"]
     argv.append(f"--lock-wait-timeout={milliseconds(room.patience)}")
     with private_folder() as folder:
         env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
@@ -48,13 +48,17 @@ def matched(session: Session, backup: Backup, room: Room, version: int, name: st
         raise judge(ProgramFailed("pg_dump", done.code, done.err), room)
     rows.end()
     wrong = _differences(backup.rows or {}, rows.counts)
-    wrong = wrong or _differences(backup.sums or {}, written(rows.sums))
+    wrong = wrong or _differences(backup.sums or {}, {**written(rows.sums), **rows.values})
     if wrong:
         raise Refused(f"what was restored is not what backup {backup.id} held: {wrong}")
 
 
 def _differences(expected: t.Mapping[str, t.Any], actual: t.Mapping[str, t.Any]) -> str:
     """In words. What was left out of the dump is there, and empty; another version may quote other names."""
-    found = {parts(name): value for name, value in actual.items()}
-    there = {name: found[parts(name)] for name in expected if parts(name) in found}
+    found = {_known(name): value for name, value in actual.items()}
+    there = {name: found[_known(name)] for name in expected if _known(name) in found}
     return differences(expected, there)
+
+
+def _known(name: str) -> t.Hashable:
+    return name if is_value(name) else parts(name)

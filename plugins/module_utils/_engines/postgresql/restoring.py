@@ -22,14 +22,11 @@ from .connection import Connection, Kind, Session
 from .decoding import major, restorer
 from .dumped_rows import differences, parts
 from .dumping import APPLICATION, Room, judge
+from .interim import THERE, drop, founded
 from .names import literal, quoted
+from .quiet import quiet
 from .versions import major_of
 
-THERE = """
-SELECT pg_catalog.shobj_description(d.oid, 'pg_database'),
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> ALL (%s))
-  FROM pg_catalog.pg_database d WHERE d.datname = %s
-"""
 # pg_dump loads partitions through their table where it is not sure in which of them a row belongs elsewhere (hashed
 # enums), and the rows stand under that one's name.
 PARTITIONED = """
@@ -98,18 +95,19 @@ def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Wo
     _refuse(task.backup, server)
     name, worker = founding.interim(task.ref.database), session.worker(lock_timeout=session.lock_timeout)
     _free(session, worker, task)
-    _drop(worker, f"{name}_old")
+    drop(worker, room.connector, f"{name}_old")
     if task.globals:
         from . import roles
 
         yield from roles.restore(session, task.globals, task.decrypt)
-    with founded(worker, name, task.backup, major_of(server)):
+    room = room._replace(connector=quiet(worker, room.connector))
+    with founded(worker, room.connector, name, task.backup, version=major_of(server)):
         yield Tick()
         yield from poured(session, task.backup, task.decrypt, room, Place(name, task.jobs))
         yield from compared(room, task.backup, name)
         for words in founding.furnish(name, task.backup.about):
             worker.rows(words)
-        _name(session, worker, task, name)
+        _name(session, worker, task, name, room)
     yield Tick(note=task.backup.id)
 
 
@@ -132,7 +130,7 @@ def _free(session: Session, worker: Connection, task: Restore) -> bool:
     return True
 
 
-def _name(session: Session, worker: Connection, task: Restore, name: str) -> None:
+def _name(session: Session, worker: Connection, task: Restore, name: str, room: Room) -> None:
     """At one moment the old one is there, at the next the new one."""
     wanted, old = quoted(task.ref.database), f"{name}_old"
     there = _free(session, worker, task)
@@ -150,41 +148,13 @@ def _name(session: Session, worker: Connection, task: Restore, name: str) -> Non
         with contextlib.suppress(DbFault):
             worker.rows("ROLLBACK")
         raise
-    _drop(worker, old)
+    drop(worker, room.connector, old)
 
 
 def christened(task: Restore, name: str) -> list[str]:
     """The mark goes as the name comes."""
     renamed = f"ALTER DATABASE {quoted(name)} RENAME TO {quoted(task.ref.database)}"
     return [founding.comment(name, task.backup.about), renamed]
-
-
-@contextlib.contextmanager
-def founded(worker: Connection, name: str, backup: Backup, version: int, *, keep: bool = True) -> t.Iterator[None]:
-    """An empty database; gone again where what comes fails, or it was a drill's. A dead run's is removed first."""
-    _drop(worker, name)
-    worker.rows(founding.create(name, backup.about, version))
-    ended = False
-    try:
-        worker.rows(f"COMMENT ON DATABASE {quoted(name)} IS {literal(founding.MARK)}")
-        yield
-        ended = True
-    finally:
-        if not ended:
-            with contextlib.suppress(DbFault):
-                _drop(worker, name)
-    if not keep:  # a drill that leaves its database behind is none that went well
-        _drop(worker, name)
-
-
-def _drop(worker: Connection, name: str) -> None:
-    """Only what bears the mark of a restore; its sessions are those of a pg_restore that was ended."""
-    found = worker.rows(THERE, ([], name))
-    if not found:
-        return
-    if found[0][0] != founding.MARK:
-        raise Refused("a database of that name is there, and no restore has made it", database=name)
-    worker.rows(f"DROP DATABASE {quoted(name)} WITH (FORCE)")
 
 
 def poured(session: Session, backup: Backup, decrypt: Decryption | None, room: Room, place: Place) -> Work:

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The database that a dump is restored into until it is complete: there, and gone again. Its words: founding.py."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from ..._backups import Backup
+from ..._errors import DbFault, Refused
+from . import founding
+from .connection import Connection, Connector, Kind
+from .names import literal, quoted
+
+THERE = """
+SELECT pg_catalog.shobj_description(d.oid, 'pg_database'),
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> ALL (%s))
+  FROM pg_catalog.pg_database d WHERE d.datname = %s
+"""
+SUBSCRIPTIONS = """
+SELECT s.subname::pg_catalog.text FROM pg_catalog.pg_subscription s
+  JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = %s
+"""
+
+
+@contextlib.contextmanager
+def founded(
+    worker: Connection, connector: Connector, name: str, backup: Backup, *, version: int, keep: bool = True
+) -> t.Iterator[None]:
+    """An empty database; gone again where what comes fails, or it was a drill's. A dead run's is removed first."""
+    drop(worker, connector, name)
+    worker.rows(founding.create(name, backup.about, version))
+    ended = False
+    try:
+        worker.rows(f"COMMENT ON DATABASE {quoted(name)} IS {literal(founding.MARK)}")
+        yield
+        ended = True
+    finally:
+        if not ended:
+            with contextlib.suppress(DbFault):
+                drop(worker, connector, name)
+    if not keep:  # a drill that leaves its database behind is none that went well
+        drop(worker, connector, name)
+
+
+def drop(worker: Connection, connector: Connector, name: str) -> None:
+    """Only what bears the mark of a restore; its sessions are those of a pg_restore that was ended."""
+    found = worker.rows(THERE, ([], name))
+    if not found:
+        return
+    if found[0][0] != founding.MARK:
+        raise Refused("a database of that name is there, and no restore has made it", database=name)
+    subscriptions = [quoted(each) for (each,) in worker.rows(SUBSCRIPTIONS, (name,))]
+    if subscriptions:
+        _unsubscribe(connector, name, subscriptions)
+    worker.rows(f"DROP DATABASE {quoted(name)} WITH (FORCE)")
+
+
+def _unsubscribe(connector: Connector, name: str, subscriptions: t.Sequence[str]) -> None:
+    """No database with one is dropped. The slot on the other side stays: the database that is restored goes on with it.
+
+    Source: the manual, DROP SUBSCRIPTION.
+    """
+    connection = connector.open(name, Kind(False, 0.0))
+    try:
+        for each in subscriptions:
+            for words in ("ALTER {} DISABLE", "ALTER {} SET (slot_name = NONE)", "DROP {}"):
+                connection.rows(words.format(f"SUBSCRIPTION {each}"))
+    finally:
+        connector.forget(connection)
