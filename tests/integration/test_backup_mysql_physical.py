@@ -255,7 +255,7 @@ def test_what_is_not_made_consistent_is_no_server(
             shelter.verify("", "restore")
     with pytest.raises(Refused, match="throwaway"):
         shelter.verify("", "restore", on="same_server")
-    with pytest.raises(Refused, match="--copy-back"):
+    with pytest.raises(Refused, match="new data directory"):
         shelter.carry_out(Restore(Ref("copy"), shelter.newest("")))
 
 

@@ -88,6 +88,9 @@ def findings(session: t.Any, grants: Grants, known: dumping.Source, server: Serv
     for grant in dumping.unseen(grants, server, session.database):
         message = "the login does not see all of the database: it cannot be backed up"
         yield Finding(1, "missing_privilege", ref, message, fix=grant)
+    lost = dumping.historyless(known) if server.engine == "mariadb" else ""
+    if lost:
+        yield Finding(2, "no_history", ref, lost, fix="Back up with method: physical, too")
     torn = dumping.findings_of(known)
     if torn:
         yield Finding(2, "not_transactional", ref, torn, fix="ALTER TABLE … ENGINE=InnoDB")

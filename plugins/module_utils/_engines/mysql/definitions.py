@@ -10,7 +10,11 @@ the name of the database, and the character sets that MySQL shows of a column on
 from __future__ import annotations
 
 import re
+import typing as t
 import zlib
+
+from .names import quoted
+from .renaming import NAME, Own, needed
 
 # What a section is about, by the title that the programs write before it; triggers follow the rows of their table.
 TITLES = {
@@ -25,6 +29,7 @@ TITLES = {
 }
 TITLE = re.compile(rb"-- (" + b"|".join(TITLES) + rb") (.*)\n", re.DOTALL)
 LAST_WORDS = re.compile(rb"/\*M?!\d+ SET \w+=@OLD_")  # where several programs wrote, each of them has its own
+VIEW = b"/*!50001 VIEW "
 RUN_AS = "definers of "
 NAMELESS = ("events", "routines")  # of the database: its name is another one where it is restored beside itself
 ALTER = re.compile(rb"^ALTER DATABASE `(?:[^`]|``)+`")
@@ -33,7 +38,6 @@ DEFINER = re.compile(rb"DEFINER=" + PART + rb"(?:@" + PART + rb")?")
 CHARSET = re.compile(rb" CHARACTER SET \w+(?= COLLATE)")
 COUNTER = re.compile(rb"(?<=^\) ENGINE=InnoDB) AUTO_INCREMENT=(\d+)")
 EVENT = b"/*!50106 CREATE*/"
-NAME = rb"`(?:[^`]|``)+`"
 SCHEDULE = re.compile(
     rb"^(/\*!50106 CREATE\*/ (?:/\*!50117 DEFINER[^\n]*?\*/ )?/\*!50106 EVENT "
     rb"(" + NAME + rb")"
@@ -41,16 +45,19 @@ SCHEDULE = re.compile(
     re.MULTILINE,
 )
 
+STATUS = re.compile(rb"( ON COMPLETION (?:NOT )?PRESERVE )(?:ENABLE|DISABLE)\b")
+
 
 class Definitions:
-    """Fed with every line that is not of rows. `asleep`: events that were put to sleep on their way here."""
+    """Fed with every line that is not of rows. `database`: whose they are; `asleep`: events that were put to sleep."""
 
-    def __init__(self, asleep: frozenset[bytes] = frozenset()) -> None:
+    def __init__(self, database: str = "", asleep: frozenset[bytes] = frozenset()) -> None:
         self.sums: dict[str, int] = {}
         self.counters: dict[str, int] = {}  # by table: the next AUTO_INCREMENT, where that outlives a restart
-        self._asleep = asleep
-        self._about = ""
-        self._table = ""
+        self._own, self._asleep = Own(database), asleep
+        self._database, self._views = quoted(database).encode(), t.cast("dict[bytes, set[tuple[bytes, bytes]]]", {})
+        self._about = self._table = ""
+        self._broken_name = False  # of an event, over two lines
 
     def take(self, line: bytes, *, body: bool) -> None:
         """`body`: the line belongs to a routine, a trigger or an event."""
@@ -63,10 +70,23 @@ class Definitions:
             plain = self._plain(line, body=body)
             self.sums[self._about] = zlib.crc32(plain, self.sums.get(self._about, 0))
 
+    def foreign(self) -> list[str]:
+        """Views that need something of another database, be it by other views."""
+        found: set[bytes] = set()
+        while True:
+            more = {v for v, needs in self._views.items() if any(self._is_foreign(*each, found) for each in needs)}
+            if more <= found:
+                return sorted(name[1:-1].replace(b"``", b"`").decode("utf-8", "backslashreplace") for name in found)
+            found |= more
+
+    def _is_foreign(self, database: bytes, name: bytes, found: t.Collection[bytes]) -> bool:
+        return database not in (b"", self._database) or name in found
+
     def _titled(self, line: bytes) -> None:
         found = TITLE.fullmatch(line)
         if found:
-            kind, name = TITLES[found.group(1)], found.group(2).decode("utf-8", "backslashreplace").strip("`'")
+            kind, name = TITLES[found.group(1)], found.group(2).decode("utf-8", "backslashreplace")
+            name = name.strip("`").replace("``", "`")
             self._table = name if kind == "table" else ""
             self._about = kind if kind in NAMELESS else f"{kind} {name}"
 
@@ -76,8 +96,11 @@ class Definitions:
         if b"DEFINER=" in line and line.startswith((b"/*!50", b"CREATE ")):
             self._run_as(line)
             line = DEFINER.sub(b"DEFINER", line, count=1)
-        if self._asleep and line.startswith(EVENT):
-            line = SCHEDULE.sub(self._awoken, line)
+        if self._about == "events":
+            line = self._of_event(line)
+        if line.startswith(VIEW):
+            self._views.update([needed(line)])
+            return self._own.of_views(line, b"")
         if body or not self._table:
             return line
         if line.startswith(b") ENGINE="):
@@ -85,7 +108,7 @@ class Definitions:
             if found:
                 self.counters[self._table] = int(found.group(1))
             return re.sub(rb" AUTO_INCREMENT=\d+", b"", line, count=1)
-        return CHARSET.sub(b"", line)
+        return self._own.of_sequences(CHARSET.sub(b"", line), b"")
 
     def _run_as(self, line: bytes) -> None:
         """Apart from the rest: where nobody of the source is, they are somebody else."""
@@ -93,6 +116,16 @@ class Definitions:
         if found:
             about = RUN_AS + self._about
             self.sums[about] = zlib.crc32(found.group(), self.sums.get(about, 0))
+
+    def _of_event(self, line: bytes) -> bytes:
+        """As it was before it was put to sleep; where its name has a line break, nobody knows, and it is left out."""
+        if line.startswith(EVENT):
+            self._broken_name = not SCHEDULE.match(line)
+            return SCHEDULE.sub(self._awoken, line) if self._asleep else line
+        if self._broken_name and STATUS.search(line):
+            self._broken_name = False
+            return STATUS.sub(rb"\1", line, count=1)
+        return line
 
     def _awoken(self, found: re.Match[bytes]) -> bytes:
         status = b"ENABLE" if found.group(2) in self._asleep else found.group(3)

@@ -27,7 +27,6 @@ from .scanning import Content, Scanner
 if t.TYPE_CHECKING:
     from ..._backups import Backup, Decryption
 
-MARK = "dbfleet drill"  # a table: whoever has it may be dropped
 HOLDS = """
     SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s
     UNION ALL SELECT ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s"""
@@ -90,9 +89,10 @@ def _throwaway(backup: Backup, server: Server, decrypt: Decryption | None, stop:
                 restoring.fits(backup, here)
                 _admit(link, backup)
                 link.run(restoring.create(backup, name))
-            yield from restoring.load(backup, place.login, here, name, decrypt=decrypt, stop=stop)
+            foreign = tuple(noted(backup, "foreign"))
+            yield from restoring.load(backup, place.login, here, name, decrypt=decrypt, stop=stop, without=foreign)
             if name:
-                yield from proven(link, backup, here, name, stop)
+                yield from proven(link, backup, here, name, stop, without=foreign)
     finally:
         place.end()
 
@@ -143,7 +143,7 @@ def _beside(
         link.keep_local()
     yield Tick(owns=name)
     with _scratch(link, backup, name):
-        asleep: set[bytes] = set()
+        asleep, foreign = t.cast("set[bytes]", set()), tuple(noted(backup, "foreign")) if own else ()
         yield from restoring.load(
             backup,
             link.login,
@@ -154,11 +154,12 @@ def _beside(
             init=OWN_LOG if logged else "",
             asleep=asleep,
             own=own,
+            without=foreign,
         )
         awake = [str(row[0]) for row in link.rows(AWAKE, (name,))]
         if awake:
             raise Refused(f"events of the drill are awake: {', '.join(awake)}", database=name)
-        yield from proven(link, backup, server, name, stop, asleep=frozenset(asleep), own=own)
+        yield from proven(link, backup, server, name, stop, asleep=frozenset(asleep), own=own, without=foreign)
     yield Tick(disowns=name)
 
 
@@ -169,13 +170,12 @@ def _scratch(link: t.Any, backup: Backup, name: str) -> t.Iterator[None]:
         raise Busy("another drill of the same backup is under way there", database=name)
     if link.rows(restoring.EXISTS, (name,)):
         held = {str(row[0]) for row in link.rows(HOLDS, (name, name))}
-        if held and MARK not in held:
+        if held and restoring.MARK not in held:
             cure = f"DROP DATABASE {quoted(name)}, if nobody uses it"
             raise Refused(f"the database {name} is there, and no drill has made it", cure=cure)
         link.run(f"DROP DATABASE {quoted(name)}")
-    link.run(restoring.create(backup, name))
     try:
-        link.run(f"CREATE TABLE {quoted(name, MARK)} (id int PRIMARY KEY)")
+        restoring.found(link, backup, name)
         yield
     finally:
         restoring.drop(link, name)
@@ -190,6 +190,7 @@ def proven(
     *,
     asleep: frozenset[bytes] = frozenset(),
     own: bool = False,
+    without: t.Sequence[str] = (),
 ) -> Work:
     """CHECK TABLE of every table; then all is dumped again, and is what the backup wrote of it."""
     yield from checked(link, name)
@@ -201,16 +202,20 @@ def proven(
     content = yield from _again(link, backup, server, name, stop, asleep=asleep)
     compare(backup, content.rows, content.sums, where="restored database")
     if server.number[:2] == flavour_of(backup.version, backup.engine).number[:2]:
-        alike(backup, content, own=own)
+        alike(backup, content, own=own, without=without)
 
 
-def alike(backup: Backup, content: Content, *, own: bool = False) -> None:
-    """Raises Refused where something else than rows is not what the dump said; `own`: nobody runs as they did."""
+def alike(backup: Backup, content: Content, *, own: bool = False, without: t.Sequence[str] = ()) -> None:
+    """Raises Refused where something else than rows is not what the dump said.
+
+    `own`: nobody runs as they did; `without`: views that could not be there.
+    """
+    unseen = {f"{head}view {name}" for name in without for head in ("", RUN_AS)}
     known, counters = dict(noted(backup, "definitions")), dict(noted(backup, "counters"))
     wrong = [
         about
         for about, value in known.items()
-        if content.definitions.get(about) != value and not (own and about.startswith(RUN_AS))
+        if content.definitions.get(about) != value and not (own and about.startswith(RUN_AS)) and about not in unseen
     ]
     wrong += [
         f"the next AUTO_INCREMENT of {table}, {content.counters.get(table)} instead of {value}"
@@ -253,7 +258,7 @@ def _again(
     if server.engine == MARIADB:  # of one of several files: here one program looks at all of them
         words = [word for word in words if not word.startswith("--ignore-table=")]
     moved = [word.replace(old, f"={name}.", 1) if word.startswith("--ignore-table") else word for word in words[:-1]]
-    scanner = Scanner(asleep=asleep)
+    scanner = Scanner(name, asleep=asleep)
     with clients.private_folder() as folder:
         clients.write_login(folder, link.login, tool, encrypted=bool(link.cipher()))
         stage = Stage([tool.path, *moved, name], env=clients.environment(folder), source=-1, cwd=folder)

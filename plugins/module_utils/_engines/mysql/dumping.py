@@ -28,10 +28,14 @@ if t.TYPE_CHECKING:
 
 TABLES = """
     SELECT TABLE_NAME, TABLE_TYPE, ENGINE, COALESCE(DATA_LENGTH, 0) + COALESCE(INDEX_LENGTH, 0),
-           COALESCE(DATA_LENGTH, 0)
+           COALESCE(DATA_LENGTH, 0), CREATE_OPTIONS
       FROM information_schema.TABLES
      WHERE TABLE_SCHEMA = %s AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE')
      ORDER BY TABLE_NAME"""
+BY_TRANSACTION = """
+    SELECT DISTINCT TABLE_NAME FROM information_schema.COLUMNS
+     WHERE TABLE_SCHEMA = %s AND GENERATION_EXPRESSION = 'ROW START' AND DATA_TYPE = 'bigint' ORDER BY TABLE_NAME"""
+ENCRYPTED = re.compile(r"\bENCRYPT(ED|ION)`?='?(YES|Y)\b", re.IGNORECASE)
 SCHEMA = """
     SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME
       FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"""
@@ -62,6 +66,8 @@ class Source(NamedTuple):
     bytes: int
     sequences: bool = False  # which tables of other files may need
     apart: tuple[tuple[str, int], ...] = ()  # tables whose definition needs nothing beside: name, bytes of rows
+    by_transaction: tuple[str, ...] = ()  # tables whose history no dump takes along: by transaction, not by time
+    encrypted: bool = False  # some table says that it is
 
     def without(self, patterns: t.Sequence[str], database: str) -> tuple[str, ...]:
         """The tables whose rows are left out."""
@@ -79,7 +85,10 @@ def source(link: t.Any, database: str) -> Source:
     versioned = any(row[1] == "SYSTEM VERSIONED" for row in rows)
     apart = tuple((str(row[0]), int(row[4])) for row in rows if row[1] == "BASE TABLE" and row[2] == "InnoDB")
     size = sum(int(row[3]) for row in rows)
-    return Source(tuple(plain), versioned, tuple(loose), size, any(row[1] == "SEQUENCE" for row in rows), apart)
+    odd = tuple(str(row[0]) for row in link.rows(BY_TRANSACTION, (database,))) if versioned else ()
+    sequences = any(row[1] == "SEQUENCE" for row in rows)
+    encrypted = any(ENCRYPTED.search(str(row[5] or "")) for row in rows)
+    return Source(tuple(plain), versioned, tuple(loose), size, sequences, apart, odd, encrypted)
 
 
 def unseen(grants: Grants, server: Server, database: str) -> list[str]:
@@ -127,7 +136,7 @@ def words(task: Dump, program: str, server: Server, grants: Grants | None, known
     if server.engine == MARIADB:
         if server.settings.get("log_bin") and grants and grants.any_of(LOG_READERS):
             more += ["--master-data=2", "--gtid"]
-        if known and known.versioned and server.number >= (10, 11):
+        if known and known.versioned and not known.by_transaction and server.number >= (10, 11):
             more.append("--dump-history")
         more += [f"--ignore-table-data={database}.{name}" for name in names]
         lines = [[*begin, *more, "--", database]]
@@ -195,8 +204,12 @@ def _written(
             content = yield from streams.written(link, new, lines, folder=folder, ref=task.ref)
         else:
             content = yield from _one_after_the_other(link, new, lines, folder, task.ref)
-        about = {**about, **_noted(content), "position": content.position}
-        about.update(gtid=content.gtid, excluded=json.dumps(known.without(task.exclude, task.ref.database)))
+        about = {**about, **_noted(content, known), "position": content.position}
+        about.update(
+            gtid=content.gtid,
+            encrypted="1" if known.encrypted else "",
+            excluded=json.dumps(known.without(task.exclude, task.ref.database)),
+        )
         backup = backup_of(task, server, tool, lines, new.began)._replace(
             source_bytes=known.bytes,
             rows=content.rows,
@@ -208,17 +221,20 @@ def _written(
     yield Tick(note=sealed.id)
 
 
-def _noted(content: Content) -> dict[str, str]:
-    """What a drill compares with."""
-    found = {"checksums": content.sums, "definitions": content.definitions, "counters": content.counters}
-    return {name: json.dumps(values, separators=(",", ":")) for name, values in found.items()}
+def _noted(content: Content, known: Source) -> dict[str, str]:
+    """What a drill compares with; rows whose transactions have numbers get new ones."""
+    sums = {name: value for name, value in content.sums.items() if name not in known.by_transaction}
+    found: dict[str, t.Any] = {"checksums": sums, "definitions": content.definitions}
+    found.update(counters=content.counters, foreign=content.foreign)
+    noted = {name: json.dumps(values, separators=(",", ":")) for name, values in found.items()}
+    return {**noted, "longest": str(content.longest)}
 
 
 def _one_after_the_other(
     link: t.Any, new: Part, lines: t.Sequence[t.Sequence[str]], folder: str, ref: Ref
 ) -> t.Generator[Tick, t.Any, Content]:
     """What the last one wrote: all rows."""
-    scanner = Scanner()
+    scanner = Scanner(ref.database)
     for number, argv in enumerate(lines, start=1):
         last = number == len(lines)
         what, tap = ("dump", scanner) if last else ("definitions", Scanner())
@@ -277,6 +293,14 @@ def backup_of(task: Dump, server: Server, tool: Client, lines: t.Sequence[t.Sequ
         files=(),
         format="sql",
     )
+
+
+def historyless(known: Source) -> str:
+    """Why a dump has rows without their history; "" where it has it."""
+    if not known.by_transaction:
+        return ""
+    shown = ", ".join(known.by_transaction[:5])
+    return f"the history of rows is not backed up: that of {shown} is kept by transaction, which no dump takes along"
 
 
 def findings_of(known: Source) -> str:

@@ -14,19 +14,45 @@ import typing as t
 from ..._errors import Refused
 from .definitions import EVENT, PART, SCHEDULE
 from .names import quoted
+from .renaming import NAME, Own
 
 LONGEST = 32 << 20  # bytes of a line that is looked at: rows may be longer, what is mended here is not
 
 
 RUN_AS = re.compile(rb"^((?:CREATE |/\*!\d{5} )[^`\n]{0,60}?DEFINER=)" + PART + rb"(?:@" + PART + rb")?", re.MULTILINE)
 
+MODE = b", SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
+MODE_OF_RESTORES = b", SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */;\n"
+LOCK = b"LOCK TABLES `"
+# Lines that are looked at together with the next one.
+HELD_BACK = (b"/*!50001 CREATE ALGORITHM=", b"/*!50013 DEFINER=")
+FINAL_VIEW = (
+    rb"^/\*!50001 DROP VIEW IF EXISTS (?:NAMES)\*/;\n"
+    rb"|^/\*!50001 CREATE ALGORITHM=[^\n]*\n/\*!50013 DEFINER=[^\n]*\n/\*!50001 VIEW (?:NAMES) AS [^\n]*\n"
+    rb"(?:/\*!50002 [^\n]*\n)?"
+)
+LOCKED = re.compile(rb"^LOCK TABLES " + NAME + rb" WRITE;\n(/\*!40000 ALTER TABLE )", re.MULTILINE)
+
+
+def _end(text: bytes) -> int:
+    """Where its whole lines end."""
+    cut = text.rfind(b"\n") + 1
+    while cut:
+        last = text.rfind(b"\n", 0, cut - 1) + 1
+        if not text.endswith(b"` WRITE;\n", 0, cut) and not text.startswith(HELD_BACK, last, cut):
+            break
+        cut = last
+    return cut
+
 
 class Mended:
     """Reads from `read`; `old` to `new`: the name of the database; asleep: events are made disabled, and noted there;
-    own: whoever restores owns all, where the accounts of the source are not.
+    own: whoever restores owns all, where the accounts of the source are not; without: views that stay what stands in
+    for them until all tables are there, since what they need is not.
 
     The dump programs put ALTER DATABASE with the name of its source around routines whose character set is another one:
-    restored beside it, a dump would change its own source.
+    restored beside it, a dump would change its own source. Dates that ALLOW_INVALID_DATES once let in would silently
+    become zero. And no row comes into a locked table whose default is a sequence (MariaDB); nobody else is there yet.
     """
 
     def __init__(
@@ -37,13 +63,16 @@ class Mended:
         new: str,
         asleep: set[bytes] | None = None,
         own: bool = False,
+        without: t.Sequence[str] = (),
     ) -> None:
         self._read, self._asleep, self._own = read, asleep, own
+        names = b"|".join(re.escape(quoted(name).encode()) for name in without)
+        self._without = re.compile(FINAL_VIEW.replace(b"NAMES", names), re.MULTILINE) if without else None
         self._new = quoted(new).encode()
         self._alter = re.compile(rb"^ALTER DATABASE " + re.escape(quoted(old).encode()) + rb"(?= )", re.MULTILINE)
-        self._renamed = old != new
+        self._renamed, self._names = old != new, Own(old)
         self._rest = b""
-        self._ended = False
+        self._ended = self._begun = False
 
     def read(self, size: int) -> bytes:
         """Whole lines; b"" at the end. Raises Refused, and what the source raises."""
@@ -53,19 +82,28 @@ class Mended:
                 self._ended = True
                 return self._mend(self._rest)
             whole = self._rest + data
-            cut = len(whole) if len(whole) > LONGEST else whole.rfind(b"\n") + 1
+            cut = len(whole) if len(whole) > LONGEST else _end(whole)
             self._rest = whole[cut:]
             if cut:
                 return self._mend(whole[:cut])
         return b""
 
     def _mend(self, text: bytes) -> bytes:
-        if self._renamed and b"ALTER DATABASE `" in text:
-            text = self._alter.sub(lambda _found: b"ALTER DATABASE " + self._new, text)
+        if self._renamed:
+            if b"ALTER DATABASE `" in text:
+                text = self._alter.sub(lambda _found: b"ALTER DATABASE " + self._new, text)
+            text = self._names.of_views(text, self._new + b".")
+            text = self._names.of_sequences(text, self._new + b".")
+        if not self._begun and MODE in text:
+            self._begun, text = True, text.replace(MODE, MODE_OF_RESTORES, 1)
+        if LOCK in text:
+            text = LOCKED.sub(rb"\1", text)
         if self._asleep is not None and EVENT in text:
             heads = len(re.findall(rb"^/\*!50106 CREATE\*/ ", text, re.MULTILINE))
             self._asleep.update(found.group(2) for found in SCHEDULE.finditer(text) if found.group(3) == b"ENABLE")
             text, mended = SCHEDULE.subn(rb"\1DISABLE", text)
             if mended != heads:
                 raise Refused("an event of the dump cannot be put to sleep", cure="Use drill_on: throwaway")
+        if self._without and b"/*!50001 " in text:
+            text = self._without.sub(b"", text)
         return RUN_AS.sub(rb"\1CURRENT_USER", text) if self._own else text

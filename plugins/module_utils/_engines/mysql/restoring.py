@@ -34,7 +34,8 @@ TABLES = """
 # A database cannot be renamed when it is whole: until then it has this table.
 MARK = "dbfleet_restoring"
 MARKED = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
-CLIENT_ERROR = re.compile(r"ERROR (\d{4}) ")
+CLIENT_ERROR = re.compile(r"^ERROR (\d{4}) ", re.MULTILINE)
+ECHO = re.compile(r"^-+\n((?:/\*!\d+ )?[A-Z][^\n(]{0,80})", re.MULTILINE)
 ORDER = ("definitions", "tables", "dump", "globals")  # views need their tables
 BACK = {"gpg": "gpg --decrypt", "age": "age --decrypt", "zstd": "zstd -dc", "gzip": "gzip -dc"}
 
@@ -133,7 +134,8 @@ def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: D
 def found(link: t.Any, backup: Backup, name: str) -> None:
     """A database that says of itself that it is not complete."""
     link.run(create(backup, name))
-    link.run(f"CREATE TABLE {quoted(name, MARK)} (made_by varchar(20)) COMMENT 'a restore is under way, or has died'")
+    comment = "a restore is under way, or has died"
+    link.run(f"CREATE TABLE {quoted(name, MARK)} (made_by varchar(20) PRIMARY KEY) COMMENT {literal(comment)}")
 
 
 def wreck(link: t.Any, name: str) -> bool:
@@ -194,8 +196,9 @@ def load(
     init: str = "",
     asleep: set[bytes] | None = None,
     own: bool = False,
+    without: t.Sequence[str] = (),
 ) -> Work:
-    """Feeds the files to the client program, which stops at the first error; `asleep`, `own`: see Mended."""
+    """Feeds the files to the client program, which stops at the first error; the rest: see Mended."""
     from ..._files import reader
     from ..._files.feeding import Fed, pumped
 
@@ -203,6 +206,7 @@ def load(
     link = Link(login, Execution())
     with contextlib.closing(link):
         encrypted = bool(link.cipher())
+        _takes_all(link, backup, database)
     with clients.private_folder() as folder:
         clients.write_login(folder, login, tool, encrypted=encrypted)
         path = os.path.join(folder, clients.LOGIN_FILE)
@@ -213,11 +217,24 @@ def load(
             line = argv(tool.path, "" if first else database, init="" if first else init, login=path)
             fed = Fed(line, env=clients.environment(folder))
             with reader.opened(backup, stored, decrypt) as stream:
-                mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep, own=own)
+                mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep, own=own, without=without)
                 work = pumped(fed, _after(first.encode(), mended.read), stop)
                 done = yield from _ticks(work)
             if done.code:
                 raise judged(done.err, database or backup.database, tool.name)
+
+
+def _takes_all(link: t.Any, backup: Backup, database: str) -> None:
+    """Raises Refused where the server takes no statement as long as the backup has one: bytes are written as two."""
+    longest = int(backup.about.get("longest") or 0) + 1024
+    ((most,),) = link.rows("SELECT @@GLOBAL.max_allowed_packet")
+    if longest > int(most):
+        wanted = min(1 << 30, -(-longest // (1 << 20)) << 20)
+        raise Refused(
+            f"the server takes statements of {int(most):,} bytes, and the backup has one of {longest:,}",
+            database=database,
+            cure=f"SET GLOBAL max_allowed_packet = {wanted}, as long as the restore takes",
+        )
 
 
 def _after(first: bytes, read: t.Callable[[int], bytes]) -> t.Callable[[int], bytes]:
@@ -237,9 +254,12 @@ def _ticks(work: t.Generator[int, None, t.Any]) -> t.Generator[Tick, t.Any, t.An
 
 def judged(said: str, database: str, program: str) -> DbFault:
     """What the server's error number means, where the program has told one."""
-    text = " ".join(said.split())[-1000:]
-    found = CLIENT_ERROR.search(text)
+    found = CLIENT_ERROR.search(said)
     number = int(found.group(1)) if found else 0
+    text = " ".join(said.split())[-1000:]
+    if found:  # and not what the program repeats of the statement: it may be made of rows
+        about = ECHO.search(said, 0, found.start())
+        text = " ".join(f"{about.group(1) if about else ''} {said[found.start() :]}".split())[:1000]
     if not number or number in faults.VANISHED:
         return Refused(f"{program}: {text or 'it failed, and does not say why'}", database=database)
     return faults.translated(Exception(number, text), database=database, obj=program)
@@ -249,15 +269,17 @@ def counts(link: t.Any, database: str, backup: Backup) -> dict[str, int]:
     """Rows of the tables that the manifest tells of; a table that is not there is left out."""
     there = {str(row[0]) for row in link.rows(TABLES, (database,))}
     return {
-        name: int(link.rows(f"SELECT COUNT(*) FROM {quoted(database, name)}{_history(link, database, name)}")[0][0])
+        name: int(
+            link.rows(f"SELECT COUNT(*) FROM {quoted(database, name)}{_history(link, backup, database, name)}")[0][0]
+        )
         for name in (backup.rows or {})
         if name in there
     }
 
 
-def _history(link: t.Any, database: str, name: str) -> str:
-    """Rows that are history have been dumped, too, where the program does that."""
-    if link.flavour.name != MARIADB or link.flavour.number < (10, 11):
+def _history(link: t.Any, backup: Backup, database: str, name: str) -> str:
+    """Rows that are history have been dumped, too, where the program was told to."""
+    if link.flavour.name != MARIADB or "--dump-history" not in backup.arguments:
         return ""
     found = link.rows(
         "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"

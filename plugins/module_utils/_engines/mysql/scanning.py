@@ -36,15 +36,17 @@ class Content(NamedTuple):
     gtid: str = ""
     definitions: t.Mapping[str, int] = {}  # CRC-32 of what else is there, by what it is about
     counters: t.Mapping[str, int] = {}  # by table: the next AUTO_INCREMENT
+    longest: int = 0  # bytes of the longest statement that has rows
+    foreign: t.Sequence[str] = ()  # views that need another database
 
 
 class Scanner:
     """A Tap: fed with the dump piece by piece, it raises Refused as soon as the text cannot be a whole dump."""
 
-    def __init__(self, *, trailer: bool = True, asleep: frozenset[bytes] = frozenset()) -> None:
-        """`asleep`: names of events that were put to sleep before this was dumped."""
+    def __init__(self, database: str = "", *, trailer: bool = True, asleep: frozenset[bytes] = frozenset()) -> None:
+        """`database`: whose dump it is; `asleep`: names of events that were put to sleep before."""
         self._trailer = trailer
-        self._definitions = Definitions(asleep)
+        self._definitions = Definitions(database, asleep)
         self._rest = b""
         self._table: bytes | None = None  # between LOCK TABLES and UNLOCK TABLES
         self._body = False  # between DELIMITER ;; and DELIMITER ;
@@ -83,7 +85,7 @@ class Scanner:
         if self._trailer and not last.startswith(TRAILER):
             raise _broken(f"its last line is not {TRAILER.decode()}")
         found = self._definitions
-        self.content = self.content._replace(definitions=found.sums, counters=found.counters)
+        self.content = self.content._replace(definitions=found.sums, counters=found.counters, foreign=found.foreign())
 
     def _name(self) -> str:
         return _plain(self._table) if self._table else ""
@@ -91,6 +93,8 @@ class Scanner:
     # ---- structure: line by line ----
 
     def _in_text(self, text: bytes, at: int) -> int:
+        if self._table is not None and not self._body and text.startswith(b"INSERT INTO `", at):
+            return self._inserting(text, at)  # of which one line may be longer than all that fits in memory
         end = text.find(b"\n", at)
         if end < 0:
             return at
@@ -100,8 +104,6 @@ class Scanner:
             self._body = line != b"DELIMITER ;\n"
         elif line.startswith(b"LOCK TABLES `"):
             return self._locked(text, at)
-        elif self._table is not None and line.startswith(b"INSERT INTO `"):
-            return self._inserting(text, at)
         elif line == b"UNLOCK TABLES;\n":
             self._table = None
         elif line.startswith(b"DELIMITER ;;"):
@@ -164,6 +166,8 @@ class Scanner:
             return max(at, cut)
         end += len(END_OF_ROWS)
         rows.take(text, at, end)
+        if rows.size > self.content.longest:
+            self.content = self.content._replace(longest=rows.size)
         name, self._rows = self._name(), None
         self.content.rows[name] += rows.finish(name)
         self.content.sums[name] = rows.checksum
@@ -176,6 +180,7 @@ class _Rows:
 
     def __init__(self, *, by_line: bool, checksum: int) -> None:
         self.by_line, self.checksum = by_line, checksum
+        self.size = 0
         self._lines = self._ended = 0  # lines, and those that end as a row does
         self._carried = b""
         self._outside = b"  "  # the end of what stands outside of strings
@@ -185,6 +190,7 @@ class _Rows:
     def take(self, text: bytes, at: int, end: int) -> None:
         """That part of the text; whole lines, where each row has its own."""
         self.checksum = zlib.crc32(memoryview(text)[at:end], self.checksum)
+        self.size += end - at
         if not self.by_line:
             self._strip(text[at:end])
             return

@@ -67,7 +67,7 @@ def written(
     from ..._files import pump
 
     last, environment = len(lines) - 1, clients.environment(folder)
-    taps = [_Begun() for _line in lines]
+    taps = [_Begun(ref.database) for _line in lines]
     with contextlib.ExitStack() as stack:
         works = []
         with _nobody_commits(link):
@@ -112,14 +112,15 @@ def _joined(contents: t.Sequence[Content], ref: Ref) -> Content:
         counters.update(content.counters)
         whole.rows.update(content.rows)
         whole.sums.update(content.sums)
-    return whole
+    longest, foreign = max(content.longest for content in contents), contents[-1].foreign  # it has all views
+    return whole._replace(longest=longest, foreign=foreign)
 
 
 class _Begun(Scanner):
     """Also tells when its program has its snapshot."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, database: str) -> None:
+        super().__init__(database)
         self.begun = threading.Event()
         self._head = b""
 

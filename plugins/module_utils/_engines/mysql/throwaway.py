@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -14,7 +15,7 @@ import time
 import typing as t
 
 from ..._errors import MissingMeans, Refused, Stopped
-from ..._files import private
+from ..._files import durable, private
 from ..._tuples import NamedTuple
 from . import clients
 from .capabilities import MARIADB, flavour_of
@@ -30,6 +31,7 @@ ACCOUNTS = ("mysql", "nobody")  # as one of them it runs where we are root: the 
 INSTALL = ("mariadb-install-db", "mysql_install_db")
 PREFIX = f"{private.PREFIX}drill-"
 READY_SECONDS = 120
+KEYS = 100  # numbers of keys that tables may ask for, from 1 on
 ROOM_BYTES = 300 << 20  # that an empty server takes, its logs and temporary files included
 # Of the backup's server: what its tables rely on, and what cannot be changed later.
 KEPT = ("lower_case_table_names", "innodb_page_size", "character_set_server", "collation_server")
@@ -69,6 +71,7 @@ class Throwaway:
         self._at = at
         self._program = program(backup, bin_dir) if at is None or at.serves else None
         self._kept = [f"{name.replace('_', '-')}={backup.about[name]}" for name in KEPT if backup.about.get(name)]
+        self._encrypts = bool(backup.about.get("encrypted")) and backup.engine == MARIADB
         self._defaults = "--no-defaults"
         self._server: Program | None = None
         self._account = at.account if at else _account()
@@ -123,7 +126,7 @@ class Throwaway:
 
         files = [f"--socket={self._path('s')}", f"--pid-file={self._path('pid')}"]
         more = (*FLAVOUR_SETTINGS[self.program.flavour], *(COPIED if prepared else ()), *(STAYS if self._at else ()))
-        settings = [f"--{setting}" for setting in (*SETTINGS, *more)]
+        settings = [f"--{setting}" for setting in (*SETTINGS, *more, *(self._keys() if self._encrypts else ()))]
         self._server = Program([*self._begin(), *settings, *files], env=clients.environment())
         until = time.monotonic() + READY_SECONDS
         while not self._answers():
@@ -133,6 +136,15 @@ class Throwaway:
                 raise Refused(f"the server that was to try out the backup did not start: {why}")
             _go_on(stop)
             yield
+
+    def _keys(self) -> list[str]:
+        """Keys of its own, for tables that want to be encrypted: nothing of theirs is older than the drill."""
+        path = self._path("keys")
+        with open(durable.create(path), "w", encoding="ascii") as file:
+            file.writelines(f"{number};{secrets.token_hex(32)}\n" for number in range(1, KEYS + 1))
+        if self._account:
+            shutil.chown(path, *self._account)
+        return ["plugin-load-add=file_key_management", f"file-key-management-filename={path}"]
 
     def _answers(self) -> bool:
         """It greets whoever connects; no session is opened, since the driver leaves those that fail lying about."""
