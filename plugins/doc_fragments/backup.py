@@ -112,10 +112,12 @@ drill_on:
   description:
     - Where V(restore) of O(verify) restores. V(throwaway) is a temporary server of the same version that is started
       for it; V(same_server) a scratch database on the server itself, with events and jobs asleep.
-    - A dictionary of connection options is another PostgreSQL server, not older, where dumps are restored into a
-      scratch database, without owners and privileges. It may have C(login_host), C(login_port), C(login_user),
-      C(login_unix_socket), C(login_db), C(ssl_mode), C(ca_cert), C(ssl_cert) and C(ssl_key); the password is
-      O(drill_password). What belongs to a whole server is tried out on a temporary one all the same.
+    - A dictionary of connection options is another server of the same kind, not older, where dumps are restored into
+      a scratch database, whoever owned what and runs as whom. It may have C(login_host), C(login_port),
+      C(login_user), C(login_unix_socket), C(login_db), C(ssl_mode), C(ca_cert), C(ssl_cert) and C(ssl_key); the
+      password is O(drill_password). What belongs to a whole server is tried out on a temporary one all the same.
+    - A dictionary with C(folder) alone names the folder in which a SQLite file is restored, in place of the one of the
+      backups; or in which the temporary server of MySQL and MariaDB lies.
   type: raw
   default: throwaway
 drill_password:

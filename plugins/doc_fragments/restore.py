@@ -77,10 +77,14 @@ options:
     description:
       - Where a drill restores. V(throwaway) is a temporary server of the same version that is started for it;
         V(same_server) a scratch database on the server itself, with events and jobs asleep.
-      - A dictionary of connection options is another PostgreSQL server, not older, where the dump is restored into a
-        scratch database, without owners and privileges. It may have C(login_host), C(login_port), C(login_user),
-        C(login_unix_socket), C(login_db), C(ssl_mode), C(ca_cert), C(ssl_cert) and C(ssl_key); the password is
-        O(drill_password).
+      - A dictionary of connection options is another server of the same kind, not older, where the dump is restored
+        into a scratch database, whoever owned what and runs as whom. It may have C(login_host), C(login_port),
+        C(login_user), C(login_unix_socket), C(login_db), C(ssl_mode), C(ca_cert), C(ssl_cert) and C(ssl_key); the
+        password is O(drill_password).
+      - A dictionary with C(folder) alone names the folder in which a SQLite file is restored, in place of the one of
+        the backups; or in which the temporary server of MySQL and MariaDB lies.
+      - Where MySQL and MariaDB restore on another server than that of the backup, views that need tables of other
+        databases are left out.
     type: raw
     default: throwaway
   drill_password:
@@ -93,8 +97,8 @@ options:
     type: path
   target_dir:
     description:
-      - Absolute path of a data directory that comes to be from the newest backup of a whole server (method V(physical)),
-        or from the one that O(which) or O(path) names. It must be empty, or not be there. No server is needed, and none
+      - Absolute path of a data directory that comes to be from the newest backup of a whole server (method
+        V(physical)), or from the one that O(which) or O(path) names. It must be empty, or not be there. No server is needed, and none
         that runs is touched. What is restored lies in a hidden folder in it until it is complete; where a restore has
         died there, that is recognised and removed first.
       - Not together with O(database), O(target), O(replace), O(globals) and O(drill).

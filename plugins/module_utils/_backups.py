@@ -110,8 +110,8 @@ class Sheltered(NamedTuple):
     databases: tuple[str, ...] = ()  # whose copies are looked for there
     stanza: Stanza | None = None  # pgBackRest's repository is wanted, too: the engine asks for it
     site: str = ""  # a data directory that a whole server is to be restored into
-
     spaces: str = ""  # the folder of its tablespaces
+
     def merge(self, other: Sheltered | None) -> Sheltered:
         """Of several operations; one folder is looked into, the first one."""
         if other is None or other.folder != self.folder:
@@ -130,8 +130,8 @@ class Site(NamedTuple):
     why_not: str = ""  # why nothing can be restored there
     occupied: bool = False  # because something is there already
     free: int | None = None  # bytes of its file system
-    left: bool = False  # a restore has died there: what it left is removed
     device: int | None = None  # that file system
+    left: bool = False  # a restore has died there: what it left is removed
 
 
 class Shelf(NamedTuple):
@@ -149,8 +149,8 @@ class Shelf(NamedTuple):
     elsewhere: tuple[Backup, ...] = ()  # that only Sheltered.source has; `folder` is where they would lie here
     unseen: str = ""  # why copies could not be looked at
     site: Site | None = None  # Sheltered.site, where that is asked for
-
     spaces: Site | None = None  # Sheltered.spaces, likewise
+
 
 class Encryption(NamedTuple):
     """To whom a backup is encrypted. Only public matter: whoever backs up need not be able to read."""
@@ -185,13 +185,20 @@ class Bucket(NamedTuple):
 
 
 class Elsewhere(NamedTuple):
-    """Another server, on which backups are tried out. The password is a secret."""
+    """Another server, or another folder, where backups are tried out. The password is a secret."""
 
-    options: t.Mapping[str, t.Any]  # those of a connection, without the password
+    options: t.Mapping[str, t.Any]  # those of a connection, without the password; or `folder` alone
     password: str = ""
 
     @property
+    def folder(self) -> str:
+        """Where it is no server: for what is restored there."""
+        return str(self.options.get("folder") or "")
+
+    @property
     def address(self) -> str:
+        if self.folder:
+            return self.folder
         host = self.options.get("login_unix_socket") or self.options.get("login_host")
         port = self.options.get("login_port")
         return f"{host}:{port}" if port else str(host)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import typing as t
 
-from .._backups import LEVELS, Backup, Elsewhere, Manner, Shelf, Sheltered, Unfinished
+from .._backups import LEVELS, Backup, Manner, Shelf, Sheltered, Unfinished
 from .._errors import BadInput
 from .._records import Amount, Database, Finding, Key, Measured, Plan, Ref, Server, Step, Wants
 from .._tasks import CopyBackup, DropLeftover, Dump, Task, Verify
 from .._units import say_bytes, say_count, say_seconds
 from . import backup_chain, backup_copies
-from .backup_options import OPTIONS, Policy, identity_of, policy
+from .backup_options import OPTIONS, Policy, identity_of, policy, refuse_place
 from .backup_streams import streams
 from .rotation_law import level_of
 
@@ -33,7 +33,6 @@ NEEDS = {
     "exclude": "exclude_tables",
     "incremental": "full_interval",
     "encrypted physical": "encrypt with method: physical",
-    "drill elsewhere": "drill_on another server",
 }
 
 
@@ -42,8 +41,8 @@ def wants(policy: Policy, server: Server) -> Wants:
     asked = [policy.method, *(["exclude"] if policy.exclude else [])]
     asked += ["incremental"] if policy.full_interval is not None and policy.method == "physical" else []
     asked += ["encrypted physical"] if policy.manner.encryption and policy.method == "physical" else []
-    elsewhere = isinstance(policy.drill_on, Elsewhere) and policy.verify == "restore"
-    asked += ["drill elsewhere"] if elsewhere else []
+    if policy.verify == "restore":
+        refuse_place(policy.drill_on, server)
     for name in asked:
         if name in server.lacks:
             raise BadInput(f"{NEEDS.get(name, name)} is not for {server.engine}: {server.lacks[name]}")

@@ -230,9 +230,11 @@ def encryption_of(given: t.Mapping[str, t.Any] | None) -> Encryption | None:
 
 
 def drill_on(given: t.Any, password: str | None = None) -> str | Elsewhere:
-    """`throwaway`, `same_server`, or connection options of another server. Raises BadInput."""
-    known = ", ".join(THERE)
+    """`throwaway`, `same_server`, connection options of another server, or a folder. Raises BadInput."""
+    known = f"{', '.join(THERE)}, or folder alone"
     if isinstance(given, t.Mapping):
+        if set(given) == {"folder"}:
+            return _drill_folder(given["folder"], password)
         if given.get("login_password"):
             raise BadInput("drill_on: a password in it would be logged", cure="Give it as drill_password")
         unknown = next((str(name) for name in given if name not in THERE), None)
@@ -247,6 +249,20 @@ def drill_on(given: t.Any, password: str | None = None) -> str | Elsewhere:
     if password:
         raise BadInput("drill_password is for another server", cure="Name that in drill_on")
     return str(given or "throwaway")
+
+
+def _drill_folder(given: t.Any, password: str | None) -> Elsewhere:
+    if password:
+        raise BadInput("drill_password is for another server", cure="Leave it out, where drill_on names a folder")
+    return Elsewhere({"folder": folder_of(given, "drill_on, folder")})
+
+
+def refuse_place(on: str | Elsewhere, server: Server) -> None:
+    """Raises BadInput where no backup of this engine is tried out there."""
+    if isinstance(on, Elsewhere):
+        name, words = ("drill folder", "a folder") if on.folder else ("drill elsewhere", "another server")
+        if name in server.lacks:
+            raise BadInput(f"drill_on {words} is not for {server.engine}: {server.lacks[name]}")
 
 
 def _level(params: t.Mapping[str, t.Any]) -> int | None:

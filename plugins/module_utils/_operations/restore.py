@@ -16,7 +16,7 @@ from .._tasks import CopyBackup, Restore
 from .._tuples import NamedTuple
 from .._units import say_bytes
 from . import restore_site
-from .backup_options import S3, bucket_of, drill_on, folder_of, identity_of, target_of
+from .backup_options import S3, bucket_of, drill_on, folder_of, identity_of, refuse_place, target_of
 from .rotation_law import level_of
 
 __all__ = ["OPTIONS", "doubts", "engine_for", "plan", "policy", "wants"]
@@ -152,8 +152,8 @@ def _decryption(given: t.Mapping[str, t.Any] | None) -> Decryption | None:
 
 
 def wants(policy: Policy, server: Server) -> Wants:
-    if policy.drill and isinstance(policy.on, Elsewhere) and "drill elsewhere" in server.lacks:
-        raise BadInput(f"drill_on another server is not for {server.engine}: {server.lacks['drill elsewhere']}")
+    if policy.drill:
+        refuse_place(policy.on, server)
     if policy.site and server.engine == "sqlite":
         raise BadInput("target_dir: SQLite has no data directory", cure="Name the file in target")
     sheltered = Sheltered(

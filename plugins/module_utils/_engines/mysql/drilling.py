@@ -60,15 +60,15 @@ def drill(link: t.Any, backup: Backup, server: Server, *, decrypt: Decryption | 
         return prepared.drill(backup, server, decrypt=decrypt, on=on, stop=link.stopped)
     if on == "same_server":
         return _beside(link, backup, server, decrypt, stop=link.stopped)
-    if isinstance(on, Elsewhere):
+    if isinstance(on, Elsewhere) and not on.folder and backup.method != "globals":
         return _there(backup, server, decrypt, on, link.stopped)
-    return _throwaway(backup, server, decrypt, link.stopped)
+    return _throwaway(backup, server, decrypt, link.stopped, where=on.folder if isinstance(on, Elsewhere) else "")
 
 
-def _throwaway(backup: Backup, server: Server, decrypt: Decryption | None, stop: t.Any) -> Work:
+def _throwaway(backup: Backup, server: Server, decrypt: Decryption | None, stop: t.Any, *, where: str) -> Work:
     from . import throwaway
 
-    place = throwaway.Throwaway(backup, bin_dir(server))
+    place = throwaway.Throwaway(backup, bin_dir(server), where=where)
     try:
         for _second in place.start(stop):
             yield Tick()

@@ -11,6 +11,7 @@ import os
 import shutil
 import typing as t
 
+from ..._backups import Elsewhere
 from ..._errors import MissingMeans, Refused, Stopped
 from ..._records import Amount, Execution, Server, Tick, Work
 from . import clients, drilling, hot_copy, throwaway
@@ -19,7 +20,7 @@ from .connection import Link
 from .xbstream import Stream
 
 if t.TYPE_CHECKING:
-    from ..._backups import Backup, Decryption, Elsewhere
+    from ..._backups import Backup, Decryption
 
 DATABASES = """
     SELECT SCHEMA_NAME FROM information_schema.SCHEMATA
@@ -28,13 +29,14 @@ DATABASES = """
 
 def drill(backup: Backup, server: Server, *, decrypt: Decryption | None, on: str | Elsewhere, stop: t.Any) -> Work:
     """Raises Refused, MissingMeans, Stopped."""
-    if on != "throwaway":
+    where = on.folder if isinstance(on, Elsewhere) else ""
+    if on == "same_server":
         raise Refused("a copy of a whole server is tried out on no server that runs", cure="Use drill_on: throwaway")
     bin_dir = drilling.bin_dir(server)
     number = flavour_of(backup.version, backup.engine).number
     tool = clients.client("hot", MARIADB, number, bin_dir)
     hot_copy.same_series(tool, number)
-    place = throwaway.Throwaway(backup, bin_dir)
+    place = throwaway.Throwaway(backup, bin_dir, where=where)
     try:
         stream = yield from filled(place, backup, decrypt=decrypt, tool=tool, stop=stop)
         yield from proven(place, stream, stop)

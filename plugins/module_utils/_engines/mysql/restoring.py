@@ -48,7 +48,9 @@ def spell(task: Restore, server: Server) -> list[str]:
     backup, target = task.backup, task.ref.database
     if task.drill:
         where = "a throwaway server"
-        if task.on == "same_server" or isinstance(task.on, Elsewhere):
+        if isinstance(task.on, Elsewhere) and task.on.folder:
+            where += f" in {task.on.folder}"
+        elif task.on != "throwaway":
             where = f"database {quoted(scratch(backup))}, events asleep"
             where += f", on {task.on.address}" if isinstance(task.on, Elsewhere) else ""
         return [f"restore {backup.id} into {where}, compare it with its manifest, and throw it away"]

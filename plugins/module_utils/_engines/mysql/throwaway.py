@@ -66,8 +66,8 @@ class At(NamedTuple):
 class Throwaway:
     """A server of the backup's series in a private folder, reached by a socket there; its data there, or `at`."""
 
-    def __init__(self, backup: Backup, bin_dir: str = "", *, at: At | None = None) -> None:
-        """Raises MissingMeans, Refused."""
+    def __init__(self, backup: Backup, bin_dir: str = "", *, at: At | None = None, where: str = "") -> None:
+        """`where`: the folder that it lies in. Raises MissingMeans, Refused."""
         self._at = at
         self._program = program(backup, bin_dir) if at is None or at.serves else None
         self._kept = [f"{name.replace('_', '-')}={backup.about[name]}" for name in KEPT if backup.about.get(name)]
@@ -75,7 +75,7 @@ class Throwaway:
         self._defaults = "--no-defaults"
         self._server: Program | None = None
         self._account = at.account if at else _account()
-        place = _place(self._account)
+        place = where or _place(self._account)
         private.sweep(place)
         self._private = private.Private(place, PREFIX)
         self._folder = self._private.path

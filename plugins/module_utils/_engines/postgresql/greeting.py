@@ -151,7 +151,7 @@ def _closed(allows: bool, limit: int, may_connect: bool) -> str:
 
 
 def _lacks(found: Greeting, major: int, behind: str, allow_untested: bool) -> dict[str, str]:
-    lacks = {}
+    lacks = {"drill folder": "where its temporary server lies is TMPDIR's to say"}
     if found.standby:
         lacks["write"] = "a standby: what is done on its primary arrives here"
     if behind:

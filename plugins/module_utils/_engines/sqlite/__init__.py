@@ -53,7 +53,7 @@ _LACKS = {
     "physical": "a dump is the file itself, page for page",
     "pgbackrest": "that is for PostgreSQL",
     "incremental": "that is for PostgreSQL",
-    "drill elsewhere": "a drill needs no server",
+    "drill elsewhere": "a drill needs no server: name a folder",
     "globals": "nothing belongs to no file",
     "exclude": "a file is backed up as a whole",
 }

@@ -21,7 +21,7 @@ from ..._tasks import Cure, Dump, Restore, Task, Verify
 from .. import filing
 from . import catalog
 from .backup_copy import in_memory, nameless, on_file, without_log
-from .backup_reading import checked, compared, in_thread, poured
+from .backup_reading import checked, compared, in_thread, poured, tried_in
 from .connection import Session
 from .files import on_disk
 
@@ -117,7 +117,7 @@ def _verify(session: Session, task: Verify) -> Work:
             session.check()
             yield Tick()
     else:
-        with nameless(backup.folder) as file:
+        with nameless(tried_in(task, backup)) as file:
             yield from poured(session, backup, task, file.descriptor)
             without_log(file.descriptor)
             yield from compared(session, backup, file.reader)

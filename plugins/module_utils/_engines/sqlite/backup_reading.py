@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import typing as t
 
+from ..._backups import Elsewhere
 from ..._errors import Refused
 from ..._records import Tick, Work
 from ..._tasks import Restore, Verify
@@ -42,6 +43,11 @@ def checked(db: sqlite3.Connection, database: str) -> dict[str, int] | None:
         raise fault(error, database) from error
 
 
+def tried_in(task: Verify | Restore, backup: Backup) -> str:
+    """The folder in which it becomes a file for a while."""
+    return (task.on.folder if isinstance(task.on, Elsewhere) else "") or backup.folder
+
+
 def poured(session: Session, backup: Backup, task: Verify | Restore, descriptor: int) -> Work:
     """The whole backup becomes the content of a file; its hash is compared on the way. Raises Refused."""
     from ..._files import durable, reader
@@ -49,6 +55,7 @@ def poured(session: Session, backup: Backup, task: Verify | Restore, descriptor:
     if len(backup.files) != 1 or backup.engine != "sqlite":
         raise Refused(f"{backup.id} is no backup of one SQLite file", database=backup.database)
     with reader.opened(backup, backup.files[0], task.decrypt) as plain, durable.refusing("the restored file"):
+        _room(descriptor, backup)
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         while True:
@@ -58,6 +65,17 @@ def poured(session: Session, backup: Backup, task: Verify | Restore, descriptor:
             durable.write_all(descriptor, block)
             session.check()
             yield Tick()
+
+
+def _room(descriptor: int, backup: Backup) -> None:
+    """Raises Refused, before anything is written."""
+    space, needed = os.fstatvfs(descriptor), backup.files[0].plain_bytes
+    if space.f_bavail * space.f_frsize < needed:
+        raise Refused(
+            f"{needed:,} bytes are to be written where {space.f_bavail * space.f_frsize:,} are free",
+            database=backup.database,
+            cure="Make room there, or name another folder",
+        )
 
 
 def compared(session: Session, backup: Backup, db: sqlite3.Connection) -> Work:

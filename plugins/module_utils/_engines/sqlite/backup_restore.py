@@ -19,7 +19,7 @@ from ..._errors import Busy, Refused
 from ..._records import Tick, Work
 from ..._tasks import Restore
 from .backup_copy import nameless, without_log
-from .backup_reading import compared, poured
+from .backup_reading import compared, poured, tried_in
 from .connection import Session, connect
 from .files import BESIDE
 
@@ -68,7 +68,7 @@ def drill(session: Session, task: Restore) -> Work:
     """Restored, compared, thrown away; then its manifest says so."""
     from ..._files import backups
 
-    with nameless(task.backup.folder) as file:
+    with nameless(tried_in(task, task.backup)) as file:
         yield from poured(session, task.backup, task, file.descriptor)
         without_log(file.descriptor)
         yield from compared(session, task.backup, file.reader)
