@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore, Verify
 from tests.fleet import Server
+from tests.fleet.processes import give_away
 
 from .pg_backups import WHOLE, content, manner, shelf, taken, using
 
@@ -89,3 +90,40 @@ def test_what_is_restored_is_what_was_dumped(
     finally:
         postgresql.sql(f"DROP DATABASE {whole}_before")
     assert not [x for (x,) in postgresql.sql("SELECT datname FROM pg_database") if x.startswith("dbfleet_")]
+
+
+KEPT = """
+SELECT d.datistemplate, s.spcname, (SELECT pg_catalog.array_agg(r.rolname || o.setconfig::text)
+                                      FROM pg_db_role_setting o JOIN pg_roles r ON r.oid = o.setrole
+                                     WHERE o.setdatabase = d.oid)
+  FROM pg_database d JOIN pg_tablespace s ON s.oid = d.dattablespace WHERE d.datname = '{}'
+"""
+
+
+def test_what_no_dump_holds_comes_back(postgresql: Server, database: Make, tmp_path: Path) -> None:
+    """A template, in another tablespace, with a role's own settings there; what check mode says is what is done."""
+    shop, place = database(postgresql), postgresql.home / "elsewhere"
+    place.mkdir(mode=0o700)
+    give_away(place)
+    postgresql.sql(f"CREATE TABLESPACE s{shop} LOCATION '{place}'")
+    postgresql.sql(f"CREATE ROLE r{shop}")
+    try:
+        postgresql.sql(f"ALTER DATABASE {shop} SET TABLESPACE s{shop}")
+        postgresql.sql(f"ALTER ROLE r{shop} IN DATABASE {shop} SET search_path = 'a b', public")
+        postgresql.sql(f"ALTER DATABASE {shop} IS_TEMPLATE true")
+        before = postgresql.sql(KEPT.format(shop))
+        with using(postgresql) as pg:
+            backup = taken(pg, shop, tmp_path)
+            postgresql.mark_log()
+            words = pg.carry_out(Restore(Ref(shop), backup, replace=True))
+        said = {logged.statement for logged in postgresql.logged()}
+        assert [word for word in words if word.startswith(("CREATE", "ALTER")) and word not in said] == []
+        assert postgresql.sql(KEPT.format(shop)) == before
+        assert before[0][:2] == ["t", f"s{shop}"]
+        assert "a b" in before[0][2]
+        assert postgresql.sql("SELECT 1 FROM pg_database WHERE datname ~ 'dbfleet'") == []
+    finally:
+        postgresql.sql(f"ALTER DATABASE {shop} IS_TEMPLATE false")
+        postgresql.sql(f"DROP DATABASE {shop}")
+        postgresql.sql(f"DROP TABLESPACE s{shop}")
+        postgresql.sql(f"DROP ROLE r{shop}")

@@ -40,6 +40,10 @@ SELECT pg_catalog.to_jsonb(d)::pg_catalog.text,
        pg_catalog.shobj_description(d.oid, 'pg_database'),
        (SELECT pg_catalog.to_jsonb(r.setconfig)::pg_catalog.text FROM pg_catalog.pg_db_role_setting r
          WHERE r.setdatabase = d.oid AND r.setrole = 0),
+       (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(g.rolname, r.setconfig)
+                                    ORDER BY g.rolname)::pg_catalog.text
+          FROM pg_catalog.pg_db_role_setting r JOIN pg_catalog.pg_roles g ON g.oid = r.setrole
+         WHERE r.setdatabase = d.oid),
        (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(coalesce(g.rolname, 'public'), g.oid IS NULL,
                                                                  a.privilege_type, a.is_grantable))::pg_catalog.text
           FROM pg_catalog.aclexplode(d.datacl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee),
@@ -214,7 +218,7 @@ def snapshot(session: Session, lock: str, patience: float) -> t.Iterator[str]:
 
 def about_of(session: Session) -> tuple[dict[str, str], int]:
     """What a restore needs beside the dump, and how large the database is, in bytes."""
-    ((row, encoding, owner, tablespace, comment, settings, acl, roles, size),) = session.rows(ABOUT)
+    ((row, encoding, owner, tablespace, comment, settings, role_settings, acl, roles, size),) = session.rows(ABOUT)
     found = json.loads(row)
     about = {
         "encoding": encoding,
@@ -228,6 +232,8 @@ def about_of(session: Session) -> tuple[dict[str, str], int]:
         "limit": str(found["datconnlimit"]),
         "comment": comment,
         "settings": settings,
+        "role_settings": role_settings,
+        "template": "yes" if found["datistemplate"] else "",
         "acl": acl,
         "roles": roles,
     }

@@ -33,8 +33,11 @@ def interim(name: str) -> str:
     return f"dbfleet_restoring_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def create(name: str, about: t.Mapping[str, str], major: int) -> str:
-    """From template0, since a template1 may hold what the dump holds. Source: the manual, CREATE DATABASE."""
+def create(name: str, about: t.Mapping[str, str], major: int, tablespaces: t.Collection[str] = ()) -> str:
+    """From template0, since a template1 may hold what the dump holds. Source: the manual, CREATE DATABASE.
+
+    `tablespaces` that are there: where its own one is, that stays the default for all that is in it.
+    """
     words = [f"CREATE DATABASE {quoted(name)} TEMPLATE template0"]
     for option, key in (("ENCODING", "encoding"), ("LC_COLLATE", "collate"), ("LC_CTYPE", "ctype")):
         words += [f"{option} {literal(about[key])}"] if about.get(key) else []
@@ -44,6 +47,7 @@ def create(name: str, about: t.Mapping[str, str], major: int) -> str:
         option = "BUILTIN_LOCALE" if provider == "builtin" else "ICU_LOCALE"
         words += [f"{option} {literal(about['locale'])}"] if about.get("locale") else []
         words += [f"ICU_RULES {literal(about['rules'])}"] if about.get("rules") and major >= 16 else []
+    words += [f"TABLESPACE {quoted(about['tablespace'])}"] if about.get("tablespace") in tablespaces else []
     return " ".join(words)
 
 
@@ -57,12 +61,24 @@ def furnish(name: str, about: t.Mapping[str, str]) -> list[str]:
     if about.get("owner"):
         words.append(f"ALTER {database} OWNER TO {quoted(about['owner'])}")
     words += [f"ALTER {database} SET {_setting(each)}" for each in _list(about, "settings")]
+    words += [f"ALTER ROLE {role} IN {database} SET {_setting(each)}" for role, each in _of_roles(about)]
     if about.get("acl"):
         words.append(f"REVOKE ALL ON {database} FROM PUBLIC")
         words += [_grant(database, entry) for entry in _list(about, "acl")]
     if re.fullmatch(r"\d{1,9}", about.get("limit", "")):
         words.append(f"ALTER {database} CONNECTION LIMIT {about['limit']}")
+    if about.get("template"):
+        words.append(f"ALTER {database} IS_TEMPLATE true")
     return words
+
+
+def _of_roles(about: t.Mapping[str, str]) -> t.Iterator[tuple[str, str]]:
+    """Settings that hold for one role in this database. Raises Refused."""
+    try:
+        for role, settings in _list(about, "role_settings"):
+            yield from ((quoted(str(role)), str(each)) for each in settings)
+    except (TypeError, ValueError):
+        raise Refused("the manifest's role_settings cannot be read") from None
 
 
 def roles(about: t.Mapping[str, str]) -> list[str]:

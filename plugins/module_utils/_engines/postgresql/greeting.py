@@ -29,7 +29,8 @@ SELECT pg_catalog.current_setting('server_version'),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication s WHERE s.state IS DISTINCT FROM 'backup'),
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
        pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
-       EXISTS (SELECT FROM pg_catalog.pg_tablespace s WHERE s.spcname NOT IN ('pg_default', 'pg_global')),
+       ARRAY(SELECT s.spcname::pg_catalog.text FROM pg_catalog.pg_tablespace s
+              WHERE s.spcname NOT IN ('pg_default', 'pg_global')),
        (SELECT pg_catalog.jsonb_object_agg(s.name, s.setting)::pg_catalog.text FROM pg_catalog.pg_settings s
          WHERE s.name = ANY (%s))
 """
@@ -80,7 +81,7 @@ class Greeting(NamedTuple):
     standbys: int
     slots: int
     tells: bool
-    tablespaces: bool
+    tablespaces: list[str]
     settings: str
 
 
@@ -99,7 +100,7 @@ def greet(connection: Connection, *, address: str, allow_untested: bool, sizes: 
         slots=found.slots,
         standbys=found.standbys,
         pid=found.pid,
-        tablespaces=bool(found.tablespaces),
+        tablespaces=tuple(found.tablespaces),
         identity=f"postgresql:{connection.rows(IDENTITY)[0][0] if found.tells else address}",
     )
     behind = pooler.recognise(connection, found.pid)

@@ -16,8 +16,12 @@ from .names import literal, quoted
 
 THERE = """
 SELECT pg_catalog.shobj_description(d.oid, 'pg_database'),
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> ALL (%s))
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> ALL (%s)),
+       d.datistemplate
   FROM pg_catalog.pg_database d WHERE d.datname = %s
+"""
+TABLESPACES = """
+SELECT s.spcname::pg_catalog.text FROM pg_catalog.pg_tablespace s WHERE s.spcname NOT IN ('pg_default', 'pg_global')
 """
 SUBSCRIPTIONS = """
 SELECT s.subname::pg_catalog.text FROM pg_catalog.pg_subscription s
@@ -31,7 +35,8 @@ def founded(
 ) -> t.Iterator[None]:
     """An empty database; gone again where what comes fails, or it was a drill's. A dead run's is removed first."""
     drop(worker, connector, name)
-    worker.rows(founding.create(name, backup.about, version))
+    spaces = [space for (space,) in worker.rows(TABLESPACES)]
+    worker.rows(founding.create(name, backup.about, version, spaces))
     ended = False
     try:
         worker.rows(f"COMMENT ON DATABASE {quoted(name)} IS {literal(founding.MARK)}")
@@ -52,6 +57,8 @@ def drop(worker: Connection, connector: Connector, name: str) -> None:
         return
     if found[0][0] != founding.MARK:
         raise Refused("a database of that name is there, and no restore has made it", database=name)
+    if found[0][2]:  # no template is dropped
+        worker.rows(f"ALTER DATABASE {quoted(name)} IS_TEMPLATE false")
     subscriptions = [quoted(each) for (each,) in worker.rows(SUBSCRIPTIONS, (name,))]
     if subscriptions:
         _unsubscribe(connector, name, subscriptions)

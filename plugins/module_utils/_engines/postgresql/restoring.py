@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import time
 import typing as t
@@ -57,7 +58,8 @@ def spell(task: Restore, server: Server, room: Room) -> list[str]:
         return [f"{tool.path} --exit-on-error: {task.backup.folder}/{task.backup.id} into {where}, compared, removed"]
     argv, rest = _argv(tool, room, Place(name, task.jobs)), sum(x.what == "data" for x in task.backup.files)
     passes = [[*BEFORE], *[["--section=data"]] * rest, [AFTER]] if rest else [[]]
-    words = [founding.create(name, about, major_of(server)), *(shlex.join([*argv, *more]) for more in passes)]
+    spaces = server.settings.get("tablespaces", ())
+    words = [founding.create(name, about, major_of(server), spaces), *(shlex.join([*argv, *more]) for more in passes)]
     words += founding.furnish(name, about)
     if task.replace:
         words.append(f"DROP DATABASE IF EXISTS {quoted(task.ref.database)}")
@@ -105,8 +107,11 @@ def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Wo
         yield Tick()
         yield from poured(session, task.backup, task.decrypt, room, Place(name, task.jobs))
         yield from compared(room, task.backup, name)
-        for words in founding.furnish(name, task.backup.about):
-            worker.rows(words)
+        try:
+            for words in founding.furnish(name, task.backup.about):
+                worker.rows(words)
+        except DbFault as fault:
+            raise restorers_fault(fault) from None
         _name(session, worker, task, name, room)
     yield Tick(note=task.backup.id)
 
@@ -253,8 +258,13 @@ def _by_several(session: Session, argv: t.Sequence[str], env: t.Mapping[str, str
 
 def restorers_fault(fault: DbFault) -> DbFault:
     """What is missing on the server is the most frequent reason."""
+    if re.search("tablespace .* does not exist", fault.cause):
+        return Refused(fault.cause, cure="Restore the tablespaces with it (globals: true), or create them")
     if "role" in fault.cause and "does not exist" in fault.cause and not isinstance(fault, Gone):
         return Refused(fault.cause, cure="Restore the roles with it (globals: true), or create them")
+    if re.search("extension .* is not available|could not (open extension control|access) file", fault.cause):
+        cure = "Install the package of that extension or library where the restored server's programs are"
+        return Refused(fault.cause, cure=cure)
     return fault
 
 
