@@ -141,6 +141,14 @@ class Stage:
         _end(self._child, patience)
 
 
+def mortal() -> list[str]:
+    """Words in front of a program that is to end with us, however we end, where there is such a means (Linux).
+
+    For those that write into no pipe of ours, which would end them. Source: setpriv(1), prctl(2).
+    """
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+
+
 def _which(program: str, env: t.Mapping[str, str], package: str) -> None:
     if shutil.which(program, path=env.get("PATH")) is None:
         raise MissingMeans(f"{program} is not there", cure=f"Install the package {package or program}")

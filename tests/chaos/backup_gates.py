@@ -22,6 +22,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import (
     drill,
+    interim,
     physical,
     restoring,
     streams,
@@ -36,6 +37,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import 
     pump,
     reader,
     sinks,
+    spread,
     store,
     unfinished,
 )
@@ -58,7 +60,7 @@ DUMPED = (
 )
 VERIFIED = ("reading", "verifying", "verified")
 COPIED = ("copying", "copy renamed", "copy there", "copied")
-RESTORED = ("folder", "made", "loading", "preparing", "started", "comparing", "complete")
+RESTORED = ("folder", "founded", "made", "loading", "preparing", "started", "comparing", "complete")
 ROTATED = ("marked", "deleted", "emptied", "copy gone")
 PHASES = (*DUMPED, *VERIFIED, *COPIED, *RESTORED, *ROTATED)
 MANIFEST_FIRST, PREVIOUS_FIRST, FILES_FIRST = "manifest first", "previous deleted first", "files before the marker"
@@ -69,116 +71,133 @@ def arm(gate: Gate, mutant: str = "") -> None:
     """Only ever in a child."""
     # Small tables are dumped by streams of their own.
     put(backup_streams, LEAST=1 << 20, WORTH=2 << 20)
-    _dumped(gate, mutant)
-    _verified(gate)
-    _copied(gate)
-    _restored(gate)
-    _rotated(gate, mutant)
+    gates = _Gates(gate)
+    _dumped(gates, mutant)
+    _verified(gates)
+    _copied(gates)
+    _restored(gates)
+    _rotated(gates, mutant)
 
 
 class _System:
     """The module os as a module of the product sees it, with something before or after some of its functions."""
 
-    def __init__(self, **things: Callable[..., Any]) -> None:
-        self.__dict__.update(things)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
 
-def _after(gate: Gate, phase: str, real: Callable[..., Any], when: Callable[..., Any] = lambda *a, **k: True) -> Any:
-    def called(*args: Any, **more: Any) -> Any:
-        result = real(*args, **more)
-        if when(*args, **more):
-            gate.passes(phase)
-        return result
-
-    return called
+def _ever(*_words: Any, **_more: Any) -> bool:
+    return True
 
 
-def _before(gate: Gate, phase: str, real: Callable[..., Any], when: Callable[..., Any] = lambda *a, **k: True) -> Any:
-    def called(*args: Any, **more: Any) -> Any:
-        if when(*args, **more):
-            gate.passes(phase)
-        return real(*args, **more)
+class _Gates:
+    """Puts the gate around functions of the product."""
 
-    return called
+    def __init__(self, gate: Gate) -> None:
+        self.passes = gate.passes
 
+    def after(self, place: Any, name: str, phase: str) -> None:
+        real = getattr(place, name)
 
-def _entered(gate: Gate, phase: str, real: Callable[..., Any]) -> Any:
-    """A context manager: once it is entered."""
+        def called(*args: Any, **more: Any) -> Any:
+            result = real(*args, **more)
+            self.passes(phase)
+            return result
 
-    @contextmanager
-    def called(*args: Any, **more: Any) -> Iterator[Any]:
-        with real(*args, **more) as thing:
-            gate.passes(phase)
+        setattr(place, name, called)
+
+    def before(self, place: Any, name: str, phase: str, when: Callable[..., bool] = _ever) -> None:
+        real = getattr(place, name)
+
+        def called(*args: Any, **more: Any) -> Any:
+            if when(*args, **more):
+                self.passes(phase)
+            return real(*args, **more)
+
+        setattr(place, name, called)
+
+    def entered(self, place: Any, name: str, phase: str) -> None:
+        """A context manager: once it is entered."""
+        real = getattr(place, name)
+
+        @contextmanager
+        def called(*args: Any, **more: Any) -> Iterator[Any]:
+            with real(*args, **more) as thing:
+                self.passes(phase)
+                yield thing
+
+        setattr(place, name, called)
+
+    def underway(self, place: Any, name: str, phase: str, *, ended: bool = False) -> None:
+        """A generator: before it does anything, or when it has done all of it."""
+        real = getattr(place, name)
+
+        def called(*args: Any, **more: Any) -> Any:
+            if not ended:
+                self.passes(phase)
+            result = yield from real(*args, **more)
+            if ended:
+                self.passes(phase)
+            return result
+
+        setattr(place, name, called)
+
+    def each(self, place: Any, name: str, phase: str) -> None:
+        """An iterator: whenever it gives something."""
+        real = getattr(place, name)
+        setattr(place, name, lambda *args: self.passing(phase, real(*args)))
+
+    def passing(self, phase: str, found: Iterable[Any]) -> Iterator[Any]:
+        for thing in found:
+            self.passes(phase)
             yield thing
-
-    return called
-
-
-def _underway(gate: Gate, phase: str, real: Callable[..., Any], *, ended: bool = False) -> Any:
-    """A generator: before it does anything, or when it has done all of it."""
-
-    def called(*args: Any, **more: Any) -> Any:
-        if not ended:
-            gate.passes(phase)
-        result = yield from real(*args, **more)
-        if ended:
-            gate.passes(phase)
-        return result
-
-    return called
-
-
-def _each(gate: Gate, phase: str, found: Iterable[Any]) -> Iterator[Any]:
-    for thing in found:
-        gate.passes(phase)
-        yield thing
 
 
 # ---- written ---------------------------------------------------------------------------------------------------------
 
 
-def _dumped(gate: Gate, mutant: str) -> None:
-    feed, blocks, pull, finish = store.Part.feed, pump.blocks, sinks.Through.pull, sinks.Disk.finish
+def _dumped(gates: _Gates, mutant: str) -> None:
+    feed = store.Part.feed
 
     def fed(self: Any, chunks: Iterable[bytes], **more: Any) -> Any:
-        return feed(self, _each(gate, "writing", chunks), **more)
+        return feed(self, gates.passing("writing", chunks), **more)
 
-    def finished(self: Any) -> None:
-        gate.passes("written")
-        finish(self)
-        gate.passes("flushed")
-
-    put(backup_copy, connect=_before(gate, "scratch file", backup_copy.connect))
-    put(streams, snapshot=_entered(gate, "moment", streams.snapshot))
-    put(my_streams, _nobody_commits=_entered(gate, "moment", my_streams._nobody_commits))
-    put(store.Part, _begin=_after(gate, "begun", store.Part._begin), feed=fed)
-    put(pump, blocks=lambda fd: _each(gate, "writing", blocks(fd)))
-    put(sinks.Through, pull=lambda self, fd: _each(gate, "writing", pull(self, fd)))
-    put(sinks.Disk, finish=finished)
-    put(
-        durable, os=_System(replace=_before(gate, "manifest half", os.replace, lambda old, new: new.endswith(MANIFEST)))
-    )
-    renamed, told = _after(gate, "renamed", os.rename), _after(gate, "manifest there", store.write_manifest)
+    gates.before(backup_copy, "connect", "scratch file")
+    gates.entered(streams, "snapshot", "moment")
+    gates.entered(my_streams, "_nobody_commits", "moment")
+    gates.after(store.Part, "_begin", "begun")
+    gates.after(store.Part, "place", "begun")
+    put(store.Part, feed=fed)
+    gates.each(pump, "blocks", "writing")
+    gates.each(sinks.Through, "pull", "writing")
+    gates.after(spread.Program, "__init__", "writing")
+    for place, name in ((sinks.Disk, "finish"), (spread, "take")):
+        gates.before(place, name, "written")
+        gates.after(place, name, "flushed")
+    system = _System()
+    gates.before(system, "replace", "manifest half", lambda old, new: new.endswith(MANIFEST))
+    put(durable, os=system)
+    system = _System()
+    put(store, os=system)
+    gates.after(system, "rename", "renamed")
+    gates.after(store, "write_manifest", "manifest there")
     if mutant == MANIFEST_FIRST:
-        renamed, told = _swapped(renamed, told)
-    put(store, os=_System(rename=renamed), write_manifest=told)
+        _swap(store)
     if mutant == PREVIOUS_FIRST:
         put(store, part=_before_it(store.part))
 
 
-def _swapped(rename: Callable[..., Any], tell: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _swap(place: Any) -> None:
     """The manifest is there before the files have their names."""
-    waiting: list[tuple[Any, ...]] = []
+    rename, tell, waiting = place.os.rename, place.write_manifest, list[tuple[Any, ...]]()
 
     def told(backup: Any) -> None:
         tell(backup)
         for words in waiting:
             rename(*words)
 
-    return lambda *words: waiting.append(words), told
+    put(place.os, rename=lambda *words: waiting.append(words))
+    put(place, write_manifest=told)
 
 
 def _before_it(part: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,73 +214,74 @@ def _before_it(part: Callable[..., Any]) -> Callable[..., Any]:
 # ---- verified, copied ------------------------------------------------------------------------------------------------
 
 
-def _verified(gate: Gate) -> None:
-    amend, begin = backups.amend, feeding.Fed.__init__
+def _verified(gates: _Gates) -> None:
+    amend = backups.amend
 
     def amended(backup: Any, **more: Any) -> Any:
         if more.get("level"):
-            gate.passes("verifying")
+            gates.passes("verifying")
         result = amend(backup, **more)
         if more.get("level"):
-            gate.passes("verified")
+            gates.passes("verified")
         if more.get("copies"):
-            gate.passes("copied")
+            gates.passes("copied")
         return result
 
-    def begun(self: Any, *args: Any, **more: Any) -> None:
-        begin(self, *args, **more)
-        gate.passes("reading")
-        gate.passes("loading")
-
     put(backups, amend=amended)
-    put(feeding.Fed, __init__=begun)
-    put(reader, opened=_entered(gate, "reading", reader.opened))
+    gates.entered(reader, "opened", "reading")
+    gates.after(feeding.Fed, "__init__", "reading")
 
 
-def _copied(gate: Gate) -> None:
-    put(copies, _copy_file=_after(gate, "copying", copies._copy_file))
-    put(copies, os=_System(rename=_after(gate, "copy renamed", os.rename)))
-    put(copies, write_manifest=_after(gate, "copy there", copies.write_manifest))
+def _copied(gates: _Gates) -> None:
+    system = _System()
+    put(copies, os=system)
+    gates.after(copies, "_copy_file", "copying")
+    gates.after(system, "rename", "copy renamed")
+    gates.after(copies, "write_manifest", "copy there")
 
 
 # ---- restored, tried out ---------------------------------------------------------------------------------------------
 
 
-def _restored(gate: Gate) -> None:
+def _restored(gates: _Gates) -> None:
+    gates.after(feeding.Fed, "__init__", "loading")
+    _restored_by_postgresql(gates)
+    gates.underway(my_restoring, "load", "made")
+    gates.before(my_restoring, "compare", "comparing")
+    gates.after(my_restoring, "compare", "complete")
+    gates.underway(drilling, "proven", "comparing")
+    gates.underway(drilling, "checked", "comparing")
+    gates.underway(prepared, "_made_consistent", "preparing")
+    gates.after(my_throwaway.Throwaway, "__init__", "folder")
+    gates.underway(my_throwaway.Throwaway, "start", "started", ended=True)
+    gates.underway(backup_restore, "poured", "loading", ended=True)
+    gates.underway(backup_restore, "compared", "comparing")
+    gates.after(backup_restore, "_place", "complete")
+
+
+def _restored_by_postgresql(gates: _Gates) -> None:
+    gates.before(interim, "literal", "founded")
     for place in (restoring, drill):
-        put(place, founded=_entered(gate, "made", place.founded))
-    put(restoring, compared=_underway(gate, "comparing", restoring.compared))
-    put(restoring, _name=_after(gate, "complete", restoring._name))
-    put(drill, matched=_underway(gate, "comparing", drill.matched))
-    put(throwaway, initdb=_before(gate, "folder", throwaway.initdb))
-    put(throwaway, started=_entered(gate, "started", throwaway.started))
-    put(physical, filled=_underway(gate, "loading", physical.filled, ended=True))
-    put(physical, amcheck=_underway(gate, "comparing", physical.amcheck))
-
-    put(my_restoring, load=_underway(gate, "made", my_restoring.load), compare=_comparing(gate, my_restoring.compare))
-    put(drilling, proven=_underway(gate, "comparing", drilling.proven))
-    put(drilling, checked=_underway(gate, "comparing", drilling.checked))
-    put(prepared, _made_consistent=_underway(gate, "preparing", prepared._made_consistent))
-    kind = my_throwaway.Throwaway
-    put(kind, __init__=_after(gate, "folder", kind.__init__), start=_underway(gate, "started", kind.start, ended=True))
-
-    put(backup_restore, poured=_underway(gate, "loading", backup_restore.poured, ended=True))
-    put(backup_restore, compared=_underway(gate, "comparing", backup_restore.compared))
-    put(backup_restore, _place=_after(gate, "complete", backup_restore._place))
-
-
-def _comparing(gate: Gate, real: Callable[..., Any]) -> Callable[..., Any]:
-    return _after(gate, "complete", _before(gate, "comparing", real))
+        gates.entered(place, "founded", "made")
+    gates.underway(restoring, "compared", "comparing")
+    gates.after(restoring, "_name", "complete")
+    gates.underway(drill, "matched", "comparing")
+    gates.before(throwaway, "initdb", "folder")
+    gates.entered(throwaway, "started", "started")
+    gates.underway(physical, "filled", "loading", ended=True)
+    gates.underway(physical, "amcheck", "comparing")
 
 
 # ---- rotated ---------------------------------------------------------------------------------------------------------
 
 
-def _rotated(gate: Gate, mutant: str) -> None:
-    put(backups, os=_System(rename=_after(gate, "marked", os.rename)))
-    put(unfinished, _remove_at=_after(gate, "deleted", unfinished._remove_at))
-    put(unfinished, empty=_after(gate, "emptied", unfinished.empty))
-    put(copies, remove=_after(gate, "copy gone", copies.remove))
+def _rotated(gates: _Gates, mutant: str) -> None:
+    system = _System()
+    put(backups, os=system)
+    gates.after(system, "rename", "marked")
+    gates.after(unfinished, "_remove_at", "deleted")
+    gates.after(unfinished, "empty", "emptied")
+    gates.after(copies, "remove", "copy gone")
     if mutant == FILES_FIRST:
         put(backups, remove=_files_first(backups.remove))
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.fleet import Fleet, Server
+from tests.fleet.processes import give_away
 from tests.integration.cleanup import connection
 
 from . import places
 from .places import DATABASE
 
+SPREAD = "tablespaces"  # PostgreSQL once more: pg_basebackup writes files itself there
 TARGET = f"{DATABASE}_again"
 POSTGRESQL = 18  # the first with incremental backups that is tested
 # More than all the pipes of a run hold, so that programs still run wherever it is stopped.
@@ -136,6 +138,12 @@ class PostgreSQL(Ground, places.PostgreSQL):
 class MySQL(Ground, places.MySQL):
     analyze = "ANALYZE TABLE"
 
+    def options(self) -> dict[str, Any]:
+        """MySQL's own programs lie beside the system's."""
+        own = isinstance(self.where, Server) and self.where.engine == "mysql"
+        more = {"bin_dir": str(self.where.installation.bin_dir)} if own and isinstance(self.where, Server) else {}
+        return {**super().options(), **more}
+
     def is_there(self, name: str) -> bool:
         return bool(self._asked(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = '{name}'"))
 
@@ -203,17 +211,23 @@ class SQLite(Ground, places.SQLite):
 
 def ground(fleet: Fleet, engine: str) -> Ground:
     """The server of this name, or a file, filled. Raises Missing."""
-    kinds: Mapping[str, type[Ground]] = {"postgresql": PostgreSQL, "mysql": MySQL, "mariadb": MySQL, "sqlite": SQLite}
+    kinds: Mapping[str, type[Ground]] = {"mysql": MySQL, "mariadb": MySQL, "sqlite": SQLite}
     where: Server | Path
     if engine == "sqlite":
         where = fleet.folder("sqlite") / "chaos.sqlite3"
-    elif engine == "postgresql":
+    elif engine in ("postgresql", SPREAD):
         where = fleet.postgresql(POSTGRESQL, settings={"log_statement": "none", "summarize_wal": "on"})
     else:
         settings = {"general_log": "OFF"}
         where = fleet.mysql(settings=settings) if engine == "mysql" else fleet.mariadb(settings=settings)
     if isinstance(where, Server):
         where.sql(f"CREATE DATABASE {DATABASE}")
-    found = kinds[engine](where, engine)
+    found = kinds.get(engine, PostgreSQL)(where, engine)
     found.fill_up()
+    if engine == SPREAD and isinstance(where, Server):
+        folder = where.home / "far"
+        folder.mkdir(mode=0o700)
+        give_away(folder)
+        where.sql(f"CREATE TABLESPACE far LOCATION '{folder}'")
+        where.sql("CREATE TABLE distant TABLESPACE far AS SELECT 1 AS id", database=DATABASE)
     return found

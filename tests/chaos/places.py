@@ -242,7 +242,7 @@ class MySQL(Place):
 
 
 class SQLite(Place):
-    means = ("killed", "terminated")
+    means: tuple[str, ...] = ("killed", "terminated")
 
     def options(self) -> dict[str, Any]:
         return {"engine": "sqlite", "databases": [str(self.where)]}

@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 
 from .._backups import Backup, Manner, Stored
 from .._errors import DbFault, Refused
+from .._process import mortal
 from . import durable, spread
 from .backup_manifest import MANIFEST, PARTIAL, new_id, path_of, write_manifest
 from .pipeline import Chain
@@ -134,7 +135,8 @@ class Part:
                 f"{argv[0]} writes files itself: they would be on the disk before they are encrypted",
                 cure="Take a method that streams, or leave out encrypt",
             )
-        program = spread.Program(Chain([argv], env, cwd=cwd, under=self._under, hand_over=self._marker.shared), place)
+        under = [*mortal(), *self._under]
+        program = spread.Program(Chain([argv], env, cwd=cwd, under=under, hand_over=self._marker.shared), place)
         yield from program.run(stop)
         self.said.update(program.said)
         found: list[Stored] = []

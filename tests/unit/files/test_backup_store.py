@@ -378,19 +378,37 @@ def test_a_stop_reaches_what_is_fed(earlier: Path, path: Path, compressor: str) 
     assert 1 < time.monotonic() - began < 12
 
 
-def test_a_program_that_outlives_us_is_at_work(tmp_path: Path) -> None:
-    """The module was killed, its client was not: what that still writes is not cleared away."""
+def killed_beside(folder: Path, words: str) -> None:
+    """A module is killed while a shell of these words writes into the folder of its backup."""
     script = (
         "import os, signal, sys; from pathlib import Path; from tests.unit.files.backing import *\n"
         "with part(task(Path(sys.argv[1]))) as new:\n"
         "    place = new.place('dir')\n"
-        "    script = f'echo x > {place}/y; sleep 2; echo x > {place}/z; sleep 1'\n"
-        "    ticks = new.spread(['sh', '-c', script], dict(os.environ), what='dump', place=place)\n"
+        "    ticks = new.spread(['sh', '-c', sys.argv[2]], dict(os.environ), what='dump', place=place, cwd=place)\n"
         "    next(ticks); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/.dev/collections"}
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(folder), words], env=env, check=False)
     assert done.returncode == -signal.SIGKILL
+
+
+def test_a_program_that_writes_files_itself_ends_with_us(tmp_path: Path) -> None:
+    """Nothing else would tell it that nobody wants them any more."""
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed")
+    killed_beside(tmp_path, "echo x > y; while :; do :; done")
+    for _attempt in range(100):
+        if look(tmp_path).unfinished:
+            break
+        time.sleep(0.05)
+    (left,) = look(tmp_path).unfinished
+    assert backups.clear(str(tmp_path), left) > 0
+    assert names(tmp_path) == []
+
+
+def test_a_program_that_outlives_us_is_at_work(tmp_path: Path) -> None:
+    """The module was killed, its client would not end: what that still writes is not cleared away."""
+    killed_beside(tmp_path, "trap '' TERM; echo x > y; sleep 2; echo x > z; sleep 1")
     shelf = look(tmp_path)
     assert (shelf.unfinished, shelf.foreign, shelf.broken) == ((), (), ())
     for _attempt in range(100):

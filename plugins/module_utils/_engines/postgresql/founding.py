@@ -14,6 +14,7 @@ from ..._errors import Refused
 from .names import literal, quoted
 
 MARK = "dbfleet: being restored"  # the comment of a database that is not complete
+INTERIM = re.compile("dbfleet_restoring_[0-9a-f]{12}")
 # Settings whose value is a list of names. Source: variable_is_guc_list_quote()
 LISTS = (
     "local_preload_libraries",
