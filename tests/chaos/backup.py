@@ -55,7 +55,8 @@ class Kind(NamedTuple):
 
 
 BACKUP = (*DUMPED[2:], *VERIFIED, *COPIED)
-UNREAD = tuple(phase for phase in BACKUP if phase != "reading")  # encrypted: nobody here can
+# What comes after the writing is the same for them; and what is encrypted nobody here can read.
+WRITTEN = (*DUMPED[2:], "verifying")
 APART = ("folder", "loading", "started", "comparing", "verifying", "verified")
 
 
@@ -70,27 +71,27 @@ def kinds(engine: str, key: str) -> dict[str, Kind]:
     if engine == "sqlite":
         return {
             "dump": Kind("db_backup", {}, ("scratch file", *BACKUP)),
-            "encrypted": Kind("db_backup", locked, UNREAD),
+            "encrypted": Kind("db_backup", locked, WRITTEN),
             "restore": Kind("db_restore", {}, ("loading", "comparing", "complete"), "dump"),
             "drill": Kind("db_restore", drill, ("scratch file", "reading", "verifying", "verified"), "dump"),
         }
     if engine == SPREAD:
-        return {"physical": Kind("db_backup", physical, BACKUP), "drill physical": proven}
+        return {"physical": Kind("db_backup", physical, (*WRITTEN, "reading", "copying")), "drill physical": proven}
     first = ("moment",) if engine == "postgresql" else ()
     found = {
         "dump": Kind("db_backup", {}, (*first, *BACKUP)),
-        "encrypted": Kind("db_backup", locked, (*first, *UNREAD)),
+        "encrypted": Kind("db_backup", locked, (*first, *WRITTEN)),
         "restore": Kind("db_restore", {}, restore, "dump"),
         "drill": Kind("db_restore", drill, APART, "dump"),
         "drill beside": Kind("db_restore", {**drill, "drill_on": "same_server"}, (*restore[:-1], "verifying"), "dump"),
     }
     if engine != "mysql":
         found["streams"] = Kind("db_backup", streams, ("moment", *BACKUP))
-        found["locked streams"] = Kind("db_backup", {**locked, **streams}, ("moment", *UNREAD))
+        found["locked streams"] = Kind("db_backup", {**locked, **streams}, ("moment", *WRITTEN))
         found["physical"] = Kind("db_backup", physical, BACKUP)
         found["drill physical"] = proven
     if engine == "postgresql":
-        found["incremental"] = Kind("db_backup", {**physical, "full_interval": "7d"}, BACKUP)
+        found["incremental"] = Kind("db_backup", {**physical, "full_interval": "7d"}, (*WRITTEN, "reading"))
     return found
 
 
