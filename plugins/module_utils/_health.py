@@ -12,7 +12,13 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
+from ._records import Ref
 from ._tuples import NamedTuple
+
+# Readings of the server that are kept beside sizes, as samples: microseconds and calls of all statements, connections
+# and their limit, blocks found in the cache and blocks asked for. (DISK, its name): free and total bytes.
+STATEMENTS, CONNECTIONS, CACHE_HITS = Ref("", ("statements",)), Ref("", ("connections",)), Ref("", ("cache hits",))
+DISK = "disk"
 
 
 class Connections(NamedTuple):
@@ -118,6 +124,8 @@ class Health(NamedTuple):
     archiver: Archiver | None = None
     logs: Logs | None = None
     cache_hit_percent: float | None = None
+    cache_hits: int | None = None  # of `cache_asked`, both counted since `counted_since`
+    cache_asked: int | None = None
     deadlocks: int | None = None
     temporary_bytes: int | None = None
     uptime_seconds: float | None = None

@@ -9,6 +9,7 @@ import typing as t
 
 from . import _stats_parts as parts
 from ._errors import BadInput
+from ._health import CACHE_HITS, CONNECTIONS, DISK, STATEMENTS
 from ._operations import advice
 from ._operations.advice_policy import Policy
 from ._protocols import Engine
@@ -70,10 +71,26 @@ def sizes(measured: Measured) -> list[tuple[Ref, int, int | None]]:
         found += [(x.ref, x.total_bytes, x.rows) for x in large]
     health = measured.health
     if health and health.statement_calls is not None and health.statement_seconds is not None:
-        found.append((parts.STATEMENTS, int(health.statement_seconds * 1e6), health.statement_calls))
+        found.append((STATEMENTS, int(health.statement_seconds * 1e6), health.statement_calls))
     if health and health.connections:
-        found.append((parts.CONNECTIONS, health.connections.used, health.connections.most))
-    return found
+        found.append((CONNECTIONS, health.connections.used, health.connections.most))
+    if health and health.cache_hits is not None and health.cache_asked is not None:
+        found.append((CACHE_HITS, health.cache_hits, health.cache_asked))
+    return [*found, *_disks(measured)]
+
+
+def _disks(measured: Measured) -> list[tuple[Ref, int, int | None]]:
+    """Free and total bytes of the disk of the data; of files, of each one's: they may lie on several."""
+    devices = measured.server.settings.get("device") or {}
+    found: dict[Ref, tuple[int, int | None]] = {}
+    for database in measured.databases:
+        for space in database.spaces:
+            if space.free is None or space.name not in ("data", "the file"):
+                continue
+            file = database.name if space.name == "the file" else ""
+            name = (str(devices.get(file)), file) if file else (space.name,)
+            found[Ref("", (DISK, *name))] = (space.free, space.total)
+    return [(ref, *sizes) for ref, sizes in found.items()]
 
 
 def fact(policy: Policy, engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: int) -> Facts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
+from ._health import CONNECTIONS, STATEMENTS
 from ._operations import advice_growth, advice_sessions, trend
 from ._operations.advice_policy import Policy
 from ._records import Database, Finding, Measured, Plan, Ref, Sample, Table
@@ -19,7 +20,6 @@ if t.TYPE_CHECKING:
 Facts = dict[str, t.Any]
 SHOWN = 20  # of each kind of list; recommendations and findings are capped by max_results
 OLD = 50.0  # percent of the age of a forced freeze: younger tables are no news
-STATEMENTS, CONNECTIONS = Ref("", ("statements",)), Ref("", ("connections",))  # readings of the server, kept as samples
 
 
 def stored(tables: t.Sequence[Table]) -> list[Table]:

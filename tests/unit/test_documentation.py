@@ -18,6 +18,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations im
     advice,
     backup,
     bloat,
+    history,
     refresh_views,
     reindex,
     restore,
@@ -40,6 +41,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "db_bloat_facts": {**SHARED, **_facts.READING, **bloat.OPTIONS},
     "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},
     "db_stats_facts": {**SHARED, **_facts.READING, **advice.OPTIONS},
+    "db_history_facts": {**SHARED, **_facts.READING, **history.OPTIONS},
 }
 MODULES = sorted(path.stem for path in (Path(__file__).parents[2] / "plugins" / "modules").glob("db_*.py"))
 each_module = pytest.mark.parametrize("name", MODULES)
@@ -129,8 +131,8 @@ def test_attributes_are_declared(name: str) -> None:
 @each_module
 def test_what_is_returned_is_documented_by_its_name(name: str) -> None:
     returned = yaml.safe_load(module(name).RETURN)
-    facts = {"db_bloat_facts": ["db_bloat"], "db_assess_facts": ["db_due", "db_stats"], "db_stats_facts": ["db_stats"]}
-    assert list(returned["ansible_facts"]["contains"]) == facts.get(name, [name])
+    facts = {"db_assess_facts": ["db_due", "db_stats"]}
+    assert list(returned["ansible_facts"]["contains"]) == facts.get(name, [name.removesuffix("_facts")])
 
 
 def test_options_inside_another_refer_to_their_neighbours_there() -> None:

@@ -67,12 +67,12 @@ def slope(points: t.Sequence[Point]) -> Trend | None:
     return Trend(median * DAY, first, last, len(series), ended - began)
 
 
-def thinned(series: t.Sequence[Point]) -> list[Point]:
-    """At most MOST points, at even places, the first and the last among them."""
-    if len(series) <= MOST:
+def thinned(series: t.Sequence[Point], most: int = MOST) -> list[Point]:
+    """At most so many points, at even places, the first and the last among them."""
+    if len(series) <= most:
         return list(series)
-    step = (len(series) - 1) / (MOST - 1)
-    return [series[round(place * step)] for place in range(MOST)]
+    step = (len(series) - 1) / (most - 1)
+    return [series[round(place * step)] for place in range(most)]
 
 
 def days_until(trend: Trend | None, room: float | None) -> float | None:

@@ -39,13 +39,13 @@ DELETE FROM sizes
 CHANGED = """
 SELECT o.id, o.ref
   FROM objects o JOIN sizes s ON s.object = o.id
- WHERE o.address = ? AND o.kind = '' AND s.hour >= ?
+ WHERE o.address = ? AND o.kind = '' AND s.hour BETWEEN ? AND ?
  GROUP BY o.id
 HAVING max(s.bytes) > min(s.bytes) OR o.ref LIKE '%, [], ""]' OR o.ref LIKE '["", %'
  ORDER BY o.ref LIKE '%, [], ""]' OR o.ref LIKE '["", %' DESC, max(s.bytes) - min(s.bytes) DESC
  LIMIT ?
 """
-SAMPLES = "SELECT at, bytes, rows FROM sizes WHERE object = ? AND hour >= ? ORDER BY hour"
+SAMPLES = "SELECT at, bytes, rows FROM sizes WHERE object = ? AND hour BETWEEN ? AND ? ORDER BY hour"
 
 
 def keep(db: sqlite3.Connection, address: str, sizes: t.Sequence[Size], now: datetime) -> None:
@@ -74,13 +74,18 @@ def thin(db: sqlite3.Connection, hour: int) -> None:
     db.execute("DELETE FROM sizes WHERE hour < ?", (hour - ALL,))
 
 
-def recall(db: sqlite3.Connection, address: str, now: float) -> dict[Ref, tuple[Sample, ...]]:
-    """The samples of the last 30 days, oldest first: of databases, and of what changed most. Raises sqlite3.Error."""
-    since = int(now // HOUR) - RECENT
+def recall(
+    db: sqlite3.Connection, address: str, now: float, *, seconds: float = RECENT * HOUR
+) -> dict[Ref, tuple[Sample, ...]]:
+    """The samples of the last `seconds`, oldest first: of databases, and of what changed most. Raises sqlite3.Error.
+
+    Those of a day to come are of a clock that was put right since; the server's may go before ours by less.
+    """
+    hours = (int((now - seconds) // HOUR), int(now // HOUR) + DAY)
     found = {}
-    for thing, ref in db.execute(CHANGED, (address, since, MOST)).fetchall():
+    for thing, ref in db.execute(CHANGED, (address, *hours, MOST)).fetchall():
         found[read_ref(ref)] = tuple(
             Sample(datetime.fromtimestamp(at, timezone.utc), size, rows)
-            for at, size, rows in db.execute(SAMPLES, (thing, since))
+            for at, size, rows in db.execute(SAMPLES, (thing, *hours))
         )
     return found

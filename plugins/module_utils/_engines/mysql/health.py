@@ -62,6 +62,8 @@ class Counters(NamedTuple):
     connected: int
     uptime: float
     hit_percent: float | None
+    hits: int
+    asked: int
     history: int | None
     deadlocks: int | None
 
@@ -118,6 +120,8 @@ def read(link: Link, server: Server) -> Health:
         health = health._replace(
             connections=_connections(counters, sessions, server),
             cache_hit_percent=counters.hit_percent,
+            cache_hits=counters.hits,
+            cache_asked=counters.asked,
             uptime_seconds=counters.uptime,
             counted_since=server.now - timedelta(seconds=counters.uptime),
             deadlocks=counters.deadlocks,
@@ -156,6 +160,8 @@ def _counters(link: Link) -> Counters:
         connected=int(status.get("threads_connected", 1)),
         uptime=status.get("uptime", 0.0),
         hit_percent=max(0.0, 100 * (1 - missed / asked)) if asked else None,
+        hits=max(0, int(asked - missed)),
+        asked=int(asked),
         history=None if history is None else int(history),
         deadlocks=None if deadlocks is None else int(deadlocks),
     )

@@ -148,6 +148,8 @@ def read(session: Session, server: Server, statements: sessions.Statements | Non
         archiver=_archiver(session, server, row, unknown),
         logs=_logs(session, row, unknown),
         cache_hit_percent=100.0 * (row.hits or 0) / accesses if accesses else None,
+        cache_hits=row.hits,
+        cache_asked=accesses if row.hits is not None else None,
         deadlocks=row.deadlocks,
         temporary_bytes=row.temporary,
         uptime_seconds=row.uptime,

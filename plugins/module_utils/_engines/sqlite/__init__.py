@@ -33,6 +33,7 @@ from ..._tasks import (
     Verify,
     Widen,
 )
+from ..addresses import of_sqlite
 from . import guard, maintenance
 from .activity import is_hot
 from .catalog import Header, header
@@ -91,7 +92,7 @@ class SQLite:
             engine="sqlite",
             version=sqlite3.sqlite_version,
             number=sqlite3.sqlite_version_info,
-            address=f"sqlite on {socket.gethostname()}",
+            address=of_sqlite(),
             role="primary",
             now=datetime.now().astimezone(),
             databases=(DatabaseInfo(""), *(i._replace(system=True) for i in infos)) if self._made else tuple(infos),
