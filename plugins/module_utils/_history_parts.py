@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parts of the fact db_history: records turned into dictionaries. Nothing is decided here. The whole is _history.py."""
+"""The parts of the fact db_history: records turned into dictionaries. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def step(found: PastStep, past: Past, operations: t.Mapping[int, str]) -> Facts:
         **_named(past, found.thing, operations.get(found.run, "")),
         "status": found.status,
         "reason": found.reason,
-        "seconds": None if found.seconds is None else round(found.seconds, 3),
+        "seconds": rounded(found.seconds, 3),
         "expected_seconds": round(found.expected_seconds, 3),
         "rows": found.rows,
         "expected_rows": found.expected_rows,
@@ -191,13 +191,13 @@ def _grown(growth: history.Growth, limit: int | None) -> Facts:
         "rows": last and last.rows,
         "bytes_per_day": growth.bytes and round(growth.bytes.per_day),
         "rows_per_day": growth.rows and round(growth.rows.per_day),
-        "days_until_size": _days(history.days_until(growth, limit)),
+        "days_until_size": rounded(history.days_until(growth, limit), 1),
         "why": growth.why or None,
     }
 
 
-def _days(found: float | None) -> float | None:
-    return None if found is None else round(found, 1)
+def rounded(found: float | None, digits: int) -> float | None:
+    return None if found is None else round(found, digits)
 
 
 def database(
@@ -212,7 +212,7 @@ def database(
         "server": growth.server,
         "database": growth.ref.database,
         **_grown(growth, policy.until_database),
-        "days_until_full": _days(history.days_until_full(growth, disks)),
+        "days_until_full": rounded(history.days_until_full(growth, disks), 1),
         "points": [[moment(at), int(size)] for at, size in points],
         "tables": [{"object": str(x.ref), **_grown(x, policy.until_table)} for x in own[: history.TABLES]],
     }
@@ -227,20 +227,19 @@ def disk(found: history.Disk) -> Facts:
         "total": found.last.rows,
         "at": moment(found.last.at.timestamp()),
         "bytes_per_day": None if found.per_day is None else round(found.per_day),
-        "days_until_full": _days(found.days),
+        "days_until_full": rounded(found.days, 1),
         "why": found.why or None,
     }
 
 
 def reading(found: history.Reading) -> Facts:
-    slope = found.trend
     return {
         "server": found.server,
         "metric": found.metric,
         **_spanned(found.samples),
-        "first": slope and round(slope.first, 6),
-        "last": slope and round(slope.last, 6),
-        "per_day": slope and round(slope.per_day, 9),
+        "first": rounded(found.first, 6),
+        "last": rounded(found.last, 6),
+        "per_day": rounded(found.per_day, 9),
         "most": found.most,
         "why": found.why or None,
     }

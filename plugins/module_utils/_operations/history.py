@@ -79,7 +79,9 @@ class Reading(NamedTuple):
     server: str
     metric: str
     samples: tuple[Sample, ...]
-    trend: trend.Trend | None
+    first: float | None
+    last: float | None
+    per_day: float | None
     most: int | None
     why: str
 
@@ -131,14 +133,13 @@ def growths(policy: Policy, series: t.Sequence[Series]) -> list[Growth]:
 
 def _growth(series: Series) -> Growth:
     slope = trend.of_bytes(series.samples)
-    return Growth(
-        series.server, series.ref, series.samples, slope, trend.of_rows(series.samples), _why(slope, series.samples)
-    )
+    rows, why = trend.of_rows(series.samples), _why(slope, len(series.samples))
+    return Growth(series.server, series.ref, series.samples, slope, rows, why)
 
 
-def _why(slope: trend.Trend | None, samples: t.Sequence[Sample]) -> str:
+def _why(slope: trend.Trend | None, points: int) -> str:
     if slope is None:
-        return f"too few samples ({len(samples)} of {trend.LEAST})"
+        return f"too few samples ({points} of {trend.LEAST})"
     return "the samples span less than a day" if slope.seconds < SPAN else ""
 
 
@@ -197,11 +198,13 @@ def performance(series: t.Sequence[Series]) -> list[Reading]:
 
 def _reading(series: Series, metric: str, unit: float) -> Reading:
     samples, counted = series.samples, metric != "connections"
-    found = trend.of_ratio(samples) if counted else trend.of_bytes(samples)
-    why = _why(found, samples[1:] if counted else samples)  # what only counts up tells of the spans between
-    slope = found and found._replace(per_day=found.per_day * unit, first=found.first * unit, last=found.last * unit)
+    # What only counts up tells of the spans between.
+    points = trend.spans(samples) if counted else [(s.at.timestamp(), float(s.bytes)) for s in samples]
+    found = trend.slope(points)
+    first, last = (points[0][1] * unit, points[-1][1] * unit) if points else (None, None)
     most = samples[-1].rows if samples and not counted else None
-    return Reading(series.server, metric, samples, slope, most, why)
+    per_day = found.per_day * unit if found else None
+    return Reading(series.server, metric, samples, first, last, per_day, most, _why(found, len(points)))
 
 
 # ---- predictions -----------------------------------------------------------------------------------------------------

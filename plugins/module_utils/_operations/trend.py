@@ -42,15 +42,20 @@ def of_rows(samples: t.Sequence[Sample]) -> Trend | None:
 def of_ratio(samples: t.Sequence[Sample]) -> Trend | None:
     """The trend of bytes by rows between each sample and the next, where both only ever count up.
 
-    So a mean that a server keeps since its start is told for each span apart. A counter that went back was reset.
+    So a mean that a server keeps since its start is told for each span apart.
     """
+    return slope(spans(samples))
+
+
+def spans(samples: t.Sequence[Sample]) -> list[Point]:
+    """Bytes by rows between each sample and the next, at its end. A counter that went back was reset."""
     points = []
     for before, after in zip(samples, samples[1:]):
         if before.rows is None or after.rows is None or after.rows <= before.rows or after.bytes < before.bytes:
             continue
         mean = (after.bytes - before.bytes) / (after.rows - before.rows)
         points.append((after.at.timestamp(), mean))
-    return slope(points)
+    return points
 
 
 def slope(points: t.Sequence[Point]) -> Trend | None:

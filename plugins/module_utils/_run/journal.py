@@ -75,7 +75,7 @@ class Journal:
         """Steps that a run without any (outside its window, say) leaves to the next one."""
 
     def end_run(self, status: str) -> None:
-        """Ends the run (done, failed, stopped) and forgets what is older than 400 days."""
+        """Ends the run (done, failed, stopped) and forgets what is older than 400 days, and was so a run before."""
 
     def samples(self) -> t.Mapping[Ref, tuple[Sample, ...]]:
         """Sizes of the last 30 days, oldest first. Read when they are asked for: most runs need none."""

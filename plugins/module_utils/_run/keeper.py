@@ -42,6 +42,7 @@ class FileJournal(Journal):
         self._closed: dict[Key, int] = {}  # the same of steps that have their outcome
         self._pending: dict[Key, str] = {}  # notes of steps that have not ended yet
         self._misses = 0
+        self._earlier = 0.0  # when the run before this one began: a clock that jumps ahead makes nothing old
         try:
             self._open()
         except sqlite3.Error as error:
@@ -104,6 +105,8 @@ class FileJournal(Journal):
 
         def write(db: sqlite3.Connection) -> None:
             _bury(db)
+            last = db.execute("SELECT began FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+            self._earlier = last[0] if last else 0.0
             self._run = _insert(
                 db,
                 "runs",
@@ -237,17 +240,15 @@ class FileJournal(Journal):
     def end_run(self, status: str) -> None:
         ended = (time.time(), status, self._run)
         self._write(lambda db: db.execute("UPDATE runs SET ended = ?, status = ? WHERE id = ?", ended))
-        self.prune(time.time() - KEEP_SECONDS)
+        self.prune(min(time.time(), self._earlier) - KEEP_SECONDS)
 
     def prune(self, before: float) -> None:
         """Forgets what happened before that moment (seconds since 1970)."""
 
         def write(db: sqlite3.Connection) -> None:
-            old = db.execute("SELECT max(id) FROM runs WHERE began < ?", (before,)).fetchone()[0]
-            gone = 0
-            if old is not None:
-                db.execute("DELETE FROM steps WHERE run <= ?", (old,))
-                gone = db.execute("DELETE FROM runs WHERE id <= ?", (old,)).rowcount
+            # By its own time: a run while the clock stood in 1970 makes those before it no older.
+            db.execute("DELETE FROM steps WHERE run IN (SELECT id FROM runs WHERE began < ?)", (before,))
+            gone = db.execute("DELETE FROM runs WHERE began < ?", (before,)).rowcount
             for table in ("attempts", "cursors", "owned", "deferred", "sizes", "notes"):
                 gone += db.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
             if gone:

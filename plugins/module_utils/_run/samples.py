@@ -22,11 +22,13 @@ DENSE, DAILY, ALL = 2 * DAY, 60 * DAY, 400 * DAY  # hours: from these ages on on
 RECENT = 30 * DAY  # hours: of these trends are made
 MOST = 200  # objects beside databases that samples are read of: those that changed most
 
+# What is more than a day ahead is of a clock that was put right since: else nothing would be kept until then.
 LAST = """
 SELECT o.ref, o.id, s.hour, s.bytes, s.rows
   FROM objects o
-  LEFT JOIN sizes s ON s.object = o.id AND s.hour = (SELECT max(x.hour) FROM sizes x WHERE x.object = o.id)
- WHERE o.address = ? AND o.kind = ''
+  LEFT JOIN sizes s ON s.object = o.id
+       AND s.hour = (SELECT max(x.hour) FROM sizes x WHERE x.object = o.id AND x.hour <= :hour)
+ WHERE o.address = :address AND o.kind = ''
 """
 # Of each day or week the last one stays.
 THIN = """
@@ -57,14 +59,14 @@ def keep(db: sqlite3.Connection, address: str, sizes: t.Sequence[Size], now: dat
         "INSERT OR IGNORE INTO objects (address, kind, ref) VALUES (?, '', ?)", [(address, ref) for ref in found]
     )
     new, newest = [], 0
-    for ref, thing, last, size, rows in db.execute(LAST, (address,)).fetchall():
+    for ref, thing, last, size, rows in db.execute(LAST, {"address": address, "hour": hour + DAY}).fetchall():
         newest = max(newest, last or 0)
         same = ref in found and last is not None and found[ref] == (size, rows) and hour - last < DAY
         if ref in found and not same and (last is None or hour > last):
             new.append((thing, hour, moment, *found[ref]))
     db.executemany("INSERT OR IGNORE INTO sizes VALUES (?, ?, ?, ?, ?)", new)
     if newest // DAY != hour // DAY:
-        thin(db, hour)
+        thin(db, newest)  # by the last time: a clock that jumps ahead makes nothing old
 
 
 def thin(db: sqlite3.Connection, hour: int) -> None:

@@ -65,6 +65,17 @@ def test_one_an_hour_and_what_did_not_change_once_a_day(path: Path) -> None:
     assert count(path, "bytes = 5") == 2
 
 
+def test_a_clock_that_was_a_year_ahead_once_neither_removes_nor_hinders_anything(path: Path) -> None:
+    with open_it(path) as journal:
+        for days in range(10, 5, -1):
+            journal.sample_all([(SHOP, 1000 - days, 1)], TODAY - timedelta(days=days))
+        journal.sample_all([(SHOP, 5000, 1)], TODAY + timedelta(days=3650))
+        for days in range(5, 0, -1):
+            journal.sample_all([(SHOP, 1000 - days, 1)], TODAY - timedelta(days=days))
+        (found,) = journal.samples().values()
+    assert [s.bytes for s in found] == list(range(990, 1000))
+
+
 def test_older_ones_are_thinned(path: Path) -> None:
     """An hourly run of more than a year leaves hours of two days, days of two months, weeks of the rest."""
     with open_it(path) as journal:

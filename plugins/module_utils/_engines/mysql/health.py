@@ -159,7 +159,8 @@ def _counters(link: Link) -> Counters:
     return Counters(
         connected=int(status.get("threads_connected", 1)),
         uptime=status.get("uptime", 0.0),
-        hit_percent=max(0.0, 100 * (1 - missed / asked)) if asked else None,
+        # What MariaDB 11 reads while it starts counts as read, and not as requested.
+        hit_percent=100 * (1 - missed / asked) if asked and missed <= asked else None,
         hits=max(0, int(asked - missed)),
         asked=int(asked),
         history=None if history is None else int(history),
