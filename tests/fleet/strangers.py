@@ -48,9 +48,12 @@ def unpack(name: str) -> dict[str, str]:
     folder = once(name, _builder(name, stranger, build))
     if product == "postgresql":
         bin_dir = folder / "root/usr/lib/postgresql" / major / "bin"
-        return {"DBFLEET_POSTGRESQL": major, f"DBFLEET_PG_BIN_{major}": str(bin_dir)}
-    # Client programs are looked for on PATH, the server is not.
-    return {"DBFLEET_MARIADBD": str(folder / "sbin/mariadbd"), "PATH": f"{folder}/bin:$PATH"}
+        words = {"DBFLEET_POSTGRESQL": major, f"DBFLEET_PG_BIN_{major}": str(bin_dir)}
+    else:
+        bin_dir = folder / "bin"
+        words = {"DBFLEET_MARIADBD": str(folder / "sbin/mariadbd")}
+    # Client programs are looked for on PATH, servers are not.
+    return {**words, "PATH": f"{bin_dir}:$PATH"}
 
 
 def _builder(name: str, stranger: Stranger, build: Callable[[debian.Unpacked], None]) -> Callable[[Path], None]:
@@ -66,12 +69,8 @@ def _postgresql(where: debian.Unpacked) -> None:
     They look for each other, and for what lies below share, from the folder that they are in.
     """
     loader, libraries = debian.loader(where.root)
-    patch = [
-        loader,
-        "--library-path",
-        os.pathsep.join(str(each) for each in libraries),
-        where.root / "usr/bin/patchelf",
-    ]
+    folders = os.pathsep.join(str(each) for each in libraries)
+    patch = [str(loader), "--library-path", folders, str(where.root / "usr/bin/patchelf")]
     interpreter, paths = where.later(loader), os.pathsep.join(where.later(each) for each in libraries)
     for folder in where.root.glob("usr/lib/postgresql/*/bin"):
         for program in sorted(folder.iterdir()):

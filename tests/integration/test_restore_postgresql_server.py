@@ -101,7 +101,13 @@ def content(server: PostgreSQL, site: Path) -> list[list[str]]:
     with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as sockets:
         give_away(Path(sockets))
         started = throwaway.started(
-            site, 18, str(server.bin_dir), settings, user="postgres", sockets=Path(sockets), owner=account
+            site,
+            int(server.installation.major),
+            str(server.bin_dir),
+            settings,
+            user="postgres",
+            sockets=Path(sockets),
+            owner=account,
         )
         with started as there, throwaway.speaking(there, "postgres") as found:
             return [list(row) for row in found.rows(SUMS)]

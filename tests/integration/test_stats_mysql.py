@@ -29,7 +29,9 @@ def people() -> Iterator[Callable[[Server, str], People]]:
 
 
 def test_connections_and_counters(each: Server, database: Make, people: Callable[[Server, str], People]) -> None:
-    some = people(each, database(each))
+    name = database(each)
+    fill(each, name, "t", "id int primary key, v int", "i, i", 1000)
+    some = people(each, name)
     wait_until(lambda: health(each).uptime_seconds)
     before = health(each).connections
     assert before

@@ -127,9 +127,9 @@ SELECT e.stxrelid, d.stxdndistinct::pg_catalog.text
 """
 INTERVAL, BPCHAR = 1186, 1042
 # Equal values of character(n) may differ in trailing blanks. Commit 18740523a of October 2026 ("Rescind unsafe
-# deduplication support") took their shared entries back. Measured: 16.14 and 18.4 share, 15.20 does not. What comes
-# between, and other major versions, was not measured: there both may be.
-BPCHAR_SHARED, BPCHAR_APART = {16: 14, 18: 4}, {15: 20}
+# deduplication support") took their shared entries back. Measured: 13.16, 14.23, 16.14, 17.11 and 18.4 share, 15.20
+# and 19rc1 do not. What comes between, and other major versions, was not measured: there both may be.
+BPCHAR_SHARED, BPCHAR_APART = {13: 16, 14: 23, 16: 14, 17: 11, 18: 4}, {15: 20, 19: 0}
 SAMPLES = {"common_sizes": "common", "bound_sizes": "bounds"}
 ALIGN = {"c": 1, "s": 2, "i": 4, "d": 8}
 
