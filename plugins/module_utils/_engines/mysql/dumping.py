@@ -11,7 +11,7 @@ import typing as t
 from datetime import datetime, timezone
 
 from ..._backups import Backup
-from ..._errors import DbFault, Refused
+from ..._errors import Busy, DbFault, Refused
 from ..._records import Amount, Ref, Server, Tick, Work
 from ..._selection import Patterns
 from ..._tuples import NamedTuple
@@ -52,7 +52,8 @@ ROUTINES = ("EXECUTE", "ALTER ROUTINE")
 TRANSACTIONAL = ("InnoDB", "ROCKSDB", "TokuDB")
 NUMBER = re.compile(r"(?:[Ee]rror:?|ERROR) (\d{4})\b|\((\d{4})\)")
 LEVEL = 1
-LOCK_WAIT = 1205
+LOCK_WAIT, NO_SUCH_TABLE = 1205, 1146
+CHANGED = "Error in field count for table"  # has no number
 ROLE = "--init-command=SET ROLE "  # which only MySQL's program has
 SHOW_ROUTINES_SINCE = (8, 0, 20)
 
@@ -260,6 +261,9 @@ def judged(failed: t.Any, ref: Ref) -> DbFault:
     found = NUMBER.search(failed.said)
     number = int(found.group(1) or found.group(2)) if found else 0
     number = number or (LOCK_WAIT if "Lock wait timeout exceeded" in failed.said else 0)  # mariadb-backup has none
+    if number == NO_SUCH_TABLE or CHANGED in failed.said:  # a view's table that is not there has another number
+        said = "a table was dropped, renamed or altered while it was about to be dumped"
+        return Busy(f"{failed.program}: {said}: {' '.join(failed.said.split())[-300:]}", database=ref.database)
     if not number:
         return t.cast("DbFault", failed)
     said = " ".join(str(failed.said).split())

@@ -51,8 +51,12 @@ SETTINGS = (
 # Of a server whose accounts came with its files, and which may have been a replica.
 COPIED = ("skip-grant-tables", "skip-slave-start")
 # Of one whose data stays: nothing is left in it that was not there, and a crash loses nothing.
-STAYS = ("innodb-flush-log-at-trx-commit=1", "innodb-doublewrite=ON", "innodb-buffer-pool-dump-at-shutdown=OFF")
-FLAVOUR_SETTINGS = {MARIADB: (), "mysql": ("mysqlx=OFF", "secure-file-priv=NULL")}
+STAYS = (
+    "innodb-flush-log-at-trx-commit=1",
+    "innodb-doublewrite=ON",
+    "innodb-buffer-pool-dump-at-shutdown=OFF",
+)
+FLAVOUR_SETTINGS = {MARIADB: ("sync-frm=OFF",), "mysql": ("mysqlx=OFF", "secure-file-priv=NULL")}
 
 
 class At(NamedTuple):
