@@ -34,6 +34,7 @@ def main() -> int:
     choices = {"engine": what.engines, "kind": what.kinds, "phase": what.phases, "means": what.means}
     for name, words in choices.items():
         parser.add_argument(f"--{name}", choices=words, action="append", default=[])
+    parser.add_argument("--cell", action="append", default=[], help="kind/phase/means; only these")
     parser.add_argument("--hits", type=int, default=int(os.environ.get("CHAOS_HITS", "6")), help="of each cell")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("DBFLEET_SEED", "2026")))
     parser.add_argument("--sparse", action="store_true", help="each phase of each kind by one of the means, in turn")
@@ -71,6 +72,8 @@ def _one(what: What, asked: argparse.Namespace) -> int:
 
 
 def _wanted(what: What, asked: argparse.Namespace, cell: Cell) -> bool:
+    if asked.cell:
+        return "/".join(cell[1:]) in asked.cell
     return (
         cell.kind in (asked.kind or what.kinds)
         and cell.phase in (asked.phase or what.phases)
@@ -97,13 +100,16 @@ def _all(what: What, asked: argparse.Namespace) -> int:
             score = scores[Cell(*words)] = Score()
             score.hits, score.failures = hits, failures
     bad += _show(what, scores, asked.hits)
+    for name in set(asked.cell) - {"/".join(cell[1:]) for cell in scores}:
+        print(f"NO SUCH CELL {name}")
+        bad += 1
     print(f"{sum(s.hits for s in scores.values())} hits in {time.monotonic() - began:.0f} s, seed {asked.seed}")
     return 1 if bad or not scores else 0
 
 
 def _beside(report: Path, asked: argparse.Namespace) -> None:
     words = [asked.what, f"--engine={report.stem}", f"--hits={asked.hits}", f"--seed={asked.seed}"]
-    words += [f"--{name}={value}" for name in ("kind", "phase", "means") for value in getattr(asked, name)]
+    words += [f"--{name}={value}" for name in ("kind", "phase", "means", "cell") for value in getattr(asked, name)]
     words += [f"--mutant={asked.mutant}"] if asked.mutant else []
     words += ["--sparse"] if asked.sparse else []
     subprocess.run([sys.executable, "-m", "tests.chaos", *words, f"--report={report}"], check=False)

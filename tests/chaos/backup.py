@@ -140,7 +140,7 @@ class Backups:
             yield "session ended"
 
     def hit(self, cell: Cell, number: int) -> bool:
-        return Test(self, cell, number, self._how.mutant).run()
+        return Test(self, cell, number + self._how.seed, self._how.mutant).run()
 
     def recover(self) -> None:
         self.offspring.end()

@@ -49,6 +49,7 @@ class Rotations:
         self._offspring.end()
 
     def hit(self, cell: Cell, number: int) -> bool:
+        number += self._how.seed
         made = self._lay(copied=cell.kind == "rotate copies")
         # Anywhere in the removal of the first, second or third of them, here or there.
         run = self._run("first", Stop(cell.phase, 1 + (number * 3 % 18 if cell.phase == "deleted" else number % 4)))

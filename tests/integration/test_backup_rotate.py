@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -124,28 +123,6 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     ran = rotated(tmp_path / "none")
     assert not ran.result["changed"]
     assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2])
-def test_killed_in_the_middle(tmp_path: Path, moment: float) -> None:
-    """What stays is whole; what was half-removed is no backup, and goes at last."""
-    for n in range(60):
-        laid(tmp_path, now() - n * DAY)
-    running = start("db_backup_rotate", given(tmp_path))
-    while running.poll() is None and len(files(tmp_path)) == 120:
-        time.sleep(0.001)
-    time.sleep(moment)
-    running.send(signal.SIGKILL)
-    while running.poll() is None:
-        time.sleep(0.01)
-    found = shelf(tmp_path)
-    newest = {b.id for b in found.backups[-2:]}
-    for backup in found.backups:
-        for stored in backup.files:
-            assert (Path(backup.folder) / stored.name).stat().st_size == stored.bytes
-    rotated(tmp_path)
-    assert {b.id for b in shelf(tmp_path).backups} == newest
-    assert not shelf(tmp_path).broken
 
 
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:

@@ -5,58 +5,36 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from .conftest import missing
-
-ROOT = Path(__file__).parents[2]
-
-
-def chaos(*words: str) -> tuple[int, str]:
-    """Its exit status and what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "cleanup", "--hits=1", *words],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if "NOT TESTED" in done.stdout:
-        missing(done.stdout)
-    return done.returncode, done.stdout
+from .chaos import chaos
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mariadb", "mysql", "sqlite"])
 def test_each_row_is_in_one_place_wherever_a_run_dies(engine: str) -> None:
     means = ["--means=killed", *([] if engine == "sqlite" else ["--means=session ended"])]
-    code, said = chaos(f"--engine={engine}", "--sparse", *means)
+    code, said = chaos("cleanup", f"--engine={engine}", "--sparse", *means)
     assert code == 0, said
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mariadb", "mysql"])
 def test_each_row_is_in_one_place_when_the_server_is_stopped_hard(engine: str) -> None:
     phases = ["--phase=flushed", "--phase=unanswered"]
-    code, said = chaos(f"--engine={engine}", "--kind=files", "--means=server stopped", *phases)
+    code, said = chaos("cleanup", f"--engine={engine}", "--kind=files", "--means=server stopped", *phases)
     assert code == 0, said
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mariadb", "mysql", "sqlite"])
 def test_a_bite_committed_before_it_is_in_the_file_loses_rows(engine: str) -> None:
     words = ["--kind=files", "--phase=committed", "--means=killed", "--mutant=commit before put"]
-    code, said = chaos(f"--engine={engine}", *words)
+    code, said = chaos("cleanup", f"--engine={engine}", *words)
     assert code == 1 and re.search(r"archive of t: 0 rows too many \[\], [1-8] too few", said), said
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mariadb", "mysql"])
 def test_a_bite_settled_before_it_is_committed_is_archived_twice(engine: str) -> None:
     words = ["--kind=files", "--phase=settled", "--means=session ended", "--mutant=settle before commit"]
-    code, said = chaos(f"--engine={engine}", *words)
+    code, said = chaos("cleanup", f"--engine={engine}", *words)
     assert code == 1 and re.search(r"archive of t: [1-8] rows too many .* 0 too few", said), said

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import random
 from datetime import timedelta
@@ -148,10 +150,25 @@ def test_a_removal_that_died_is_nothing_that_counts_and_is_cleared(tmp_path: Pat
     folder = tmp_path / "shop"
     Path(path_of(backup)).rename(folder / f"{backup.id}.partial")
     (dead,) = look(tmp_path).unfinished
-    assert dead.server == IDENTITY and len(dead.files) == 2
+    assert dead.server == IDENTITY and len(dead.files) == 2 and dead.removed
     assert look(tmp_path).backups == ()
     backups.clear(str(tmp_path), dead)
     assert names(tmp_path) == []
+
+
+def test_half_of_a_manifest_that_was_to_be_amended_is_cleared(tmp_path: Path) -> None:
+    backup = make(tmp_path)
+    half = Path(f"{path_of(backup)}.tmp")
+    half.write_text("{")
+    with Path(path_of(backup)).open("rb+") as manifest:  # somebody is about to amend it
+        fcntl.flock(manifest, fcntl.LOCK_EX)
+        assert (look(tmp_path).unfinished, look(tmp_path).foreign) == ((), ())
+        with pytest.raises(Busy):
+            backups.clear(str(tmp_path), Unfinished("shop", (f"shop/{half.name}",), 1))
+    (dead,) = look(tmp_path).unfinished
+    assert (dead.files, dead.server, dead.removed) == ((f"shop/{half.name}",), IDENTITY, False)
+    backups.clear(str(tmp_path), dead)
+    assert look(tmp_path).backups == (backup,) and not half.exists() and sound(backup)
 
 
 def test_a_torn_marker_names_what_only_we_call_so(tmp_path: Path) -> None:
@@ -238,6 +255,25 @@ def test_a_copy_in_a_folder(tmp_path: Path) -> None:
     assert copies.remove(now, str(there)) > backup.bytes and names(there) == []
     assert look(tmp_path / "here").backups[0].copies == ()
     assert copies.remove(now, str(there)) == 0
+
+
+def test_a_copy_clears_away_what_older_ones_left(tmp_path: Path) -> None:
+    """Nobody copies a backup any more when there is a newer one."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    first = make(here)
+    list(copies.copy(first, str(there)))
+    dead = there / "shop" / "20200101T000000Z-abcdef"
+    told = {"server": IDENTITY, "database": "shop", "names": [f"{dead.name}.sql"]}
+    Path(f"{dead}.partial").write_text(json.dumps(told))
+    Path(f"{dead}.sql.partial").write_text("half")
+    other = there / "shop" / "20200101T000000Z-fedcba.partial"
+    other.write_text(json.dumps({**told, "server": "postgresql:8"}))
+    Path(f"{path_of(first._replace(folder=str(there / 'shop')))[: -len('.manifest.json')]}.partial").write_text("{}")
+    second = make(here)
+    list(copies.copy(second, str(there)))
+    assert [path.name for path in (there / "shop").iterdir() if path.name.startswith("2020")] == [other.name]
+    assert len(look(there).backups) == 2
 
 
 def test_a_copy_that_vanished_is_none(tmp_path: Path) -> None:

@@ -186,6 +186,12 @@ def test_what_died_is_cleared_away_by_its_own_server() -> None:
     assert [f.message.split(":")[0] for f in plan.findings] == ["shop/2.partial"]
 
 
+def test_what_a_restore_has_not_completed_is_not_backed_up() -> None:
+    plan = planned(found={"databases": (Database("shop"), Database("half", wreck=True))})
+    assert {s.task.ref.database for s in plan.steps} == {"shop"}
+    assert [(f.code, f.ref.database) for f in plan.findings] == [("restore_unfinished", "half")]
+
+
 def test_what_an_engine_cannot_do_is_refused() -> None:
     lacking = OURS._replace(engine="sqlite", lacks={"physical": "it is a file", "exclude": "it is a file"})
     for options in ({"method": "physical"}, {"exclude_tables": ["log*"]}):
@@ -270,8 +276,7 @@ def test_what_is_not_restored(backups: list[Backup], options: dict[str, Any], sa
 @pytest.mark.parametrize(
     ("fields", "cure"),
     [
-        ({"method": "physical"}, "unpack it into an empty data directory"),
-        ({"method": "physical", "parent": "x"}, "pg_combinebackup"),
+        ({"method": "physical"}, "new data directory (target_dir)"),
         ({"method": "pgbackrest", "about": {"label": "20261122-100722F"}}, "pgbackrest restore --set=20261122-100722F"),
     ],
 )
@@ -280,6 +285,14 @@ def test_a_backup_of_the_whole_server_is_no_databases(fields: dict[str, Any], cu
     with pytest.raises(Refused, match="is of the whole server") as refused:
         restored(known, path=f"/srv/backups/_server/{known.id}.manifest.json", backup_dir=None, database=None)
     assert cure in refused.value.cure
+
+
+def test_a_whole_servers_backup_is_tried_out_where_it_is_named() -> None:
+    known = made(2, database="", method="physical")
+    named = {"path": f"/srv/backups/_server/{known.id}.manifest.json", "backup_dir": None, "database": None}
+    (step,) = restored(known, drill=True, **named).steps
+    assert (step.task.ref, step.task.drill) == (Ref(""), True)
+    assert "of the whole server of" in step.reason
 
 
 def test_another_servers_backup_where_it_is_named() -> None:

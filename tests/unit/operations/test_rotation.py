@@ -15,7 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Broken, Shelf, Stored
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import (
+    Backup,
+    Broken,
+    Shelf,
+    Stored,
+    Unfinished,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations import rotation
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.rotation_law import (
@@ -25,7 +31,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations.ro
     judged,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Database, Measured, Plan, Server
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import RemoveBackup
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropLeftover, RemoveBackup
 
 from ..samples import NOW, defaults
 
@@ -347,6 +353,23 @@ def test_copies_go_along_only_where_they_are_named() -> None:
     (step,) = planned(shelf, copy_to="/mnt/share").steps
     assert isinstance(step.task, RemoveBackup)
     assert step.task.copies == ("/mnt/share",)
+
+
+def test_a_removal_that_died_is_brought_to_its_end() -> None:
+    shelf = daily(2, copies=("/mnt/share",))
+    died = (
+        Unfinished("shop", ("shop/x.partial", "shop/x.dump"), 7, "postgresql:7", removed=True),
+        Unfinished("shop", ("shop/y.partial",), 7, "postgresql:7"),  # it never was a backup: db_backup's
+        Unfinished("crm", ("crm/z.partial",), 7, "postgresql:7", removed=True),
+    )
+    plan = planned(shelf, shelf={"unfinished": died}, databases=["shop"])
+    (task,) = [s.task for s in plan.steps if isinstance(s.task, DropLeftover)]
+    assert (task.names, task.folder) == (("shop/x.partial", "shop/x.dump"), "/srv/backups")
+    # What is left of a copy whose manifest is gone goes with its backup.
+    oldest = shelf[1]._replace(copies=())
+    plan = planned([shelf[0], oldest], shelf={"vanished": (oldest.id,)}, copy_to="/mnt/share")
+    (step,) = plan.steps
+    assert isinstance(step.task, RemoveBackup) and step.task.copies == ("/mnt/share",)
 
 
 def test_100_000_manifests_are_judged_in_2_seconds() -> None:
