@@ -70,7 +70,8 @@ options:
   drill:
     description:
       - Restore the backup, compare it with what its manifest counts, throw it away, and write into the manifest that it
-        is proven. Nothing is due where that stands there already.
+        is proven. Nothing is due where that stands there already. A backup of a whole server (method V(physical)) is
+        named by O(path).
     type: bool
     default: false
   drill_on:
@@ -98,9 +99,9 @@ options:
   target_dir:
     description:
       - Absolute path of a data directory that comes to be from the newest backup of a whole server (method
-        V(physical)), or from the one that O(which) or O(path) names. It must be empty, or not be there. No server is needed, and none
-        that runs is touched. What is restored lies in a hidden folder in it until it is complete; where a restore has
-        died there, that is recognised and removed first.
+        V(physical)), or from the one that O(which) or O(path) names. It must be empty, or not be there. No server is
+        needed, and none that runs is touched. What is restored lies in a hidden folder in it until it is complete;
+        where a restore has died there, that is recognised and removed first.
       - Not together with O(database), O(target), O(replace), O(globals) and O(drill).
     type: path
   tablespace_dir:

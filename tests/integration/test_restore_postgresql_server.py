@@ -9,6 +9,7 @@ import os
 import pwd
 import signal
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,12 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postg
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.sites import INSIDE
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Verify
+from tests.fleet import Server
 from tests.fleet.postgresql import PostgreSQL
 from tests.fleet.processes import give_away, server_account
 
 from .backups import fact, kinds
-from .conftest import Pool
+from .conftest import Pool, missing
 from .module_runner import Ran, run, start, until
 from .pg_backups import manner, shelf, using
 
@@ -78,7 +80,7 @@ def place() -> Iterator[Path]:
         yield path
 
 
-def options(server: PostgreSQL, backup: Backup, site: Path, **more: Any) -> dict[str, Any]:
+def options(server: Server, backup: Backup, site: Path, **more: Any) -> dict[str, Any]:
     account = server_account()
     told: dict[str, Any] = {"engine": "postgresql", "bin_dir": str(server.bin_dir), "journal": "none"}
     told.update(backup_dir=str(Path(backup.folder).parent), which=backup.id, target_dir=str(site))
@@ -224,3 +226,28 @@ def test_without_a_proof_more_of_the_log_can_be_read(server: PostgreSQL, links: 
     assert names(place) == {"new", "spaces"}
     server.sql("UPDATE far SET v = repeat('x', 99)")
     assert content(server, place / "new") == server.sql(SUMS)
+
+
+def test_an_encrypted_one_is_tried_out_and_restored(pool: Pool, place: Path) -> None:
+    """By whoever has the key, and only then; the drill is due once."""
+    postgresql = pool.get("postgresql-16")
+    key, folder = place / "key", place / "backups"
+    try:
+        subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
+    except FileNotFoundError:
+        missing("age: apt-get install age")
+    public = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True).stdout.strip()
+    told = {**postgresql.login(), "bin_dir": str(postgresql.installation.bin_dir), "journal": "none"}
+    run(
+        "db_backup",
+        {**told, "backup_dir": str(folder), "method": "physical", "encrypt": {"age_recipient": [public]}},
+    )
+    (backup,) = shelf(folder)
+    named = {**told, "path": f"{backup.folder}/{backup.id}.manifest.json", "drill": True}
+    assert "Give decrypt" in run("db_restore", named, fails=True).result["msg"]
+    decrypt = {"decrypt": {"age_identity": str(key)}}
+    assert kinds(run("db_restore", {**named, **decrypt})) == [("restore", "done")]
+    assert not run("db_restore", {**named, **decrypt}).changed
+    asked = options(postgresql, backup, place / "new", **decrypt)
+    assert kinds(run("db_restore", asked)) == [("restore", "done")]
+    assert (place / "new" / "PG_VERSION").read_text().strip() == postgresql.installation.major

@@ -51,6 +51,7 @@ OPTIONS: dict[str, t.Any] = {
 }
 
 PROVEN = 3  # of LEVELS: restored and compared
+TRIED = ("physical",)  # methods of backups of whole servers that a drill tries out, where `path` names one
 
 
 class Policy(NamedTuple):
@@ -192,7 +193,7 @@ def plan(policy: Policy, measured: Measured) -> Plan:
         on=policy.on,
     )
     deed = "a drill of" if policy.drill else "asked for:"
-    reason = f"{deed} the backup of {backup.database} of {age} ago"
+    reason = f"{deed} the backup of {backup.database or 'the whole server'} of {age} ago"
     size = backup.source_bytes or backup.bytes
     fetched = [_fetch(policy, shelf, each) for each in (backup, task.globals) if each and each in shelf.elsewhere]
     after = tuple(s.key for s in fetched)
@@ -215,7 +216,7 @@ def _fetch(policy: Policy, shelf: Shelf, backup: Backup) -> Step:
 def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
     """Raises BadInput where there is none, or where it is not clear whose."""
     there = sorted((*shelf.backups, *shelf.elsewhere), key=lambda b: (b.began, b.id))
-    whole = [b for b in there if b.method == "dump"]
+    whole = [b for b in there if b.method == "dump" or (b.method in TRIED and policy.drill and not policy.database)]
     named = [b for b in whole if b.database == policy.database or (not policy.database and b.id == policy.id)]
     _whole_server(policy, there)
     mine = identity_of(measured.server, policy.database)
@@ -241,7 +242,8 @@ def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
 def _whole_server(policy: Policy, there: t.Sequence[Backup]) -> None:
     """Raises Refused for a backup that is of no single database, whose name was given."""
     for backup in there:
-        if policy.id == backup.id and backup.method != "dump" and not policy.database:
+        tried = policy.drill and backup.method in TRIED
+        if policy.id == backup.id and backup.method != "dump" and not policy.database and not tried:
             cure = "Restore it into a new data directory (target_dir); db_backup with verify: restore tries it out"
             if backup.method == "pgbackrest":
                 cure += f"; or by hand: pgbackrest restore --set={backup.about.get('label', '')}"

@@ -19,7 +19,7 @@ from .interim import founded
 from .matching import matched
 from .names import quoted
 from .quiet import asleep, quiet
-from .restoring import Place, poured
+from .restoring import Place, poured, refuse
 from .versions import major_of
 
 AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
@@ -84,6 +84,7 @@ def _prove(session: Session, backup: Backup, decrypt: Decryption | None, server:
 
 def _beside(session: Session, backup: Backup, decrypt: Decryption | None, server: Server, room: Room) -> Work:
     """In a database of its own on the same server."""
+    refuse(backup, server)
     name = founding.interim(f"drill {backup.id}")
     worker = session.worker(lock_timeout=session.lock_timeout)
     room = room._replace(connector=quiet(worker, room.connector))

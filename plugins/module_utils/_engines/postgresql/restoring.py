@@ -49,13 +49,11 @@ class Place(NamedTuple):
 
 
 def spell(task: Restore, server: Server, room: Room) -> list[str]:
-    _refuse(task.backup, server)
+    if task.drill:
+        return [_drilled(task, room)]
+    refuse(task.backup, server)
     about, name = task.backup.about, founding.interim(task.ref.database)
     tool = restorer(task.backup, room.bin_dir)
-    if task.drill:
-        where = "a temporary server" if task.on == "throwaway" else "a scratch database"
-        where += f" on {task.on.address}" if isinstance(task.on, Elsewhere) else ""
-        return [f"{tool.path} --exit-on-error: {task.backup.folder}/{task.backup.id} into {where}, compared, removed"]
     argv, rest = _argv(tool, room, Place(name, task.jobs)), sum(x.what == "data" for x in task.backup.files)
     passes = [[*BEFORE], *[["--section=data"]] * rest, [AFTER]] if rest else [[]]
     spaces = server.settings.get("tablespaces", ())
@@ -66,18 +64,28 @@ def spell(task: Restore, server: Server, room: Room) -> list[str]:
     return [*words, *christened(task, name)]
 
 
+def _drilled(task: Restore, room: Room) -> str:
+    backup = task.backup
+    where = "a temporary server" if task.on == "throwaway" else "a scratch database"
+    where += f" on {task.on.address}" if isinstance(task.on, Elsewhere) else ""
+    if backup.method != "dump":
+        return f"unpack {backup.folder}/{backup.id} into a temporary server, each b-tree index checked, removed"
+    tool = restorer(backup, room.bin_dir)
+    return f"{tool.path} --exit-on-error: {backup.folder}/{backup.id} into {where}, compared, removed"
+
+
 def _argv(tool: Client, room: Room, place: Place) -> list[str]:
     jobs = [f"--jobs={place.jobs}"] if place.jobs > 1 else []
     return [tool.path, *target(room.connector, place.name), "--exit-on-error", *jobs, *place.options]
 
 
-def _refuse(backup: Backup, server: Server) -> None:
+def refuse(backup: Backup, server: Server) -> None:
     """What cannot be restored here at all."""
     where = {"database": backup.database}
     if backup.engine != "postgresql":
         raise Refused(f"backup {backup.id} is one of {backup.engine}, not of PostgreSQL", **where)
     if backup.method != "dump":
-        cure = "Unpack it into an empty data directory, see pg_verifybackup, and start a server there"
+        cure = "Restore it into a new data directory (target_dir)"
         raise Refused(f"backup {backup.id} ({backup.method}) is not one of a single database", cure=cure, **where)
     if major(backup.version) > major_of(server):
         cure = f"Restore it on version {major(backup.version)} or newer"
@@ -94,7 +102,7 @@ def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Wo
 
         yield from drill.carry_out(session, task, server, room)
         return
-    _refuse(task.backup, server)
+    refuse(task.backup, server)
     name, worker = founding.interim(task.ref.database), session.worker(lock_timeout=session.lock_timeout)
     _free(session, worker, task)
     drop(worker, room.connector, f"{name}_old")
