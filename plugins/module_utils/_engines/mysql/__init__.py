@@ -138,7 +138,9 @@ class MySQL:
             from . import retention
 
             expired, without, seen = retention.read(session, wants, server, self._grants or read_grants(session))
-            self._stores.update(seen)
+            for ref, store in seen.items():  # a proof does not read how a table is made
+                made_of = store.definition or self._stores.get(ref, store).definition
+                self._stores[ref] = store._replace(definition=made_of)
             found = found._replace(expired=expired, without=without)
         if wants.backups and name:
             from . import backup, dumping, restoring, streams
@@ -206,7 +208,7 @@ class MySQL:
             from . import cures
 
             return cures.spell(task, server, self._catalogs.get(task.ref.database))
-        if isinstance(task, RETENTION):
+        if isinstance(task, RETENTION) or _is_beside(task):
             from . import retire
 
             return retire.spell(task, server, self._stores)
@@ -220,7 +222,7 @@ class MySQL:
         """And what runs, by the same words. Raises Busy, Gone, Refused, Stopped."""
         if self._guard:
             self._guard.assure()
-        if isinstance(task, RETENTION):
+        if isinstance(task, RETENTION) or _is_beside(task):
             from . import crew, retire
 
             with self._lock:
@@ -266,6 +268,11 @@ class MySQL:
         for link in open_links:
             with contextlib.suppress(DbFault):
                 link.close()
+
+
+def _is_beside(task: Cure) -> bool:
+    """Whether it is wreckage of retention, and not of backups."""
+    return isinstance(task, DropLeftover) and not task.folder
 
 
 def _under_way(running: t.Sequence[activity.Running], contents: catalog.Contents) -> t.Iterator[Finding]:

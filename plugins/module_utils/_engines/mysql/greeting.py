@@ -46,6 +46,7 @@ def greet(link: t.Any) -> tuple[Server, Grants]:
     role, source = read_role(link, settings, grants, findings)
     lacks = {**link.flavour.lacks(), **_lacks(link, settings, grants, role)}
     settings.update(source=source, ours=link.id, identity=identity(link))
+    settings["may_keep_local"] = grants.any_of(privileges.KEEP_LOCAL[link.flavour.name])
     names = [str(row[0]) for row in link.rows(DATABASES)]
     server = Server(
         engine=link.flavour.name,

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""RANGE partitions all of whose rows are old: which, and dropping them. Rows are purge.py's."""
+"""RANGE partitions all of whose rows are old: which, and dropping them. Large ones: exchange.py; rows: purge.py."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ PARTITIONS = """
               PARTITION_ORDINAL_POSITION
      ORDER BY PARTITION_ORDINAL_POSITION"""
 _BY = re.compile(r"(?:(to_days|to_seconds|year|unix_timestamp)\()?`((?:[^`]|``)+)`\)?|(\w+)", re.IGNORECASE)
+# The names alone: MariaDB reads a table's file for its comment.
+BESIDE = """
+    SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME LIKE %s"""
+PREFIX = "dbfleet_"  # of the tables by way of which large ones leave
 NO_SUCH_PARTITION = 1507
+LARGE = 64 << 20  # bytes: removing the files of less takes no longer than what it takes to avoid waiting for that
 FIRST_DAY = datetime(1, 1, 1, tzinfo=timezone.utc)  # moments stand for what the column's own clock says
 YEAR_ZERO_DAYS = 366  # TO_DAYS of the first day that Python knows
 
@@ -146,16 +151,21 @@ def touched(ranges: t.Sequence[Range], field: Field, expiry: Expiry) -> list[Ran
     return found
 
 
+def beside(link: Link, database: str) -> list[str]:
+    """Tables that may be what dead runs left of partitions; whether they are is told by their comments."""
+    return [str(row[0]) for row in link.rows(BESIDE, (database, PREFIX.replace("_", "\\_") + "%"))]
+
+
 # ---- dropping --------------------------------------------------------------------------------------------------------
 
 
 def spell_drop(task: DropPartition, server: Server) -> list[str]:
     table = table_of(task.table)
     words = [f"ALTER TABLE {table} DROP PARTITION {quoted(task.ref.partition)}"]
-    return [f"LOCK TABLES {table} WRITE", *words, "UNLOCK TABLES"] if _judged(task) else words
+    return [f"LOCK TABLES {table} WRITE", *words, "UNLOCK TABLES"] if judged(task) else words
 
 
-def _judged(task: DropPartition) -> bool:
+def judged(task: DropPartition) -> bool:
     """Whether rows may have come into it, since it was planned, that must not go with it."""
     return task.empty or bool(task.undated)
 
@@ -164,24 +174,31 @@ def drop(link: Link, task: DropPartition, server: Server, cursor: str | None) ->
     """Of an archived one nothing is dropped that came since: with the lock nobody writes any more. Raises Busy."""
     words, obj = spell_drop(task, server), str(task.ref)
     try:
-        if _judged(task):
+        if judged(task):
             # What was deleted a moment ago is still being removed: that is waited for before anybody else has to wait.
-            _assure(link, task)
+            assure(link, task)
             link.run(words[0], obj=obj)
-            _assure(link, task)
-        try:
-            link.run(words[1] if _judged(task) else words[0], obj=obj)
-        except Refused as fault:
-            if number_of(fault.__cause__ or fault) == NO_SUCH_PARTITION:
-                raise Vanished(fault.cause, database=task.ref.database, obj=obj) from fault
-            raise
+            assure(link, task)
+        drop_now(link, words[1] if judged(task) else words[0], task)
     finally:
-        if _judged(task) and not link.stopping:
+        if judged(task) and not link.stopping:
             link.release_tables()
     yield Tick(Amount(rows=task.rows or 0))
 
 
-def _assure(link: Link, task: DropPartition) -> None:
+def drop_now(link: Link, statement: str, task: DropPartition) -> None:
+    """Raises Vanished where there is no such partition any more."""
+    obj = str(task.ref)
+    try:
+        link.run(statement, obj=obj)
+    except Refused as fault:
+        if number_of(fault.__cause__ or fault) == NO_SUCH_PARTITION:
+            raise Vanished(fault.cause, database=task.ref.database, obj=obj) from fault
+        raise
+
+
+def assure(link: Link, task: DropPartition) -> None:
+    """Raises Refused where rows have come into it that must not go with it."""
     if task.empty:
         _assure_empty(link, task)
     store = stores.read(link, task.ref.database, [task.table.path[0]]).get(task.table.path[0]) if task.undated else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..._errors import BadInput
-from ..._records import Ref, Server, Wants
+from ..._records import Leftover, Ref, Server, Wants
 from ..._retention import Child, Expired, Files, Missing, Part, Piece, Sought
 from . import archives, offspring, partitions, stores
 from .connection import Link
@@ -54,7 +54,9 @@ def read(
             continue
         seen[store] = None
         found.append(look.expired(one, store))
-    return tuple(found), tuple(without), {store.ref: store for store in seen}
+    made_of = look.definitions
+    seen_as = {store.ref: store._replace(definition=made_of.get(store.ref, "")) for store in seen}
+    return tuple(found), tuple(without), seen_as
 
 
 def _own(known: t.Mapping[str, Store], sought: Sought, database: str) -> Store | None:
@@ -86,10 +88,11 @@ class _Look:
         self.link, self.server, self.grants = link, server, grants
         self.only = frozenset(wants.only)
         self.counting = wants.counting
+        self.definitions: dict[Ref, str] = {}
         self._edges: list[offspring.Edge] | None = None
 
     def expired(self, sought: Sought, store: Store) -> Expired:
-        found = Expired(sought, store.ref)
+        found = Expired(sought, store.ref, detaching=self._left(store.ref))
         if self.only and not any(ref._replace(partition="") == store.ref for ref in self.only):
             return found._replace(rows=0, of_rows=store.rows)
         try:
@@ -189,7 +192,26 @@ class _Look:
     def _part(self, due: Due, one: partitions.Range) -> Part:
         ref = due.store.ref._replace(partition=one.name)
         rows = due.count(one.name) if not self.only or ref in self.only else None
-        return Part(ref, rows, one.bytes)
+        large = one.bytes >= partitions.LARGE and not self.only
+        return Part(ref, rows, one.bytes, concurrently=large and self._exchanged(due.store, ref))
+
+    def _left(self, table: Ref) -> tuple[Leftover, ...]:
+        """What dead runs left of its partitions."""
+        names = partitions.beside(self.link, table.database)
+        if not names:
+            return ()
+        from . import exchange
+
+        left = exchange.leftovers(self.link, table, names)
+        return tuple(x for x in left if not self.only or x.ref in self.only)
+
+    def _exchanged(self, store: Store, ref: Ref) -> bool:
+        """Whether it leaves by way of a table beside it, so that nobody waits until its files are removed."""
+        from . import exchange
+
+        if store.ref not in self.definitions:
+            self.definitions[store.ref] = exchange.definition(self.link, store, self.grants, self.server)
+        return bool(self.definitions[store.ref]) and exchange.free(self.link, ref, self.grants)
 
     def _undated(self, due: Due, name: str) -> bool:
         found = due.timed(lambda: partitions.undated(self.link, due.store, due.field, name))

@@ -10,7 +10,7 @@ import typing as t
 from ..._errors import Refused, Vanished
 from ..._records import Ref, Server, Tick, Work
 from ..._retention import Expiry
-from ..._tasks import DropPartition, Purge, RemoveFiles, Settle, Task
+from ..._tasks import DropLeftover, DropPartition, Purge, RemoveFiles, Settle, Task
 from .. import nibble
 from . import archives, offspring, old_rows, partitions, purge, purge_session, stores, targets
 from .connection import Link
@@ -24,8 +24,8 @@ Stores = t.Mapping[Ref, Store]
 
 def spell(task: Task, server: Server, known: Stores) -> list[str]:
     """The words of a step; a bite's with its whole condition, its own range of keys left out."""
-    if isinstance(task, DropPartition):
-        return partitions.spell_drop(task, server)
+    if isinstance(task, (DropPartition, DropLeftover)):
+        return _leaving_words(task, server, known)
     if isinstance(task, Settle):
         return [f"finish {file}" for file in task.files]
     if isinstance(task, RemoveFiles):
@@ -33,6 +33,17 @@ def spell(task: Task, server: Server, known: Stores) -> list[str]:
     if isinstance(task, Purge) and task.table in known:
         return list(_purge_words(task, server, known[task.table]))
     return []
+
+
+def _leaving_words(task: DropPartition | DropLeftover, server: Server, known: Stores) -> list[str]:
+    made_of = ""
+    if isinstance(task, DropPartition):
+        made_of = known[task.table].definition if task.concurrently and task.table in known else ""
+        if not made_of:
+            return partitions.spell_drop(task, server)
+    from . import exchange
+
+    return exchange.spell(task, server, made_of)
 
 
 def _purge_words(task: Purge, server: Server, store: Store) -> t.Iterator[str]:
@@ -63,8 +74,12 @@ def _purge_words(task: Purge, server: Server, store: Store) -> t.Iterator[str]:
 def carry_out(link: Link, task: Task, server: Server, cursor: str | None, crew: Crew) -> Work:
     if isinstance(task, Purge):
         return take(link, task, server, cursor, crew)
-    if isinstance(task, DropPartition):
+    if isinstance(task, DropPartition) and not task.concurrently:
         return partitions.drop(link, task, server, cursor)
+    if isinstance(task, (DropPartition, DropLeftover)):
+        from . import exchange
+
+        return exchange.leave(link, task, server)
     if isinstance(task, Settle):
         return settle(link, task, server)
     if isinstance(task, RemoveFiles):

@@ -82,6 +82,7 @@ class Store(NamedTuple):
     row_bytes: int
     fields: tuple[Field, ...]
     indexes: tuple[Sorting, ...]
+    definition: str = ""  # as a table beside it repeats it, where one of its partitions leaves by way of one
 
     @property
     def sql(self) -> str:
