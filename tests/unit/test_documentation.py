@@ -27,6 +27,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations im
     vacuum,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
+from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _report_options
 
 HERE = "ansible_collections.dbfleet.maintenance.plugins"
 SHARED = {**CONNECTION, **SELECTION}
@@ -41,10 +42,15 @@ SPECS: dict[str, dict[str, Any]] = {
     "db_bloat_facts": {**SHARED, **_facts.READING, **bloat.OPTIONS},
     "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},
     "db_stats_facts": {**SHARED, **_facts.READING, **advice.OPTIONS},
+    "db_report": _report_options.OPTIONS,
     "db_history_facts": {**SHARED, **_facts.READING, **history.OPTIONS},
 }
-MODULES = sorted(path.stem for path in (Path(__file__).parents[2] / "plugins" / "modules").glob("db_*.py"))
+# Connected to no database: what it has in common with others it says itself.
+REPORT = "db_report"
+EVERY = sorted(path.stem for path in (Path(__file__).parents[2] / "plugins" / "modules").glob("db_*.py"))
+MODULES = [name for name in EVERY if name != REPORT]
 each_module = pytest.mark.parametrize("name", MODULES)
+each_of_all = pytest.mark.parametrize("name", EVERY)
 
 
 def module(name: str) -> Any:
@@ -63,7 +69,7 @@ def documented(name: str) -> dict[str, Any]:
     """Every option of a module, those of its fragments too; none of them twice."""
     own = yaml.safe_load(module(name).DOCUMENTATION)
     options: dict[str, Any] = dict(own.get("options") or {})
-    for part in own["extends_documentation_fragment"]:
+    for part in own.get("extends_documentation_fragment", ()):
         more = fragment(part).get("options") or {}
         assert not more.keys() & options.keys()
         options.update(more)
@@ -80,17 +86,17 @@ def facts_of(option: dict[str, Any], nested: str) -> dict[str, Any]:
 
 
 def test_every_module_is_looked_at() -> None:
-    assert sorted(SPECS) == MODULES
+    assert sorted(SPECS) == EVERY
 
 
-@each_module
+@each_of_all
 def test_documented_options_are_those_that_the_module_takes(name: str) -> None:
     told = {option: facts_of(found, "suboptions") for option, found in documented(name).items()}
     taken = {option: facts_of(found, "options") for option, found in SPECS[name].items()}
     assert told == taken
 
 
-@each_module
+@each_of_all
 def test_every_option_is_described(name: str) -> None:
     def walk(options: dict[str, Any]) -> None:
         for option, found in options.items():
@@ -102,7 +108,7 @@ def test_every_option_is_described(name: str) -> None:
     walk(documented(name))
 
 
-@each_module
+@each_of_all
 def test_examples_are_accepted(name: str) -> None:
     tasks = yaml.safe_load(module(name).EXAMPLES)
     ours = [(key.rpartition(".")[2], given) for task in tasks for key, given in task.items() if "maintenance" in key]
@@ -126,6 +132,12 @@ def test_attributes_are_declared(name: str) -> None:
     attributes = fragment(part)["attributes"]
     assert attributes.keys() >= {"check_mode", "diff_mode", "idempotent", "platform", "action_group"}
     assert part.endswith("facts" if name.endswith("_facts") else "action")
+
+
+def test_the_report_declares_the_same_attributes_and_has_no_secret() -> None:
+    attributes = yaml.safe_load(module(REPORT).DOCUMENTATION)["attributes"]
+    assert attributes.keys() == fragment("dbfleet.maintenance.attributes.action")["attributes"].keys()
+    assert not any(spec.get("no_log") for spec in SPECS[REPORT].values())
 
 
 @each_module

@@ -75,7 +75,7 @@ def read(path: str | None, chosen: t.Callable[[str], bool], *, since: float, now
             return History(str(place), "", _past(db, chosen, since, now))
     except NotAJournal as error:
         raise BadInput(f"journal: {error}", cure="Name the journal that the other modules use") from error
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, TypeError, ValueError) as error:  # the last two: damage that left a readable page
         cure = "A run that writes moves a corrupt journal aside and begins a new one; see its owner and mode otherwise"
         raise Refused(f"the journal {place} cannot be read: {error}", cure=cure) from error
 
