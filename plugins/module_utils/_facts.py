@@ -209,6 +209,7 @@ def _advice(params: t.Mapping[str, t.Any]) -> tuple[Operation, t.Any]:
 
 
 def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: int, seconds: float) -> Facts:
+    from . import _standing
     from ._operations import preflight
     from ._report import finding_result, ordered, server_facts
 
@@ -223,6 +224,8 @@ def _due(engine: Engine, measured: Measured, plans: t.Mapping[str, Plan], most: 
         "databases": [d.name for d in measured.databases],
         "preflight": {"assessed": "preflight" in plans, "ok": not stops, "stopped_by": [f.message for f in stops]},
         "findings": [finding_result(f, engine, server) for f in ordered(findings)[:most]],
+        "bloat": _standing.bloat(measured) if plans.keys() & {"vacuum", "reindex"} else None,
+        "backups": _standing.backups(measured) if measured.shelf else None,
         "seconds": round(seconds, 3),
     }
     for name in OPERATIONS:

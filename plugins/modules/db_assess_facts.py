@@ -149,6 +149,19 @@ ansible_facts:
             - What no step can cure. Each has priority (1 is urgent), code, database, object, message and fix.
           type: list
           elements: dict
+        bloat:
+          description:
+            - C(bytes), C(bloat_bytes) of tables and C(index_bloat_bytes), in all, and of the ten C(databases) that have
+              the most. What is smaller than the options make due is not estimated. Null where neither O(vacuum) nor
+              O(reindex) was asked for.
+          type: dict
+        backups:
+          description:
+            - Of each database, when its newest backup began (C(at)), C(age_seconds), C(bytes) and C(level) of
+              verification, and the age of the newest that was read to its end (C(verified_age_seconds)). The oldest
+              come first. Null where neither O(backup) nor O(rotate) was asked for.
+          type: list
+          elements: dict
         seconds:
           description: What the assessment took.
           type: float

@@ -19,6 +19,7 @@ LABEL = 12  # columns
 OF_ROWS = "cleanup"  # the operation whose rows are worth a word
 FACTS = {"rotate_backups": "db_backup_rotate"}  # of operations whose module is called otherwise
 DUE = {"rotate_backups": "rotate"}  # their names in db_due
+OUT_OF_REACH = "out of reach: "  # how the trouble of such a host begins
 AFTERWARDS = ("vacuum", "freeze", "analyze")  # kinds of steps that it takes for what it leaves behind
 
 
@@ -29,7 +30,7 @@ def trouble(host: Vars, operations: t.Iterable[str]) -> str:
     for name in ("maintenance_assessed", *(f"{operation}_result" for operation in operations)):
         result = host.get(name)
         if result is not None and result.get("unreachable"):
-            return f"out of reach: {result.get('msg', '')}".replace("Task failed: ", "")
+            return f"{OUT_OF_REACH}{result.get('msg', '')}".replace("Task failed: ", "")
     return ""
 
 
@@ -44,25 +45,38 @@ def report(hosts: t.Mapping[str, Vars], operations: t.Sequence[str], *, planned:
 
 def _host(host: Vars, operations: t.Sequence[str], planned: bool, full: bool) -> Lines:
     wrong = trouble(host, operations)
-    results = {o: found for o in operations if (found := _fact(host, f"{o}_result", FACTS.get(o, f"db_{o}")))}
-    due = _fact(host, "maintenance_assessed", "db_due")
-    stats = _fact(host, "maintenance_assessed", "db_stats")
-    words = [_done(o, fact, planned) for o, fact in results.items()]
+    results = results_of(host, operations)
+    due = fact_of(host, "maintenance_assessed", "db_due")
+    stats = fact_of(host, "maintenance_assessed", "db_stats")
+    words = outline(due, results, operations, planned=planned)
     more = [line for fact in results.values() for line in _steps(fact)]
     if not results and due:
-        words, more = [_due(due, operations)], _samples(due, operations) if full else []
-    told = _told(due, list(results.values()), operations)
-    findings = _findings([due, *results.values()], told, _advised(stats), full)
+        more = _samples(due, operations) if full else []
     if wrong:
-        words.insert(0, f"FAILED: {wrong}")
-    return ["; ".join(words) or "not assessed", *(_server(stats) if full else ()), *more, *findings]
+        words = f"FAILED: {wrong}" + (f"; {words}" if words else "")
+    found = findings(due, results, operations, least=None if full else URGENT)
+    told = _told_lines(found, _advised(stats), full)
+    return [words or "not assessed", *(_server(stats) if full else ()), *more, *told]
+
+
+def results_of(host: Vars, operations: t.Iterable[str]) -> dict[str, Vars]:
+    """What each operation returned on a host, by its name."""
+    return {o: found for o in operations if (found := fact_of(host, f"{o}_result", FACTS.get(o, f"db_{o}")))}
+
+
+def outline(due: Vars, results: t.Mapping[str, Vars], operations: t.Sequence[str], *, planned: bool) -> str:
+    """What was done on a host, or else what is due there; empty where nobody knows."""
+    if results:
+        return "; ".join(_done(o, fact, planned) for o, fact in results.items())
+    return _due(due, operations) if due else ""
 
 
 def _labelled(label: str, words: str) -> str:
     return f"{label:<{LABEL}}{words}"
 
 
-def _fact(host: Vars, result: str, fact: str) -> Vars:
+def fact_of(host: Vars, result: str, fact: str) -> Vars:
+    """A fact in a registered result, also of a module that failed; empty where there is none."""
     found = (host.get(result) or {}).get("ansible_facts", {}).get(fact)
     return found if isinstance(found, t.Mapping) else {}
 
@@ -111,7 +125,7 @@ def _steps(fact: Vars) -> Lines:
     """Steps that someone should know of: those that were not done, and those that did not help."""
     lines = []
     for step in fact["steps"]:
-        named = f"{step['kind']} of {_name(step)}"
+        named = f"{step['kind']} of {name_of(step)}"
         if step["status"] in ("failed", "deferred", "skipped"):
             lines.append(_labelled(step["status"], f"{named}: {step['error']}"))
         elif step["proven"] is False:
@@ -124,7 +138,7 @@ def _samples(due: Vars, operations: t.Sequence[str]) -> Lines:
     for operation in operations:
         found = due[DUE.get(operation, operation)]
         sample = found["sample"]
-        lines += [_labelled("due", f"{step['kind']} of {_name(step)}: {step['reason']}") for step in sample]
+        lines += [_labelled("due", f"{step['kind']} of {name_of(step)}: {step['reason']}") for step in sample]
         if found["steps"] > len(sample):
             lines.append(_labelled("", f"and {found['steps'] - len(sample)} more steps of {operation}"))
     return lines
@@ -139,25 +153,35 @@ def _told(due: Vars, results: t.Sequence[Vars], operations: t.Sequence[str]) -> 
 
 
 def _advised(stats: Vars) -> set[tuple[str, str]]:
-    return {(f["code"], _name(f)) for f in stats.get("recommendations", ())}
+    return {(f["code"], name_of(f)) for f in stats.get("recommendations", ())}
 
 
-def _findings(facts: t.Iterable[Vars], told: t.Container[t.Any], advised: t.Container[t.Any], full: bool) -> Lines:
-    """Each finding once, also when the assessment and an operation both made it; below it what helps."""
+def findings(
+    due: Vars, results: t.Mapping[str, Vars], operations: t.Sequence[str], *, least: int | None = None
+) -> list[Vars]:
+    """Each finding of a host once, also when the assessment and an operation both made it, the urgent first.
+
+    But for those that ask for what a step does, and, with `least`, those of a lower priority.
+    """
     found = {
-        (f["code"], _name(f), f["message"]): f
-        for fact in facts
+        (f["code"], name_of(f), f["message"]): f
+        for fact in (due, *results.values())
         for f in fact.get("findings", ())
-        if (full or f["priority"] <= URGENT) and f["code"] not in ("outside_window", "not_primary")
+        if (least is None or f["priority"] <= least) and f["code"] not in ("outside_window", "not_primary")
     }
+    told = _told(due, list(results.values()), operations)
+    ordered = sorted(found.items(), key=lambda item: (item[1]["priority"], item[0]))
+    return [f for _key, f in ordered if (f["database"], " ".join((f["fix"] or "").split())) not in told]
+
+
+def _told_lines(found: t.Iterable[Vars], advised: t.Container[t.Any], full: bool) -> Lines:
+    """Below each finding what helps."""
     lines = []
-    for (code, name, message), finding in sorted(found.items(), key=lambda item: (item[1]["priority"], item[0])):
-        fix = " ".join((finding["fix"] or "").split())
-        if (finding["database"], fix) in told:
-            continue
-        kind = "advice" if (code, name) in advised else "finding"
+    for finding in found:
+        fix, name = " ".join((finding["fix"] or "").split()), name_of(finding)
+        kind = "advice" if (finding["code"], name) in advised else "finding"
         where = f"{name}: " if name else ""
-        lines.append(_labelled(f"{kind} ({finding['priority']})", f"{where}{message}"))
+        lines.append(_labelled(f"{kind} ({finding['priority']})", f"{where}{finding['message']}"))
         if fix:
             lines[-1] += f"\n{_labelled('  fix', fix)}"
     shown = _capped(lines, "findings", LISTED_FULL if full else LISTED)
@@ -191,7 +215,7 @@ def _server(stats: Vars) -> Lines:
     return lines
 
 
-def _name(thing: Vars) -> str:
+def name_of(thing: Vars) -> str:
     """Database and object; an object that is the database itself is named once."""
     database, name = thing["database"], thing["object"]
     return f"{database} {name}" if database and name not in ("", database) else name or database
