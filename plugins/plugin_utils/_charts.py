@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import say_bytes, say_seconds
 
 if t.TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Data = t.Mapping[str, t.Any]
 
@@ -160,27 +160,34 @@ def _draw(chart: Chart, bars: t.Sequence[Bar], longest: float) -> Chart:
         warnings.simplefilter("ignore")  # a sign that our font lacks is in the reader's
         mpl.rcdefaults()
         mpl.rcParams.update({**SETTINGS, "svg.hashsalt": chart.name})
-        height = ROW * len(bars)
-        figure = Figure(figsize=(WIDTH * PIXEL, height * PIXEL), dpi=72)
+        figure = Figure(figsize=(WIDTH * PIXEL, ROW * len(bars) * PIXEL), dpi=72)
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
-        axes.set_axis_off()
         for number, bar in enumerate(bars):
-            _row(axes, bar, number * ROW, WIDTH / longest)
+            _row(figure, bar, number * ROW, WIDTH / longest)
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     told = "; ".join(f"{bar.label}: {bar.text}" for bar in bars)
     return chart._replace(svg=_inline(out.getvalue()), told=told)
 
 
-def _row(axes: Axes, bar: Bar, top: float, scale: float) -> None:
-    axes.text(0, top + 12, _short(bar.label, SIGNS - len(bar.text)), fontsize=12, color=INK)
-    axes.text(WIDTH, top + 12, bar.text, fontsize=12, color=FAINT, ha="right")
+def _row(figure: Figure, bar: Bar, top: float, scale: float) -> None:
+    """Straight on the figure, in its pixels: axes with nothing to read off would cost half of the time."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.text import Text
+    from matplotlib.transforms import IdentityTransform
+
+    pixels, floor = IdentityTransform(), figure.bbox.height - top
+    label = _short(bar.label, SIGNS - len(bar.text))
+    words = [Text(0, floor - 12, label, color=INK), Text(WIDTH, floor - 12, bar.text, color=FAINT, ha="right")]
+    for text in words:
+        text.set(fontsize=12, transform=pixels)
+        figure.add_artist(text)
     left = 0.0
     for length, colour in ((WIDTH / scale, TRACK), *bar.parts):
         if length > 0:
             width = max(length * scale, 1)
-            axes.barh(top + 20, width, left=left, height=6, color=colour, linewidth=0, clip_on=False)
+            where = (left, floor - 23)
+            figure.add_artist(Rectangle(where, width, 6, color=colour, linewidth=0, transform=pixels, clip_on=False))
             left += width if colour != TRACK else 0
 
 

@@ -10,6 +10,7 @@ no script but our own, and nothing from elsewhere.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import typing as t
 from datetime import datetime
@@ -18,6 +19,8 @@ from pathlib import Path
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import say_bytes, say_count, say_seconds
 
 if t.TYPE_CHECKING:
+    from jinja2 import Template
+
     from ._charts import Chart
 
 Data = t.Mapping[str, t.Any]
@@ -55,15 +58,10 @@ SUMS = (
 
 def page(data: Data, charts: t.Sequence[Chart], *, why_no_charts: str = "", data_name: str = "") -> str:
     """The whole file. The same data gives the same text."""
-    from jinja2 import Environment, StrictUndefined
-
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters.update(FILTERS)
-    template = env.from_string((HERE / "_page.html.j2").read_text(encoding="utf-8"))
     script = _code("_page.js")
     hosts = data["hosts"]
     well = [host for host in hosts if host["state"] == "healthy"]
-    return template.render(
+    return _template().render(
         data=data,
         style=_code("_page.css"),
         script=script,
@@ -81,6 +79,15 @@ def page(data: Data, charts: t.Sequence[Chart], *, why_no_charts: str = "", data
         why_no_charts=why_no_charts,
         data_name=data_name,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters.update(FILTERS)
+    return env.from_string((HERE / "_page.html.j2").read_text(encoding="utf-8"))
 
 
 def _code(name: str) -> str:
