@@ -3,43 +3,46 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Single statements through a driver, answered as the client programs print them. No script is executed here.
 
-A client program takes several times as long to start as its statement takes, and the tests execute thousands.
+A client program takes several times as long to start as its statement takes, and the tests execute thousands. Drivers
+are imported where they are used: what runs a module without any imports this, too.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
-
-import psycopg2
-import psycopg2.extensions
-import pymysql
-from pymysql.constants import CLIENT
 
 from .errors import FleetError
 
 # What only the programs know, or answer in a way of their own.
 FOR_PSQL = re.compile(r";\s*\S|^\s*\\|\bcopy\b", re.IGNORECASE)
 FOR_MYSQL = re.compile(r"\bdelimiter\b|\blocal\s+infile\b|^\s*\\", re.IGNORECASE)
-EVERY_TYPE = tuple(psycopg2.extensions.string_types)
 
 
 def _as_it_comes(value: str | bytes | None, _cursor: Any) -> str | bytes | None:
     return value
 
 
-AS_TEXT = psycopg2.extensions.new_type(EVERY_TYPE, "AS_TEXT", _as_it_comes)
+@functools.cache
+def _as_text() -> Any:
+    from psycopg2 import extensions
+
+    return extensions.new_type(tuple(extensions.string_types), "AS_TEXT", _as_it_comes)
 
 
 def postgresql(statement: str, login: Mapping[str, str]) -> list[list[str]]:
     """Rows as psql prints them: NULL is "", and nothing but that is an empty line. FleetError when it fails."""
+    import psycopg2
+    import psycopg2.extensions
+
     settings: dict[str, Any] = {**login}
     try:
         with closing(psycopg2.connect(**settings)) as connection:
             connection.autocommit = True
-            psycopg2.extensions.register_type(AS_TEXT, connection)
+            psycopg2.extensions.register_type(_as_text(), connection)
             with connection.cursor() as cursor:
                 cursor.execute(statement)
                 rows = cursor.fetchall() if cursor.description else []
@@ -51,6 +54,9 @@ def postgresql(statement: str, login: Mapping[str, str]) -> list[list[str]]:
 
 def mysql(statement: str, login: Mapping[str, str], init_command: str) -> list[list[str]]:
     """Rows as mysql and mariadb print them: NULL is "NULL". FleetError when it fails."""
+    import pymysql
+    from pymysql.constants import CLIENT
+
     settings: dict[str, Any] = {
         **login,
         "charset": "utf8mb4",
