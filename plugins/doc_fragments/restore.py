@@ -99,9 +99,9 @@ options:
   target_dir:
     description:
       - Absolute path of a data directory that comes to be from the newest backup of a whole server (method
-        V(physical)), or from the one that O(which) or O(path) names. It must be empty, or not be there. No server is
-        needed, and none that runs is touched. What is restored lies in a hidden folder in it until it is complete;
-        where a restore has died there, that is recognised and removed first.
+        V(physical) or V(pgbackrest)), or from the one that O(which) or O(path) names. It must be empty, or not be
+        there. No server is needed, and none that runs is touched. What is restored lies in a hidden folder in it until
+        it is complete; where a restore has died there, that is recognised and removed first.
       - Not together with O(database), O(target), O(replace), O(globals) and O(drill).
     type: path
   tablespace_dir:
@@ -119,6 +119,8 @@ options:
     description:
       - Start a server on O(target_dir), reached by nobody else, and check what is in it, before the restore counts as
         done. It is stopped again. The programs of the server must be there for that.
+      - With V(false) a server of PostgreSQL that is started there later may still replay the log that was archived
+        since; what pgBackRest restores does so by itself.
     type: bool
     default: true
   copy_from:

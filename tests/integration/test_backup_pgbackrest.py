@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import tempfile
 import threading
@@ -17,11 +18,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Repository, Sheltered, Stanza
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import pgbackrest
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import pgbackrest, throwaway
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused, Stopped
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Verify
-from tests.fleet.processes import server_account
+from tests.fleet.processes import give_away, server_account
 
 from .backups import codes, fact, kinds
 from .conftest import Pool
@@ -40,6 +41,11 @@ def kept(pool: Pool) -> Kept:
     found.server.script(
         f"CREATE TABLE t AS SELECT i, repeat('x', 100) AS v FROM generate_series(1, {ROWS}) i; CREATE INDEX ON t (i)"
     )
+    far = found.home / "far"
+    far.mkdir(mode=0o700)
+    give_away(far)
+    found.server.sql(f"CREATE TABLESPACE far LOCATION '{far}'")
+    found.server.sql(f"CREATE TABLE far TABLESPACE far AS SELECT generate_series(1, {ROWS}) AS i")
     found.call("backup", "--type=full")
     found.call("backup", "--type=incr")
     return found
@@ -112,6 +118,47 @@ def test_a_drill_restores_and_starts_it(kept: Kept, place: Path) -> None:
     ((began, level),) = [(b["began"], b["level"]) for b in fact(backed_up(kept, place))["repository"][:1]]
     assert (began, level) == (fact(ran)["repository"][0]["began"], "restore")
     assert kept.server.sql("SELECT count(*) FROM t") == [[str(ROWS)]]
+
+
+@pytest.mark.parametrize("prove", [True, False])
+def test_a_new_data_directory_of_it(kept: Kept, place: Path, prove: bool) -> None:
+    """Recovered, or with all that a server needs to recover as far as the log goes; tablespaces beside it."""
+    backed_up(kept, place)
+    site, account = place.parent / "new", server_account()
+    told: dict[str, Any] = {"engine": "postgresql", "backup_dir": str(place), "target_dir": str(site), "prove": prove}
+    told.update(bin_dir=str(kept.server.bin_dir), journal="none")
+    if account:
+        told["target_owner"] = pwd.getpwuid(account.uid).pw_name
+    planned = run("db_restore", told, check=True)
+    assert not site.exists()
+    ran = run("db_restore", told)
+    assert [s["statements"] for s in fact(ran)["steps"]] == [s["statements"] for s in fact(planned)["steps"]]
+    assert kinds(ran) == [("restore", "done")]
+    (link,) = (site / "pg_tblspc").iterdir()
+    assert (str(link.readlink()), link.is_dir()) == (f"{site}.tablespaces/far", True)
+    settings = (site / "postgresql.auto.conf").read_text()
+    assert ("restore_command" in settings, "dbfleet-restore" in settings) == (not prove, False)
+    (site.parent / "hba").write_text("local all all trust\n")
+    (site.parent / "hba").chmod(0o644)
+    (place.parent / "temporary").chmod(0o777)
+    how = {"hba_file": str(site.parent / "hba"), "restore_command": "" if prove else _of(settings, "restore_command")}
+    started = throwaway.started(
+        site,
+        15,
+        str(kept.server.bin_dir),
+        how,
+        user="postgres",
+        owner=account and (account.uid, account.gid),
+        sockets=place.parent / "temporary",
+    )
+    with started as there, throwaway.speaking(there, "postgres") as found:
+        assert found.rows("SELECT count(*) FROM public.far JOIN public.t USING (i)") == [(ROWS,)]
+
+
+def _of(settings: str, name: str) -> str:
+    """The value of a setting in such a file."""
+    (line,) = (line for line in settings.splitlines() if line.startswith(f"{name} = "))
+    return line.partition(" = ")[2].strip("'").replace("''", "'")
 
 
 def test_full_and_incremental_ones_in_turn(kept: Kept, place: Path) -> None:

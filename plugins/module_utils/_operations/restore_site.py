@@ -113,8 +113,8 @@ def refuse(policy: Policy, measured: Measured, shelf: Shelf, backup: Backup) -> 
 
 
 def has_spaces(backup: Backup) -> bool:
-    """Whether something of it lies outside of the data directory."""
-    return bool(backup.about.get("tablespaces"))
+    """Whether something of it may lie outside of the data directory. Of what it keeps pgBackRest does not tell."""
+    return bool(backup.about.get("tablespaces")) or backup.method == "pgbackrest"
 
 
 def _free(shelf: Shelf, backup: Backup) -> int | None:

@@ -211,12 +211,12 @@ def _drill(session: Session, backup: Backup, server: Server, room: Room) -> Work
             *("--target-action=promote", "--archive-mode=off", f"--tablespace-map-all={spaces}"),
         )
         yield from _ticking(called(session, server, argv))
-        more = {"restore_command": _fetching(server, stanza, data), "hot_standby": "off"}
+        more = {"restore_command": fetching(server, stanza, data), "hot_standby": "off"}
         backup = backup._replace(about={**backup.about, "superuser": session.rows(SUPERUSER)[0][0]})
         yield from looked_through(session, backup, data, room.bin_dir, owner=owner, more=more)
 
 
-def _fetching(server: Server, stanza: Stanza, data: Path) -> str:
+def fetching(server: Server, stanza: Stanza, data: Path) -> str:
     """The server runs as that user already."""
     argv = words(server, stanza, "archive-get", f"--pg1-path={data}")
     argv = argv[argv.index(pgbackrest.PROGRAM) :]

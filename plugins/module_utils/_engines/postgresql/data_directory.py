@@ -16,7 +16,7 @@ from ..._errors import DbFault, Refused, Stopped
 from ..._files import durable, sites
 from ..._records import Server, Tick, Work
 from ..._tasks import Restore
-from . import incremental, physical, tarballs, throwaway
+from . import backrest_site, incremental, physical, tarballs, throwaway
 from .clients import client
 from .decoding import major
 
@@ -35,18 +35,22 @@ def spell(task: Restore, server: Server) -> list[str]:
     """What a shell would be told. Raises Refused, MissingMeans."""
     _refuse(task)
     bin_dir, version = str(server.settings.get("bin_dir") or ""), major(task.backup.version)
-    site = shlex.quote(task.site)
+    words = [backrest_site.spell(task, server)] if backrest_site.is_its(task.backup) else _unpacking(task, bin_dir)
+    if task.prove:
+        program = throwaway.server_program(version, bin_dir, same=True)
+        words.append(f"{program} -D {shlex.quote(task.site)}: each database opened, and stopped again")
+    return words
+
+
+def _unpacking(task: Restore, bin_dir: str) -> list[str]:
+    site, version = shlex.quote(task.site), major(task.backup.version)
     words = [f"unpack {each.folder}/{each.id} into {site}" for each in (*task.parents, task.backup)]
     words += [f"tablespace {s.name}: {shlex.quote(str(_place(task, s)))}" for s in tarballs.spaces(task.backup)]
     if task.parents:
         tool = client("pg_combinebackup", version, bin_dir)
         words.append(shlex.join([tool.path, f"--output={task.site}", *(b.id for b in (*task.parents, task.backup))]))
     verifier = _verifier(version, bin_dir)
-    words += [shlex.join([*verifier, task.site])] if verifier else []
-    if task.prove:
-        program = throwaway.server_program(version, bin_dir, same=True)
-        words.append(f"{program} -D {site}: each database opened, and stopped again")
-    return words
+    return [*words, *([shlex.join([*verifier, task.site])] if verifier else [])]
 
 
 def _verifier(version: int, bin_dir: str) -> list[str]:
@@ -63,9 +67,8 @@ def _verifier(version: int, bin_dir: str) -> list[str]:
 def _refuse(task: Restore) -> None:
     """What cannot be restored so. Raises Refused."""
     backup = task.backup
-    if backup.engine != "postgresql" or backup.method != "physical":
-        cure = f"pgbackrest restore --set={backup.about.get('label', '')} --pg1-path={shlex.quote(task.site)}"
-        cure = cure if backup.method == "pgbackrest" else "Restore it without target_dir"
+    if backup.engine != "postgresql" or not (backup.method == "physical" or backrest_site.is_its(backup)):
+        cure = "Restore it without target_dir"
         raise Refused(f"backup {backup.id} ({backup.engine}, {backup.method}) becomes no data directory", cure=cure)
 
 
@@ -86,23 +89,20 @@ def carry_out(session: t.Any, task: Restore, server: Server) -> Work:
     owner = sites.owner_of(task.owner or (ACCOUNT if os.geteuid() == 0 else ""))
     if owner is None and os.geteuid() == 0:
         raise Refused("PostgreSQL does not run as root", cure="Name another account in target_owner")
-    spaces = tarballs.spaces(backup)
     with contextlib.ExitStack() as stack:
         before = sites.look(task.site)
-        beside = stack.enter_context(sites.founded(task.spaces, owner, of=before)) if spaces else None
+        beside = stack.enter_context(sites.founded(task.spaces, owner, of=before)) if task.spaces else None
         site = stack.enter_context(sites.founded(task.site, owner))
         yield Tick()
         data, staged = Path(site.data), Path(beside.data) if beside else Path()
-        where = {s.oid: staged / _place(task, s).name for s in spaces}
-        yield from physical.filled(
-            session, incremental.chain(backup), task.decrypt, data.parent, where, bin_dir=bin_dir, owner=owner
-        )
-        yield from _verified(session, backup, data, bin_dir, owner)
-        if task.prove:
-            yield from _proven(session, backup, data, bin_dir, owner)
-        for space in spaces:  # to where they are going to be
-            tarballs.link(data, space.oid, _place(task, space))
+        if backrest_site.is_its(backup):
+            spaces = yield from _by_backrest(session, task, server, data, staged=staged, owner=owner)
+        else:
+            spaces = yield from _by_us(session, task, data, staged, bin_dir=bin_dir, owner=owner)
+        for oid, place in spaces:  # to where they are going to be
+            tarballs.link(data, oid, place)
         tarballs.given(data / tarballs.SPACES, owner)
+        beside = beside if spaces else None
         for each in (beside, site):
             for _files in each.flush() if each else ():
                 _assure(session)
@@ -114,6 +114,34 @@ def carry_out(session: t.Any, task: Restore, server: Server) -> Work:
         if beside:
             beside.finish()
     yield Tick(note=backup.id)
+
+
+Spaces = list[tuple[str, Path]]  # tablespaces: oid, and where it is going to be
+
+
+def _by_us(
+    session: t.Any, task: Restore, data: Path, staged: Path, *, bin_dir: str, owner: tuple[int, int] | None
+) -> t.Generator[Tick, t.Any, Spaces]:
+    backup, spaces = task.backup, tarballs.spaces(task.backup)
+    where = {s.oid: staged / _place(task, s).name for s in spaces}
+    yield from physical.filled(
+        session, incremental.chain(backup), task.decrypt, data.parent, where, bin_dir=bin_dir, owner=owner
+    )
+    yield from _verified(session, backup, data, bin_dir, owner)
+    if task.prove:
+        yield from _proven(session, backup, data, bin_dir, owner=owner)
+    return [(s.oid, _place(task, s)) for s in spaces]
+
+
+def _by_backrest(
+    session: t.Any, task: Restore, server: Server, data: Path, *, staged: Path, owner: tuple[int, int] | None
+) -> t.Generator[Tick, t.Any, Spaces]:
+    yield from backrest_site.filled(session, task, server, data, staged)
+    if task.prove:
+        more = backrest_site.while_proven(task, server, data)
+        bin_dir = str(server.settings.get("bin_dir") or "")
+        yield from _proven(session, task.backup, data, bin_dir, owner=owner, more=more)
+    return backrest_site.settled(task, data, staged)
 
 
 def _assure(session: t.Any) -> None:
@@ -144,10 +172,18 @@ def _verified(session: t.Any, backup: Backup, data: Path, bin_dir: str, owner: t
         raise Refused(f"pg_verifybackup refuses what {backup.id} became: {said}", cure="Look at the disk")
 
 
-def _proven(session: t.Any, backup: Backup, data: Path, bin_dir: str, owner: tuple[int, int] | None) -> Work:
+def _proven(
+    session: t.Any,
+    backup: Backup,
+    data: Path,
+    bin_dir: str,
+    *,
+    owner: tuple[int, int] | None,
+    more: t.Mapping[str, str] | None = None,
+) -> Work:
     """A server reads the log to the end of the backup, opens each database, and is shut down. Raises Refused."""
     yield from physical.looked_through(
-        session, backup, data, bin_dir, owner=owner, more=KEPT, checked=False, patience=SHUTDOWN
+        session, backup, data, bin_dir, owner=owner, more={**KEPT, **(more or {})}, checked=False, patience=SHUTDOWN
     )
     if (data / "postmaster.pid").exists():
         raise Refused("the server of the proof was not shut down cleanly", cure="Look into the system's log")

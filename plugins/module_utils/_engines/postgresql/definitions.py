@@ -84,8 +84,8 @@ def same(
 ) -> Work:
     """The database describes what the dump describes; both by the words of `options`. Raises Refused, Stopped."""
     tool = client("pg_dump", major(backup.tool.rpartition(" ")[2]), room.bin_dir)
-    if tool.major != major(backup.tool.rpartition(" ")[2]):
-        return  # another version words it otherwise
+    if tool.version != backup.tool:
+        return  # even a minor version may word something otherwise
     expected, actual = Definitions(), Definitions()
     words = [*SECTIONS, *(word for word in options if word not in SECTIONS)]
     yield from _expected(session, backup, decrypt, [restorer(backup, room.bin_dir).path, *words, "--file=-"], expected)
@@ -99,31 +99,37 @@ def same(
 def _expected(
     session: Session, backup: Backup, decrypt: Decryption | None, argv: t.Sequence[str], into: Definitions
 ) -> Work:
-    """What stands at the beginning of the dump; the rest is read to its end all the same."""
+    """What stands at the beginning of the dump; the rest of it need not be read once more."""
     from ..._files import reader
-    from ..._files.feeding import Fed, mover, pumped, slices
+    from ..._files.feeding import READ_BYTES, Fed, slices
 
     (stored,) = (file for file in backup.files if file.what == "dump")
     with reader.opened(backup, stored, decrypt) as source:
-        fed = Fed(argv, env={**os.environ, "LC_ALL": "C"}, take=into.feed)
-        pumping = pumped(fed, slices(source), session.stopped, move=mover(source))
+        fed, read = Fed(argv, env={**os.environ, "LC_ALL": "C"}, take=into.feed), slices(source)
+        done = None
         try:
-            done = yield from _ticking(pumping)
+            for data in iter(lambda: read(READ_BYTES), b""):
+                if not fed.give(data):
+                    break
+                _assure(session)
+                yield Tick()
+            fed.close()
+            while done is None:
+                done = fed.wait(1.0)
+                _assure(session)
+                yield Tick()
         finally:
             fed.close()
-            fed.stop(0.0)
+            if done is None:
+                fed.stop(0.0)
     if done.code:
         raise Refused(f"pg_restore cannot read the dump: {' '.join(done.err.split())}")
     into.end()
 
 
-def _ticking(work: t.Generator[int, None, t.Any]) -> t.Generator[Tick, t.Any, t.Any]:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-        yield Tick()
+def _assure(session: Session) -> None:
+    if session.stopped.is_set():
+        raise Stopped("stopped")
 
 
 def _actual(session: Session, argv: t.Sequence[str], room: Room, into: Definitions) -> Work:
@@ -138,8 +144,7 @@ def _actual(session: Session, argv: t.Sequence[str], room: Room, into: Definitio
             while done is None:
                 yield Tick()
                 done = fed.wait(1.0)
-                if session.stopped.is_set():
-                    raise Stopped("stopped")
+                _assure(session)
         finally:
             fed.stop()
     if done.code:

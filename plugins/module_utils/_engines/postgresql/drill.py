@@ -37,6 +37,8 @@ ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
 THERE = """
 SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000
 """
+# Whoever provides security labels is a library of the server's own.
+ALONE = ("--no-tablespaces", "--no-security-labels")
 # No database with a subscription is dropped, and a slot elsewhere may hang on it.
 UNSUBSCRIBED = ("--no-subscriptions",)
 BARE = (*UNSUBSCRIBED, "--no-tablespaces", "--no-owner", "--no-privileges")
@@ -131,7 +133,7 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
             with throwaway.speaking(connector, "template1") as worker:
                 _people(worker, backup)
                 with founded(worker, connector, "drill", backup, version=connector.major):
-                    place = Place("drill", options=("--no-tablespaces",))
+                    place = Place("drill", options=ALONE)
                     yield from poured(session, backup, decrypt, there, place)
                     yield from _compared(session, backup, decrypt, there, place=place, version=connector.major)
                     yield from amcheck(session, connector, "drill")
