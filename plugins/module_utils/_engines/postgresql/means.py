@@ -51,6 +51,7 @@ class Means(NamedTuple):
     why_not: str = ""
     client: str = ""
     superuser: bool = True
+    version: str = ""  # of pg_repack
 
 
 def of_database(session: Session, server: Server) -> Means:
@@ -69,7 +70,7 @@ def of_database(session: Session, server: Server) -> Means:
     superuser = bool(server.settings["superuser"])
     if not superuser and not granted:
         return Means("pg_repack needs a superuser, or a login with USAGE and CREATE on the schema repack")
-    return Means("", client, superuser)
+    return Means("", client, superuser, version)
 
 
 def why_not(row: Row, found: Means, server: Server) -> str:

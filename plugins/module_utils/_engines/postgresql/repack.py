@@ -24,6 +24,8 @@ from .means import PACKAGE, Means
 from .names import conninfo_value, table_name
 from .versions import has, major_of
 
+# Before, pg_repack made one connection string of its options as they were. Source: reorg/pg_repack#384.
+UNGLUED = (1, 5, 1)
 FEWEST_SECONDS = 10  # that pg_repack tries to lock the table, at most a second at a time, before it gives up
 
 
@@ -36,14 +38,22 @@ def argv(ref: Ref, connector: Connector, found: Means, lock_timeout: float) -> l
     words = [found.client or "pg_repack", "--no-kill-backend", "--no-password"]
     words += ["--wait-timeout", str(max(FEWEST_SECONDS, math.ceil(10 * lock_timeout)))]
     words += [] if found.superuser else ["--no-superuser-check"]
+    glued = tuple(int(part) for part in re.findall(r"\d+", found.version)) < UNGLUED
     for option, keyword in (("--host", "host"), ("--port", "port"), ("--username", "user")):
-        words += [option, _plain(str(keywords[keyword]))] if keyword in keywords else []
-    return [*words, "--dbname", _plain(ref.database), "--table", table_name(ref)]
+        value = str(keywords.get(keyword, ""))
+        words += [option, _plain(value) if glued else value] if keyword in keywords else []
+    name = _plain(ref.database) if glued else _named(ref.database)
+    return [*words, "--dbname", name, "--table", table_name(ref)]
 
 
 def _plain(value: str) -> str:
-    """pg_repack puts its options as they are into a connection string: quoted like a value there, where need be."""
+    """Put into a connection string as it is: quoted like a value there, where need be."""
     return value if re.fullmatch(r"[A-Za-z0-9_.,:/-]+", value) else conninfo_value(value)
+
+
+def _named(database: str) -> str:
+    """Taken for a whole connection string where it looks like one, as every client program does."""
+    return f"dbname={conninfo_value(database)}" if re.search(r"=|^postgres(ql)?://", database) else database
 
 
 def spell(words: t.Sequence[str], ref: Ref, server: Server) -> list[str]:
