@@ -21,7 +21,7 @@ from tests.fleet import Fleet, Missing
 
 from .table import Cell, How, Score, What, attack, sparse
 
-WHATS = ("cleanup", "backup")
+WHATS = ("cleanup", "partitions", "backup")
 
 
 def main() -> int:

@@ -50,6 +50,7 @@ from .process import Gate, put
 DUMPED = (
     "scratch file",
     "moment",
+    "marker",
     "begun",
     "writing",
     "written",
@@ -165,6 +166,7 @@ def _dumped(gates: _Gates, mutant: str) -> None:
     gates.before(backup_copy, "connect", "scratch file")
     gates.entered(streams, "snapshot", "moment")
     gates.entered(my_streams, "_nobody_commits", "moment")
+    gates.before(unfinished.Marker, "_write", "marker")
     gates.after(store.Part, "_begin", "begun")
     gates.after(store.Part, "place", "begun")
     put(store.Part, feed=fed)

@@ -12,9 +12,9 @@ import typing as t
 from contextlib import suppress
 
 from .._backups import Backup, Bucket, Stored
-from .._errors import BadInput, Busy, Refused, Stopped, Vanished
+from .._errors import BadInput, Refused, Stopped, Vanished
 from . import backups, durable, unfinished
-from .backup_manifest import ID, MANIFEST, PARTIAL, Distrusted, path_of, read_manifest, write_manifest
+from .backup_manifest import MANIFEST, PARTIAL, Distrusted, path_of, read_manifest, write_manifest
 from .pipeline import BLOCK
 from .pump import Pace, Worker
 from .reader import compare, forget
@@ -164,7 +164,8 @@ class _Folder:
             if os.path.realpath(place) == os.path.realpath(backup.folder):
                 raise BadInput(f"copy_to: {self._to} is where the backups are")
             durable.make_folder(place)
-            _clear_dead(place, backup)
+            # What copies that died left there, also of older backups: nobody may ever copy those again.
+            unfinished.sweep(place, backup.server, backup.database)
             if not self._is_there(backup, place, progress):
                 self._copy(backup, place, progress)
 
@@ -239,17 +240,6 @@ def _clear(place: str, ident: str) -> int:
     if not os.path.lexists(os.path.join(place, ident + PARTIAL)):
         return 0
     return unfinished.clear(os.path.dirname(place), [os.path.join(os.path.basename(place), ident + PARTIAL)])
-
-
-def _clear_dead(place: str, backup: Backup) -> None:
-    """What copies that died left there, also of older backups: nobody may ever copy those again. Raises OSError."""
-    for name in os.listdir(place):
-        ident = name[: -len(PARTIAL)]
-        if name.endswith(PARTIAL) and ID.fullmatch(ident):
-            told = unfinished.told(place, ident)
-            if (told.server, told.database) == (backup.server, backup.database):
-                with suppress(Busy):
-                    _clear(place, ident)
 
 
 def _drop(place: str, ident: str, tops: t.Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from .._backups import Backup, Manner, Stored
 from .._errors import DbFault, Refused
 from .._process import mortal
-from . import durable, spread
+from . import durable, private, spread, unfinished
 from .backup_manifest import MANIFEST, PARTIAL, new_id, path_of, write_manifest
 from .pipeline import Chain
 from .pump import Feed, Pump, Worker
@@ -211,6 +211,8 @@ def part(task: Dump) -> t.Iterator[Part]:
         if os.path.islink(folder):  # nobody who looks would follow it
             raise Refused(f"{folder} is a symbolic link", cure="Put a folder there, or mount what it points to")
         durable.make_folder(folder)
+        unfinished.sweep(folder)
+        private.sweep(folder)
         new = Part(folder, task.manner, task.ref.database)
     try:
         yield new

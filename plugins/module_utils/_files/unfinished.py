@@ -151,6 +151,23 @@ def _clear(folder: str, ident: str) -> int:
         return take_away(folder, names, last=ident + PARTIAL)
 
 
+def sweep(folder: str, server: str = "", database: str = "") -> None:
+    """Clears in that folder what nobody works on any more: of that server's database, or of nobody.
+
+    Of nobody are empty markers: who makes one may die before it says a word, and has nothing else there yet. Raises
+    OSError.
+    """
+    for name in os.listdir(folder):
+        ident = name[: -len(PARTIAL)]
+        if not (name.endswith(PARTIAL) and ID.fullmatch(ident)):
+            continue
+        whose = told(folder, ident)
+        empty = not whose.server and os.stat(os.path.join(folder, name), follow_symlinks=False).st_size == 0
+        if empty or (server and (whose.server, whose.database) == (server, database)):
+            with suppress(Busy, FileNotFoundError):
+                _clear(folder, ident)
+
+
 def take_away(folder: str, names: t.Sequence[str], *, last: str) -> int:
     """Removes files and folders of that folder; bytes freed. No symbolic link is followed. Raises OSError."""
     freed = 0

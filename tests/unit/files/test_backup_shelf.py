@@ -171,6 +171,19 @@ def test_half_of_a_manifest_that_was_to_be_amended_is_cleared(tmp_path: Path) ->
     assert look(tmp_path).backups == (backup,) and not half.exists() and sound(backup)
 
 
+def test_an_empty_marker_goes_when_the_next_backup_comes(tmp_path: Path) -> None:
+    """Nobody can tell whose it was."""
+    folder = tmp_path / "shop"
+    folder.mkdir(mode=0o700)
+    dead, alive = (folder / f"20261122T120000Z-{n}a1b2c.partial" for n in (0, 1))
+    for path in (dead, alive):
+        path.touch()
+    with alive.open("rb+") as marker:
+        fcntl.flock(marker, fcntl.LOCK_EX)
+        make(tmp_path)
+        assert alive.exists() and not dead.exists()
+
+
 def test_a_torn_marker_names_what_only_we_call_so(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
@@ -269,6 +282,7 @@ def test_a_copy_clears_away_what_older_ones_left(tmp_path: Path) -> None:
     Path(f"{dead}.sql.partial").write_text("half")
     other = there / "shop" / "20200101T000000Z-fedcba.partial"
     other.write_text(json.dumps({**told, "server": "postgresql:8"}))
+    Path(there / "shop" / "20200101T000000Z-000000.partial").touch()  # it died before it said a word
     Path(f"{path_of(first._replace(folder=str(there / 'shop')))[: -len('.manifest.json')]}.partial").write_text("{}")
     second = make(here)
     list(copies.copy(second, str(there)))
