@@ -60,7 +60,7 @@ def dies_in_the_middle(backup: Backup, target: Path) -> None:
     """By SIGKILL, when a server runs on what it has made."""
     pid = os.fork()
     if not pid:
-        drilling.checked = lambda *_all: os.kill(os.getpid(), signal.SIGKILL)
+        vars(drilling)["checked"] = lambda *_all: os.kill(os.getpid(), signal.SIGKILL)
         params = {"engine": "mariadb", "backup_dir": str(Path(backup.folder).parent), "target_dir": str(target)}
         engine = DataDirectory(params, Execution())
         task = Restore(Ref("", (str(target),)), backup, site=str(target))

@@ -116,7 +116,8 @@ def test_a_dump_is_mended_on_its_way(size: int) -> None:
     text += (
         "ALTER DATABASE `old` CHARACTER SET latin1 COLLATE latin1_bin ;\nALTER DATABASE `older` CHARACTER SET a ;\nend"
     )
-    mended = Mended(reader(text.encode(), size), old="old", new="ne`w", asleep=(asleep := set()))
+    asleep: set[bytes] = set()
+    mended = Mended(reader(text.encode(), size), old="old", new="ne`w", asleep=asleep)
     found = b"".join(iter(lambda: mended.read(1 << 20), b"")).decode()
     wanted = text.replace("NOT PRESERVE ENABLE", "NOT PRESERVE DISABLE")
     assert found == wanted.replace("\nALTER DATABASE `old` C", "\nALTER DATABASE `ne``w` C")
@@ -129,3 +130,67 @@ def test_an_event_that_cannot_be_put_to_sleep_is_refused() -> None:
     )
     with pytest.raises(Refused, match="sleep"):
         mended.read(1 << 20)
+
+
+VIEWS = """
+-- Final view structure for view `v``w`
+/*!50001 DROP VIEW IF EXISTS `v``w`*/;
+/*!50001 CREATE ALGORITHM=UNDEFINED */
+/*!50013 DEFINER=`me`@`%` SQL SECURITY DEFINER */
+/*!50001 VIEW `v``w` AS select `o``ld`.`f`(`x`.`a`) AS `a`,'from `o``ld`.`t`' from (`o``ld`.`t` `x` join `o`.`u`)*/;
+/*!50001 VIEW `kept` AS select `o``ld`.`a` AS `a` from `t` `o``ld`*/;
+CREATE TABLE `t` (
+  `id` int(11) DEFAULT nextval(`o``ld`.`s`),
+) ENGINE=InnoDB AUTO_INCREMENT=7;
+"""
+
+
+@given(size=st.integers(1, 400))
+def test_a_copy_does_not_reach_back_into_its_source(size: int) -> None:
+    mended = Mended(reader(VIEWS.encode(), size), old="o`ld", new="new", own=True)
+    found = b"".join(iter(lambda: mended.read(1 << 20), b"")).decode()
+    wanted = VIEWS.replace("select `o``ld`.`f`", "select `new`.`f`").replace("(`o``ld`.`t` `x`", "(`new`.`t` `x`")
+    wanted = wanted.replace("nextval(`o``ld`.", "nextval(`new`.").replace("DEFINER=`me`@`%`", "DEFINER=CURRENT_USER")
+    assert found == wanted
+
+
+@given(size=st.integers(1, 400))
+def test_views_that_cannot_be_there_are_left_out(size: int) -> None:
+    mended = Mended(reader(VIEWS.encode(), size), old="o`ld", new="o`ld", without=["v`w"])
+    found = b"".join(iter(lambda: mended.read(1 << 20), b"")).decode()
+    assert found == VIEWS[: VIEWS.index("/*!50001 DROP")] + VIEWS[VIEWS.index("/*!50001 VIEW `kept`") :]
+
+
+@given(size=st.integers(1, 400))
+def test_what_is_restored_is_neither_locked_nor_made_zero(size: int) -> None:
+    head = "/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
+    rows = "/*!40000 ALTER TABLE `a``b` DISABLE KEYS */;\nINSERT INTO `a``b` VALUES\n(1);\nUNLOCK TABLES;\n"
+    body = "DELIMITER ;;\nCREATE PROCEDURE p() SELECT '\nLOCK TABLES `a` WRITE;\n' ;;\nDELIMITER ;\n"
+    mended = Mended(reader(f"{head}LOCK TABLES `a``b` WRITE;\n{rows}{body}{head}".encode(), size), old="a", new="a")
+    found = b"".join(iter(lambda: mended.read(1 << 20), b"")).decode()
+    assert found == head.replace("ZERO'", "ZERO,ALLOW_INVALID_DATES'") + rows + body + head
+
+
+def test_definitions_do_not_depend_on_where_they_are() -> None:
+    def of(text: str, database: str) -> Content:
+        scanner = Scanner(database, trailer=False)
+        scanner.feed(text.encode())
+        scanner.end()
+        return scanner.content
+
+    text = "-- Table structure for table `t`\n" + VIEWS
+    one, two = of(text, "o`ld"), of(text.replace("`o``ld`.", "`new`."), "new")
+    # What has an alias of the database's name is left as it is.
+    assert one.foreign == ["v`w"] and one.definitions.keys() == two.definitions.keys()
+    changed = of(text.replace("int(11)", "bigint"), "o`ld")
+    assert changed.definitions != one.definitions
+
+
+def test_a_row_of_any_length_is_no_line_that_has_to_fit() -> None:
+    scanner, piece = Scanner(trailer=False), b"text" * (1 << 19)
+    scanner.feed(b"LOCK TABLES `t` WRITE;\nINSERT INTO `t` VALUES (1,'")
+    for _each in range(9):
+        scanner.feed(piece)
+    scanner.feed(b"');\nUNLOCK TABLES;\n")
+    scanner.end()
+    assert scanner.content.rows == {"t": 1} and scanner.content.longest > 18 << 20

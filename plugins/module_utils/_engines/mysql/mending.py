@@ -84,8 +84,9 @@ class Mended:
             whole = self._rest + data
             cut = len(whole) if len(whole) > LONGEST else _end(whole)
             self._rest = whole[cut:]
-            if cut:
-                return self._mend(whole[:cut])
+            mended = self._mend(whole[:cut]) if cut else b""
+            if mended:  # nothing at all would be the end
+                return mended
         return b""
 
     def _mend(self, text: bytes) -> bytes:
