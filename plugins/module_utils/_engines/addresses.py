@@ -27,9 +27,9 @@ def addresses(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
         from .postgresql.options import login as of_postgresql
 
         return _several(of_postgresql(params).address)
-    from .mysql.options import login as of_mysql
+    from .mysql.options import address as of_mysql
 
-    return (of_mysql(params).address,)
+    return (of_mysql(params),)
 
 
 def _several(address: str) -> tuple[str, ...]:

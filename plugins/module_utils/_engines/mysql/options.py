@@ -35,6 +35,18 @@ class Login(NamedTuple):
     tls: t.Mapping[str, str] = {}  # the same for client programs: mode, ca, cert, key
 
 
+class Place(NamedTuple):
+    """Where a server is reached: by its socket, if there is one."""
+
+    socket: str
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        return self.socket or f"{self.host}:{self.port}"
+
+
 def driver() -> t.Any:
     """PyMySQL, imported when it is needed. Raises MissingMeans."""
     try:
@@ -66,8 +78,7 @@ def connect(**arguments: t.Any) -> t.Any:
 def login(params: t.Mapping[str, t.Any]) -> Login:
     """Explicit options win over the file, as everywhere in MySQL's tools. Raises BadInput."""
     file = client_section(params.get("config_file"))
-    host = params.get("login_host") or file.get("host") or "localhost"
-    socket = params.get("login_unix_socket") or ("" if params.get("login_host") else file.get("socket") or "")
+    place = _place(params, file)
     arguments: dict[str, t.Any] = {
         "user": params.get("login_user") or file.get("user"),
         "password": _first(params.get("login_password"), file.get("password")) or "",
@@ -76,16 +87,26 @@ def login(params: t.Mapping[str, t.Any]) -> Login:
         "charset": "utf8mb4",
         "autocommit": True,
     }
-    port = _port(params.get("login_port") or file.get("port") or 3306)
-    if socket:
-        arguments["unix_socket"] = socket
+    if place.socket:
+        arguments["unix_socket"] = place.socket
     else:
-        arguments.update(host=host, port=port)
-    tls, encrypted = _tls(params, file, bool(socket))
+        arguments.update(host=place.host, port=place.port)
+    tls, encrypted = _tls(params, file, bool(place.socket))
     arguments.update(tls)
     arguments.update(_extra(params.get("connect_params") or {}))
-    address = socket or f"{host}:{port}"
-    return Login(arguments, address, encrypted, params.get("session_role") or "", _tls_of_clients(params, file))
+    role = params.get("session_role") or ""
+    return Login(arguments, place.address, encrypted, role, _tls_of_clients(params, file))
+
+
+def address(params: t.Mapping[str, t.Any]) -> str:
+    """That of the login, where nobody logs in: no driver is needed. Raises BadInput."""
+    return _place(params, client_section(params.get("config_file"))).address
+
+
+def _place(params: t.Mapping[str, t.Any], file: t.Mapping[str, str]) -> Place:
+    socket = params.get("login_unix_socket") or ("" if params.get("login_host") else file.get("socket") or "")
+    host = params.get("login_host") or file.get("host") or "localhost"
+    return Place(socket, host, _port(params.get("login_port") or file.get("port") or 3306))
 
 
 def _tls_of_clients(params: t.Mapping[str, t.Any], file: t.Mapping[str, str]) -> dict[str, str]:
