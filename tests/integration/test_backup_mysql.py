@@ -18,13 +18,15 @@ import pytest
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import (
     Backup,
     Decryption,
+    Elsewhere,
     Encryption,
     Sheltered,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import MissingMeans, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore, Verify
 from tests.fleet import Fleet, Server
+from tests.fleet.cache import fleet_base
 
 from .conftest import missing
 from .module_runner import run
@@ -48,15 +50,6 @@ def shelter(mysql: Server, tmp_path: Path) -> Shelter:
     return Shelter(mysql, tmp_path / "backups")
 
 
-@pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files that nobody else uses, with a short name, as sockets need."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o711)
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield Path(folder)
-
-
 def test_what_is_restored_is_what_was_there(mysql: Server, database: Make, shelter: Shelter) -> None:
     name = database(mysql)
     furnish(mysql, name)
@@ -78,14 +71,22 @@ def test_what_is_restored_is_what_was_there(mysql: Server, database: Make, shelt
 
 
 def test_a_drill_on_a_throwaway_server_proves_and_leaves_nothing(
-    mysql: Server, database: Make, shelter: Shelter, temporary: Path
+    mysql: Server, database: Make, shelter: Shelter
 ) -> None:
-    name = database(mysql)
+    """It lies where it is told to, and has as much of the database as can be there without the others."""
+    name, beside = database(mysql), database(mysql)
     furnish(mysql, name)
-    shelter.dump(name)
-    backup = shelter.verify(name, "restore")
+    mysql.script("CREATE TABLE base (a int)", database=beside)
+    mysql.script(f"CREATE VIEW far AS SELECT a FROM {beside}.base", database=name)
+    assert shelter.dump(name).about["foreign"] == '["far"]'
+    with tempfile.TemporaryDirectory(dir=fleet_base()) as folder, shelter.used.engine.session("") as session:
+        Path(folder).chmod(0o755)
+        task = Verify(Ref(name), None, shelter.manner, "restore", on=Elsewhere({"folder": folder}))
+        work = shelter.used.engine.carry_out(session, task, shelter.used.server, None)
+        seen = {path.name[:14] for _tick in work for path in Path(folder).iterdir()}
+        assert seen == {"dbfleet-drill-"} and not list(Path(folder).iterdir())
+    backup = shelter.newest(name)
     assert backup.level == "restore" and backup.verified_at is not None
-    assert list(temporary.iterdir()) == []
     assert mysql.sql("SHOW DATABASES LIKE 'dbfleet%'") == []
 
 
