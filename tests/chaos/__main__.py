@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`./dev chaos cleanup`, `./dev chaos backup`: runs killed everywhere, tabulated; 1 where something was lost."""
+"""`./dev chaos cleanup`, `partitions` or `backup`: runs killed everywhere, tabulated; 1 where something was lost."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ class Test:
 
     def _passage(self) -> int:
         phase, kind = self.cell.phase, self.cell.kind
-        if phase == "writing":
+        if phase == "writing" and self.field.engine != SPREAD:
             return 1 + self.number % 3
         if phase == "manifest half":
             return 1 + self.number % 4  # of the backup, when it is verified, of the copy, and when that is noted
@@ -254,7 +254,7 @@ class Test:
         slow = {"rate_limit": "1MB"} if (self.field.engine, self.cell.phase) == (SPREAD, "writing") else {}
         run = self._run(self.kind, slow, "first", Stop(self.cell.phase, self._passage()))
         try:
-            hit = run.stops() and self._strike(run)
+            hit = run.stops(180) and self._strike(run)
             run.end()
             if hit and self.cell.phase == "writing" and not (run.told() or {"failed": True}).get("failed"):
                 # It tries again where somebody has ended a program or a session.
