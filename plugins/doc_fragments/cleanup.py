@@ -226,6 +226,9 @@ partitions:
   description:
     - V(auto) drops partitions all of whose rows are due instead of deleting their rows; where the rule archives, after
       they are archived. The last, the default and the MAXVALUE partition always stay.
+    - On MySQL and MariaDB one of 64 MB or more is exchanged with an empty table first, so that nobody waits until its
+      files are removed, unless the login may not do that, the server belongs to a cluster, or the table does not allow
+      it. That table's name begins with C(dbfleet_); it is dropped, by the next run where this one is interrupted.
     - V(never) deletes rows only.
   type: str
   choices: [auto, never]

@@ -18,7 +18,9 @@ description:
   - The moment that rows are compared with is taken from the server's clock once. Bites follow a key, never an offset,
     and take about O(batch_seconds) each. Between two of them the run stops when its time is spent or a stop is asked
     for, and waits while replicas lag. What is left is deferred, and goes on there the next time.
-  - Whole partitions are dropped rather than deleted row by row where all of their rows are due.
+  - Whole partitions are dropped rather than deleted row by row where all of their rows are due. On PostgreSQL they are
+    detached first, and on MySQL and MariaDB large ones are exchanged with an empty table, so that nobody waits until
+    their files are removed.
   - Vacuum and analyze that this makes due are carried out afterwards, by the default thresholds of
     M(dbfleet.maintenance.db_vacuum).
   - A rule that must take nothing (too many rows, rows of other tables that hang from them, no such column) is a

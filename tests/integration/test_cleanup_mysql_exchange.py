@@ -17,6 +17,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Step
 from tests.fleet import Server
+from tests.integration.chaos import chaos
 from tests.integration.cleanup import digest, rows_in_files, rows_of
 from tests.integration.my import client, small, use
 from tests.integration.my_cleanup import ARCHIVED, TEN_DAYS, Cleaner, MakeDatabase, cleaner, counted, days_ago
@@ -187,6 +188,19 @@ def test_what_came_before_it_keeps_the_partition(mysql: Server, database: MakeDa
         with pytest.raises(Refused, match="stays"):
             rule.carry_out(drop)
     assert counted(mysql, name, "t", "id = 700") == 1 and beside(mysql, name) == []
+
+
+@pytest.mark.parametrize("engine", ["mariadb", "mysql"])
+def test_the_server_may_die_after_the_exchange(engine: str) -> None:
+    """All statements, and all that may strike: `./dev chaos partitions`."""
+    code, said = chaos("partitions", f"--engine={engine}", "--cell=files/exchanged/server stopped")
+    assert code == 0, said
+
+
+def test_what_is_not_looked_for_again_is_lost() -> None:
+    words = ["--engine=mariadb", "--cell=files/made/session ended", "--mutant=unseen"]
+    code, said = chaos("partitions", *words)
+    assert code == 1 and "added 100" in said and "too few" in said, said
 
 
 # ---- what is no matter of names --------------------------------------------------------------------------------------
