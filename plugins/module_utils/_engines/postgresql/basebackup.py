@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import typing as t
 from datetime import datetime, timezone
 
 from ..._backups import Backup, Manner
-from ..._errors import DbFault, Refused
+from ..._errors import DbFault, MissingMeans, Refused
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump
 from . import incremental
@@ -66,22 +67,31 @@ def _packing(manner: Manner) -> list[str]:
     return rate
 
 
-def _suited(task: Dump, major: int) -> Dump:
-    """Older programs know gzip only."""
-    if task.manner.compression != "zstd" or has("basebackup packs by zstd", major):
+def _suited(task: Dump, program: str, major: int) -> Dump:
+    """By gzip, which every one knows, where the program was built without zstd, or is too old."""
+    if task.manner.compression != "zstd" or (has("basebackup packs by zstd", major) and _knows_zstd(program)):
         return task
-    return _by_gzip(task)
-
-
-def _by_gzip(task: Dump) -> Dump:
     return task._replace(manner=task.manner._replace(compression="gzip", compression_level=None))
+
+
+@functools.lru_cache(maxsize=8)
+def _knows_zstd(program: str) -> bool:
+    """It says that before it looks at anything else, and writes nothing where no folder can be."""
+    from ..._process import Program
+
+    argv = [program, "--format=tar", "--compress=client-zstd:level=1", f"--pgdata={os.devnull}/none"]
+    try:
+        done = Program(argv, env={"LC_ALL": "C"}).wait(20)
+    except MissingMeans:
+        return True  # the step will say so
+    return done is None or "does not support compression" not in done.err
 
 
 def spell(task: Dump, server: Server, room: Room) -> list[str]:
     since = f"{task.parent.folder}/{incremental.listed(task.parent).name}" if task.parent else ""
     if not server.settings.get("tablespaces"):
         return [shlex.join(words(task, server, room, since=since))]
-    task = _suited(task, major_of(server))
+    task = _suited(task, room.path("pg_basebackup", server), major_of(server))
     return [shlex.join(words(task, server, room, to=f"{task.manner.folder}/{SERVER_FOLDER}/…", since=since))]
 
 
@@ -97,12 +107,7 @@ def take(session: Session, task: Dump, server: Server, room: Room) -> Work:
     if task.manner.encryption:  # before anything is there
         raise Refused(ENCRYPTED, cure="Use pgBackRest, or method dump")
     about["tablespaces"] = spaces
-    try:
-        yield from write(session, _suited(task, tool.major), server, room)
-    except Refused as fault:
-        if "does not support compression" not in fault.cause:
-            raise
-        yield from write(session, _by_gzip(task), server, room)
+    yield from write(session, _suited(task, tool.path, tool.major), server, room)
 
 
 def _taken(
@@ -181,7 +186,6 @@ class Checking:
     """A tap that reads the archive in a thread of its own, out of a pipe."""
 
     def __init__(self, *, thorough: bool = True) -> None:
-        import os
         import threading
 
         self.manifest = b""  # after end()
