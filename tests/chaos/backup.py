@@ -72,7 +72,7 @@ def kinds(engine: str, key: str) -> dict[str, Kind]:
         return {
             "dump": Kind("db_backup", {}, ("scratch file", *BACKUP)),
             "encrypted": Kind("db_backup", locked, WRITTEN),
-            "restore": Kind("db_restore", {}, ("loading", "comparing", "complete"), "dump"),
+            "restore": Kind("db_restore", {}, ("reading", "comparing", "complete"), "dump"),
             "drill": Kind("db_restore", drill, ("scratch file", "reading", "verifying", "verified"), "dump"),
         }
     if engine == SPREAD:

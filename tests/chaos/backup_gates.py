@@ -256,7 +256,6 @@ def _restored(gates: _Gates) -> None:
     gates.underway(prepared, "_made_consistent", "preparing")
     gates.after(my_throwaway.Throwaway, "__init__", "folder")
     gates.underway(my_throwaway.Throwaway, "start", "started", ended=True)
-    gates.underway(backup_restore, "poured", "loading", ended=True)
     gates.underway(backup_restore, "compared", "comparing")
     gates.after(backup_restore, "_place", "complete")
 

@@ -19,6 +19,7 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 class Process(NamedTuple):
     name: str
     pid: int
+    state: str
 
 
 class Offspring:
@@ -31,8 +32,8 @@ class Offspring:
         self._known = {process.pid for process in _below(os.getpid(), set())}
 
     def of(self, pid: int) -> list[Process]:
-        """Of that process, and theirs."""
-        return sorted(_below(pid, self._known))
+        """Of that process, and theirs, as far as they are alive."""
+        return sorted(process for process in _below(pid, self._known) if process.state != "Z")
 
     def left(self) -> list[Process]:
         """Those that still run."""
@@ -62,7 +63,8 @@ def _below(pid: int, known: set[int]) -> list[Process]:
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             name, _close, rest = (place / "stat").read_text().partition("(")[2].rpartition(") ")
-            children.setdefault(int(rest.split()[1]), []).append(Process(name, int(place.name)))
+            state, parent = rest.split()[:2]
+            children.setdefault(int(parent), []).append(Process(name, int(place.name), state))
     found: list[Process] = []
     waiting = [pid]
     while waiting:

@@ -17,7 +17,7 @@ CELLS = {
         ("dump", "scratch file", "killed"),
         ("dump", "manifest half", "killed"),
         ("dump", "copy there", "killed"),
-        ("restore", "loading", "killed"),
+        ("restore", "reading", "killed"),
     ],
     "postgresql": [
         ("streams", "writing", "killed"),
