@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("vacuum", "fleet", "reindex", "bloat", "cleanup", "backup")
+BENCHMARKS = ("vacuum", "fleet", "reindex", "bloat", "cleanup", "backup", "history")
 
 
 def main() -> int:

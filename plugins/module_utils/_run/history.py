@@ -97,7 +97,6 @@ def _default() -> Path | None:
 
 
 def _past(db: sqlite3.Connection, chosen: t.Callable[[str], bool], since: float, now: float) -> Past:
-    db.text_factory = _text
     known = tuple(Known(*row) for row in db.execute(KNOWN))
     servers = {k.server for k in known if chosen(k.server)}
     dead = set(interrupted(db))
@@ -114,11 +113,6 @@ def _past(db: sqlite3.Connection, chosen: t.Callable[[str], bool], since: float,
         tuple(_series(db, servers, since, now)),
         tuple(_backed(db, servers)),
     )
-
-
-def _text(raw: bytes) -> str:
-    """A journal that was damaged may hold what is no text."""
-    return raw.decode("utf-8", "replace")
 
 
 def _buried(step: PastStep) -> PastStep:
