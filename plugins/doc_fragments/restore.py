@@ -102,6 +102,7 @@ options:
         V(physical) or V(pgbackrest)), or from the one that O(which) or O(path) names. It must be empty, or not be
         there. No server is needed, and none that runs is touched. What is restored lies in a hidden folder in it until
         it is complete; where a restore has died there, that is recognised and removed first.
+      - What was copied from a standby of PostgreSQL becomes a server of its own.
       - Not together with O(database), O(target), O(replace), O(globals) and O(drill).
     type: path
   tablespace_dir:

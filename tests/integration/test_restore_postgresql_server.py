@@ -228,6 +228,16 @@ def test_without_a_proof_more_of_the_log_can_be_read(server: PostgreSQL, links: 
     assert content(server, place / "new") == server.sql(SUMS)
 
 
+def test_tablespaces_are_not_written_in_plain_text(server: PostgreSQL, place: Path) -> None:
+    """Where they were to be encrypted; check mode says so, too."""
+    told: dict[str, Any] = {**server.login(), "bin_dir": str(server.bin_dir), "journal": "none"}
+    told.update(backup_dir=str(place / "backups"), method="physical", encrypt={"age_recipient": ["age1"]})
+    for check in (True, False):
+        ran = run("db_backup", told, check=check, fails=True)
+        assert "encrypt with method: physical is not for postgresql" in ran.result["msg"]
+    assert names(place) == set()
+
+
 def test_an_encrypted_one_is_tried_out_and_restored(pool: Pool, place: Path) -> None:
     """By whoever has the key, and only then; the drill is due once."""
     postgresql = pool.get("postgresql-16")

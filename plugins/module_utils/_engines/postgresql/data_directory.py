@@ -128,6 +128,7 @@ def _by_us(
         session, incremental.chain(backup), task.decrypt, data.parent, where, bin_dir=bin_dir, owner=owner
     )
     yield from _verified(session, backup, data, bin_dir, owner)
+    physical.alone(data)
     if task.prove:
         yield from _proven(session, backup, data, bin_dir, owner=owner)
     return [(s.oid, _place(task, s)) for s in spaces]

@@ -25,6 +25,7 @@ from .quiet import asleep
 
 DATABASES = "SELECT d.datname::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datallowconn"
 HBA = "local all all trust\n"
+SIGNALS = ("standby.signal", "recovery.signal")  # pg_basebackup takes a standby's along
 RECOVERY = 3600.0  # seconds for a server to read its log to the end of the backup
 
 
@@ -35,7 +36,14 @@ def tried(session: Session, backup: Backup, decrypt: Decryption | None, room: Ro
     with throwaway.folder_of(owner, needed) as folder:
         where = {space.oid: folder / "spaces" / space.oid for space in tarballs.spaces(backup)}
         yield from filled(session, backups, decrypt, folder, where, bin_dir=room.bin_dir, owner=owner)
+        alone(folder / "data")
         yield from looked_through(session, backup, folder / "data", room.bin_dir, owner=owner)
+
+
+def alone(data: Path) -> None:
+    """A copy of a standby follows nobody: it reads the log that came with it, and is a server of its own."""
+    for name in SIGNALS:
+        (data / name).unlink(missing_ok=True)
 
 
 def filled(
