@@ -89,6 +89,7 @@ class _Look:
         self.only = frozenset(wants.only)
         self.counting = wants.counting
         self.definitions: dict[Ref, str] = {}
+        self._beside: dict[str, list[str]] = {}
         self._edges: list[offspring.Edge] | None = None
 
     def expired(self, sought: Sought, store: Store) -> Expired:
@@ -197,7 +198,9 @@ class _Look:
 
     def _left(self, table: Ref) -> tuple[Leftover, ...]:
         """What dead runs left of its partitions."""
-        names = partitions.beside(self.link, table.database)
+        if table.database not in self._beside:
+            self._beside[table.database] = partitions.beside(self.link, table.database)
+        names = self._beside[table.database]
         if not names:
             return ()
         from . import exchange
