@@ -10,10 +10,12 @@ scenes, foreign files stay, and the next run succeeds and leaves no trace of the
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -26,7 +28,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import write_manifest
 from tests.fleet import Fleet, Missing
 
-from .backup_gates import COPIED, DUMPED, MUTANTS, PHASES, RESTORED, VERIFIED, arm
+from .backup_gates import ANY, COPIED, DUMPED, MUTANTS, PHASES, RESTORED, VERIFIED, arm
 from .backup_places import SPREAD, Ground, ground
 from .backup_rotation import KINDS as ROTATIONS
 from .backup_rotation import Rotations
@@ -120,6 +122,7 @@ class Backups:
         subprocess.run(["age-keygen", "-o", key], check=True, capture_output=True)
         said = subprocess.run(["age-keygen", "-y", key], check=True, capture_output=True, text=True)
         self.kinds = kinds(engine, said.stdout.strip())
+        self.lasted: dict[str, float] = {}  # seconds, of a run of the kind that was not disturbed
         self.offspring = Offspring()
 
     @property
@@ -128,7 +131,7 @@ class Backups:
 
     def cells(self) -> Iterator[Cell]:
         for name, kind in self.kinds.items():
-            for phase in kind.phases:
+            for phase in (*kind.phases, ANY):
                 for means in self._means(name, phase):
                     yield Cell(self.engine, name, phase, means)
 
@@ -156,6 +159,7 @@ class Test:
         self.case = field.work / "case"
         self.folder, self.copies, self.traces = (self.case / name for name in ("backups", "copies", "traces"))
         self.earlier: Backup | None = None
+        self.dice = random.Random(f"{number} {cell}")
 
     def run(self) -> bool:
         """Whether it was hit where it should be. Raises Broken."""
@@ -254,7 +258,12 @@ class Test:
         slow = {"rate_limit": "1MB"} if (self.field.engine, self.cell.phase) == (SPREAD, "writing") else {}
         run = self._run(self.kind, slow, "first", Stop(self.cell.phase, self._passage()))
         try:
-            hit = run.stops(180) and self._strike(run)
+            if self.cell.phase == ANY:
+                hit = not run.ends(self.dice.uniform(0.1, self.field.lasted.get(self.cell.kind, 1.0)))
+                if hit:
+                    run.kill()
+            else:
+                hit = run.stops(180) and self._strike(run)
             run.end()
             if hit and self.cell.phase == "writing" and not (run.told() or {"failed": True}).get("failed"):
                 # It tries again where somebody has ended a program or a session.
@@ -279,10 +288,15 @@ class Test:
         run.go()
         return ended > 0
 
+    def _next(self, more: Mapping[str, Any]) -> None:
+        began = time.monotonic()
+        self._run(self.kind, more, "next").result()
+        self.field.lasted[self.cell.kind] = max(0.2, time.monotonic() - began)
+
     def _again(self) -> None:
         """The next run: what is missing of the last backup is done, or another one is made."""
         more = {"min_interval": "1s"} if self.number % 2 else {}
-        self._run(self.kind, more, "next").result()
+        self._next(more)
         self._verified("the next run says that all went well")
         if self.number % 3 == 0 and self._run(self.kind, {}, "third", check=True).result()["changed"]:
             raise Broken("the run after the next one has something to do")
@@ -300,7 +314,7 @@ class Test:
             state = self.ground.restored()
             if state == "":
                 self.ground.forget()  # it came to its end: else the next one would rightly not touch it
-        self._run(self.kind, {}, "next").result()
+        self._next({})
         if drill and self._look()[-1].level != "restore":
             raise Broken("the next drill proves nothing")
         if not drill and self.ground.restored():

@@ -63,7 +63,8 @@ VERIFIED = ("reading", "verifying", "verified")
 COPIED = ("copying", "copy renamed", "copy there", "copied")
 RESTORED = ("folder", "founded", "made", "loading", "preparing", "started", "comparing", "complete")
 ROTATED = ("marked", "deleted", "emptied", "copy gone")
-PHASES = (*DUMPED, *VERIFIED, *COPIED, *RESTORED, *ROTATED)
+ANY = "any moment"  # also between two phases that somebody has thought of
+PHASES = (*DUMPED, *VERIFIED, *COPIED, *RESTORED, *ROTATED, ANY)
 MANIFEST_FIRST, PREVIOUS_FIRST, FILES_FIRST = "manifest first", "previous deleted first", "files before the marker"
 MUTANTS = (MANIFEST_FIRST, PREVIOUS_FIRST, FILES_FIRST)
 

@@ -102,6 +102,15 @@ class Run:
         """Waits until it has come to its stop, or to its end."""
         return self._wait(seconds, stopped=True) == "stopped"
 
+    def ends(self, seconds: float) -> bool:
+        """Whether it comes to its end in so long."""
+        until = time.monotonic() + seconds
+        while not self._look(stopped=False):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.002)
+        return True
+
     def go(self) -> None:
         os.write(self._going, b"!")
         os.kill(self.pid, signal.SIGCONT)
