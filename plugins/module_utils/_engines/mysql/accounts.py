@@ -12,11 +12,12 @@ from ..._errors import Refused
 from ..._records import Server, Tick, Work
 from . import clients, dumping
 from .capabilities import MARIADB
-from .names import literal
+from .names import literal, quoted
 from .privileges import Grants
 from .scanning import Scanner
 
 if t.TYPE_CHECKING:
+    from ..._backups import Backup, Decryption
     from ..._tasks import Dump
 
 
@@ -70,3 +71,45 @@ def _accounts(link: t.Any) -> t.Iterator[bytes]:
     for statement in after:
         yield f"{statement};\n".encode()
     yield b"\n-- Dump completed\n"
+
+
+# ---- tried out -------------------------------------------------------------------------------------------------------
+
+EVERY = "SELECT User, Host FROM mysql.user"
+WORDS = (b"GRANT ", b"CREATE USER ")
+OF_THE_PROGRAM = b"mariadb_dump_import_role"
+SECRET = re.compile(r" (?:IDENTIFIED|USING) .*", re.DOTALL)
+
+
+def there(link: t.Any) -> set[bytes]:
+    """The accounts of a server, as they are quoted in statements."""
+    return {quoted(str(user)).encode() + b"@" + quoted(str(host)).encode() for user, host in link.rows(EVERY)}
+
+
+def compared(link: t.Any, backup: Backup, decrypt: Decryption | None, before: t.Collection[bytes]) -> None:
+    """Raises Refused where what the backup says of accounts that were not there `before` is not so on this server."""
+    from ..._files import reader
+
+    said = set(_said(link, before))
+    for stored in backup.files:
+        with reader.opened(backup, stored, decrypt) as lines:
+            for line in lines:
+                one = line.startswith(WORDS) and line.endswith(b";\n") and OF_THE_PROGRAM not in line
+                if one and line.strip() not in said and not any(account in line for account in before):
+                    words = SECRET.sub("", line.decode("utf-8", "replace").strip())
+                    raise Refused(f"{backup.id} was restored, and this is not so: {words}")
+
+
+def _said(link: t.Any, before: t.Collection[bytes]) -> t.Iterator[bytes]:
+    """Statements, as they stand in backups, of those that were not there `before`."""
+    if link.flavour.name != MARIADB:
+        yield from (line.strip() for line in _accounts(link))
+        return
+    for user, host in link.rows(EVERY):
+        if quoted(str(user)).encode() + b"@" + quoted(str(host)).encode() in before:
+            continue
+        name = f"{literal(str(user))}@{literal(str(host))}" if host else literal(str(user))  # a role has none
+        for (grant,) in link.rows(f"SHOW GRANTS FOR {name}"):
+            yield f"{grant};".encode()
+        for (words,) in link.rows(f"SHOW CREATE USER {name}") if host else ():
+            yield f"{words};".replace("CREATE USER", "CREATE USER IF NOT EXISTS", 1).encode()

@@ -66,7 +66,7 @@ def drill(link: t.Any, backup: Backup, server: Server, *, decrypt: Decryption | 
 
 
 def _throwaway(backup: Backup, server: Server, decrypt: Decryption | None, stop: t.Any, *, where: str) -> Work:
-    from . import throwaway
+    from . import accounts, throwaway
 
     place = throwaway.Throwaway(backup, bin_dir(server), where=where)
     try:
@@ -89,10 +89,12 @@ def _throwaway(backup: Backup, server: Server, decrypt: Decryption | None, stop:
                 restoring.fits(backup, here)
                 _admit(link, backup)
                 link.run(restoring.create(backup, name))
-            foreign = tuple(noted(backup, "foreign"))
+            foreign, before = tuple(noted(backup, "foreign")), accounts.there(link)
             yield from restoring.load(backup, place.login, here, name, decrypt=decrypt, stop=stop, without=foreign)
             if name:
                 yield from proven(link, backup, here, name, stop, without=foreign)
+            else:
+                accounts.compared(link, backup, decrypt, before)
     finally:
         place.end()
 
