@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 from .._backups import Backup, Shelf
@@ -101,30 +102,37 @@ def refuse(policy: Policy, measured: Measured, shelf: Shelf, backup: Backup) -> 
         if site and site.why_not:
             cure = "Name a folder that is empty, or not there yet" if site.occupied else ""
             raise Refused(site.why_not, cure=cure)
-    # How much of it lies in tablespaces is not told: where they go elsewhere, both file systems are asked for all of it
-    # only together.
+    if not shelf.site.left:
+        _assure_room(policy, shelf, backup)
+
+
+def _assure_room(policy: Policy, shelf: Shelf, backup: Backup) -> None:
+    """On each file system, as far as it is known. Raises Refused."""
     needed = int(backup.source_bytes * (1 + ROOM if backup.parent else ROOM)) + SPARE
-    free = _free(shelf, backup)
-    if free is not None and needed > free and not shelf.site.left:
-        raise Refused(
-            f"{policy.site} needs about {say_bytes(needed)}, and {say_bytes(free)} are free there",
-            cure="Make room there, or name a folder on another file system",
-        )
+    site, spaces = shelf.site, shelf.spaces if has_spaces(backup) else None
+    places = [(policy.site, site, needed)]
+    if spaces and site and spaces.device != site.device:
+        far = _far(backup)
+        places = [(policy.site, site, needed - far), (policy.spaces, spaces, far)]
+    for path, place, size in places:
+        if place and place.free is not None and size > place.free:
+            raise Refused(
+                f"{path} needs about {say_bytes(size)}, and {say_bytes(place.free)} are free there",
+                cure="Make room there, or name a folder on another file system",
+            )
+
+
+def _far(backup: Backup) -> int:
+    """Bytes in tablespaces; 0: unknown. Raises Refused."""
+    try:
+        return sum(int(each[3]) for each in json.loads(backup.about.get("tablespaces") or "[]"))
+    except (ValueError, TypeError, IndexError):
+        raise Refused("the manifest's tablespaces cannot be read") from None
 
 
 def has_spaces(backup: Backup) -> bool:
     """Whether something of it may lie outside of the data directory. Of what it keeps pgBackRest does not tell."""
     return bool(backup.about.get("tablespaces")) or backup.method == "pgbackrest"
-
-
-def _free(shelf: Shelf, backup: Backup) -> int | None:
-    """Bytes for all of it; None: unknown."""
-    site, spaces = shelf.site, shelf.spaces if has_spaces(backup) else None
-    if site is None or site.free is None:
-        return None
-    if spaces is None or spaces.device == site.device:
-        return site.free
-    return None if spaces.free is None else site.free + spaces.free
 
 
 def plan(policy: Policy, measured: Measured, shelf: Shelf, fetch: t.Callable[[Backup], Step]) -> Plan:

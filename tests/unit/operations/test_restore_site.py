@@ -21,7 +21,7 @@ from ..samples import GB, NOW, defaults, server
 from .test_rotation import backup
 
 HERE, SPACES = Site("/srv/new", free=100 * GB, device=1), Site("/srv/new.tablespaces", free=100 * GB, device=1)
-FAR = {"tablespaces": json.dumps([["16384", "far", "/mnt/far"]])}
+FAR = {"tablespaces": json.dumps([["16384", "far", "/mnt/far", 4 * GB]])}
 
 
 def made(hours: int, **fields: Any) -> Backup:
@@ -72,6 +72,11 @@ def test_tablespaces_go_where_they_are_told_to_or_beside_it() -> None:
         ([made(1)], {"site": HERE._replace(free=10 * GB)}, "10.0 GB are free"),
         ([made(1, parent=made(2).id), made(2)], {"site": HERE._replace(free=15 * GB)}, "are free"),
         ([made(1, about=FAR)], {"site": HERE._replace(free=10 * GB)}, "are free"),
+        (
+            [made(1, about=FAR)],
+            {"spaces": SPACES._replace(free=3 * GB, device=2)},
+            "new.tablespaces needs about 4.0 GB",
+        ),
     ],
 )
 def test_what_is_refused(known: list[Backup], options: dict[str, Any], said: str) -> None:
@@ -85,7 +90,7 @@ def test_what_is_refused(known: list[Backup], options: dict[str, Any], said: str
     [
         ({}, {"site": HERE._replace(free=12 * GB), "spaces": SPACES._replace(why_not="it is not empty")}),
         # Two file systems, none of which has room for all of it.
-        (FAR, {"site": HERE._replace(free=6 * GB), "spaces": SPACES._replace(free=6 * GB, device=2)}),
+        (FAR, {"site": HERE._replace(free=8 * GB), "spaces": SPACES._replace(free=4 * GB, device=2)}),
         # What a dead run left takes the room, and goes first.
         ({}, {"site": HERE._replace(free=0, left=True)}),
         ({}, {"site": HERE._replace(free=None)}),

@@ -32,7 +32,8 @@ ENCRYPTED = "tablespaces have files of their own, which pg_basebackup writes its
 # What a restore needs to know.
 ABOUT = """
 SELECT (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid::pg_catalog.text, s.spcname,
-                                                               pg_catalog.pg_tablespace_location(s.oid))
+                                                               pg_catalog.pg_tablespace_location(s.oid),
+                                                               pg_catalog.pg_tablespace_size(s.oid))
                                    ORDER BY s.oid)::pg_catalog.text
           FROM pg_catalog.pg_tablespace s WHERE s.spcname NOT IN ('pg_default', 'pg_global')),
        pg_catalog.pg_get_userbyid(10)::pg_catalog.text,

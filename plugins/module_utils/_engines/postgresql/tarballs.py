@@ -41,6 +41,7 @@ class Space(NamedTuple):
     oid: str
     name: str
     location: str
+    bytes: str
 
 
 def spaces(backup: Backup) -> list[Space]:
