@@ -135,7 +135,7 @@ def test_a_version_that_nobody_tested_is_not_rewritten(
         assert "rewrite" not in pg.server.lacks
         newer = pg.server._replace(number=(19, 0))
         words = pg.engine.spell(Rebuild(Ref(database(postgresql), ("public", "t"))), newer)
-        assert words[0] == 'REPACK (CONCURRENTLY) "public"."t"'
+        assert words[0] == 'REPACK (CONCURRENTLY, ANALYZE) "public"."t"'
 
 
 def test_a_table_that_went_away(postgresql: Server, database: Make) -> None:

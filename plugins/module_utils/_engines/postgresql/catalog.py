@@ -97,11 +97,17 @@ UPKEEP = """pg_catalog.pg_stat_get_ins_since_vacuum(c.oid),
        CASE WHEN c.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(c.relminmxid) END,
        CASE WHEN t.relfrozenxid <> '0'::pg_catalog.xid THEN pg_catalog.age(t.relfrozenxid) END,
        CASE WHEN t.relminmxid <> '0'::pg_catalog.xid THEN pg_catalog.mxid_age(t.relminmxid) END"""
-KEYED = """pg_catalog.bool_or(i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indimmediate
+KEYED = {
+    False: """pg_catalog.bool_or(i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indimmediate
                               AND 0 <> ALL (i.indkey)
                               AND (i.indisprimary OR NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                                                WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-                                                 AND NOT a.attnotnull)))"""
+                                                 AND NOT a.attnotnull)))""",
+    # The index of the replica identity. Tried on 19rc1: neither FULL, NOTHING nor a deferrable key will do.
+    True: """pg_catalog.bool_or(i.indisvalid AND (i.indisreplident
+                   OR (i.indisprimary AND i.indimmediate
+                       AND (SELECT r.relreplident = 'd' FROM pg_catalog.pg_class r WHERE r.oid = i.indrelid))))""",
+}
 NO_UPKEEP = "0, NULL, NULL, NULL, NULL, NULL, NULL"
 INDEX_SIZES = "pg_catalog.string_agg(k.oid || ':' || coalesce(kf.main, -1), ' ') FILTER (WHERE k.relkind = 'i')"
 EVERYTHING = "n.nspname <> 'pg_toast'"
@@ -187,7 +193,7 @@ class Row(NamedTuple):
     options: list[str] | None
     toast_options: list[str] | None
     may_maintain: bool
-    keyed: bool  # has an index that names every row: what pg_repack needs
+    keyed: bool  # has an index that names every row: what pg_repack needs, and REPACK
     may_name: bool = True  # the login has USAGE on its schema
     counted: bool = True  # the server counts changes at all (track_counts)
     index_sizes: str | None = None  # "16390:8192 16391:-1": of its indexes by oid, where files were asked
@@ -230,7 +236,7 @@ def read(session: Session, wants: Wants, server: Server) -> list[Row]:
         toast_index_files=files("j", folder),
         index_files=files("k", folder),
         upkeep=UPKEEP if wants.tables else NO_UPKEEP,
-        keyed=KEYED if wants.tables else "false",
+        keyed=KEYED[has("repack", major)] if wants.tables else "false",
         index_sizes=INDEX_SIZES if folder else "NULL::pg_catalog.text",
         all_frozen="c.relallfrozen" if has("all frozen pages", major) else "NULL::pg_catalog.int4",
         may_maintain=f"({MAY_MAINTAIN[has('maintain', major)]} OR {DATABASE_OWNER})",

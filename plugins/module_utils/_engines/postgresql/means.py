@@ -85,4 +85,8 @@ def why_not(row: Row, found: Means, server: Server) -> str:
         return "an unlogged table"
     if found.why_not:
         return found.why_not
-    return "" if row.keyed else "it has no primary key and no unique index on columns that are NOT NULL: add one"
+    if row.keyed:
+        return ""
+    if has("repack", major_of(server)):
+        return "its replica identity is no index: add a primary key, or ALTER TABLE … REPLICA IDENTITY USING INDEX"
+    return "it has no primary key and no unique index on columns that are NOT NULL: add one"

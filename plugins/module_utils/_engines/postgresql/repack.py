@@ -59,7 +59,7 @@ def _named(database: str) -> str:
 def spell(words: t.Sequence[str], ref: Ref, server: Server) -> list[str]:
     """The command line as a shell would take it, and the VACUUM that sets what a new file does not have."""
     if has("repack", major_of(server)):
-        return [f"REPACK (CONCURRENTLY) {table_name(ref)}", *maintenance.after_rebuild(ref, server)]
+        return [f"REPACK (CONCURRENTLY, ANALYZE) {table_name(ref)}", *maintenance.after_rebuild(ref, server)]
     return [shlex.join(words), *maintenance.after_rebuild(ref, server)]
 
 
@@ -97,10 +97,12 @@ def repack(session: Session, task: Rebuild, server: Server, words: t.Sequence[st
 
 
 def by_statement(session: Session, task: Rebuild, server: Server, statements: t.Sequence[str]) -> Work:
-    """REPACK (CONCURRENTLY), since version 19: written after its manual, not yet tested on a server."""
+    """REPACK (CONCURRENTLY), since version 19: tried on its first release candidate."""
+    before = maintenance.counters(session, task.ref)
     connection = session.worker(lock_timeout=session.lock_timeout)
     yield Tick()
-    maintenance.run_all(connection, statements, task.ref)
+    said = maintenance.run_all(connection, statements, task.ref)
+    maintenance.settle(session, task.ref, before, said, vacuum=True, analyze=True)
     yield Tick()
 
 
