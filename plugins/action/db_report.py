@@ -81,7 +81,8 @@ def _hosts(names: t.Sequence[str] | None, variables: Vars) -> dict[str, Vars]:
     """Each host's variables; of one that Ansible does not know none."""
     hostvars = variables["hostvars"]
     wanted = names if names is not None else variables["ansible_play_hosts_all"]
-    return {name: hostvars.get(name, {}) for name in dict.fromkeys(wanted)}
+    known = set(hostvars)  # of others it would hand out something undefined
+    return {name: hostvars[name] if name in known else {} for name in dict.fromkeys(wanted)}
 
 
 def _data(hosts: dict[str, Vars], options: Data, *, planned: bool) -> Data:

@@ -31,7 +31,7 @@ REQUIRED = {
     "mysql": r"mysql\b",
     "sqlite": r"sqlite\b",
 }
-# What the linters call, and what backups pass through: the package that has it.
+# What the linters call, what backups pass through, and what looks at the report: the package that has it.
 PROGRAMS = {
     "shellcheck": "shellcheck",
     "zstd": "zstd",
@@ -40,6 +40,7 @@ PROGRAMS = {
     "age": "age",
     "pgbackrest": "pgbackrest",
     "mariadb-backup": "mariadb-backup",
+    "chromium-headless-shell": "chromium-headless-shell",
 }
 NOTHING_COLLECTED = "exited with 5"
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+PATIENCE = 3000  # looks, 10 ms apart
 PROGRAMS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 # Nothing of its own goes to the network; the page's requests would be told all the same.
 OPTIONS = (
@@ -40,28 +43,43 @@ class Browser:
 
     def __init__(self, path: str) -> None:
         self._home = tempfile.TemporaryDirectory(prefix="dbfleet-browser-", ignore_cleanup_errors=True)
-        there, self._to = os.pipe()
-        self._from, here = os.pipe()
-        command = [path, *OPTIONS, f"--user-data-dir={self._home.name}", "about:blank"]
-        # The shell puts the pipes where the browser looks for them.
-        wrapped = ["sh", "-c", f'exec "$@" 3<&{there} 4>&{here}', "sh", *command]
-        quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(wrapped, pass_fds=(there, here), stdin=quiet, stdout=quiet, stderr=quiet)
-        os.close(there)
-        os.close(here)
         self._rest, self._last, self._session = b"", 0, ""
         self.requests: list[str] = []  # addresses that the page asked for since it was opened
+        self.refused: list[str] = []  # why some of them were not, by the page's own policy or anything else
         self.logged: list[str] = []  # what the page complained about
-        (target,) = [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
-        attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
+        self._process, self._to, self._from = self._start(path)
+        try:
+            (target,) = [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
+            attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+            self._session = attached["sessionId"]
+            for domain in ("Page", "Network", "Runtime", "Log"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, path: str) -> tuple[subprocess.Popen[bytes], int, int]:
+        """The process, and the ends of the pipes to it and from it."""
+        pipes = [os.pipe(), os.pipe()]
+        (there, to), (back, here) = pipes
+        # Out of the way of 3 and 4, where the shell puts them.
+        far = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (there, here)]
+        command = [path, *OPTIONS, f"--user-data-dir={self._home.name}", "about:blank"]
+        wrapped = ["bash", "-c", f'exec "$@" 3<&{far[0]} 4>&{far[1]} {far[0]}<&- {far[1]}>&-', "bash", *command]
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(wrapped, pass_fds=far, stdin=quiet, stdout=quiet, stderr=quiet)
+        for end in (there, here, *far):
+            os.close(end)
+        return process, to, back
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_about: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends it, whatever became of it."""
         with contextlib.suppress(RuntimeError, OSError):  # it may be gone
             self._session = ""
             self.call("Browser.close")
@@ -98,6 +116,8 @@ class Browser:
         message = dict(json.loads(line))
         if message.get("method") == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"])
+        if message.get("method") == "Network.loadingFailed":
+            self.refused.append(message["params"].get("blockedReason") or message["params"]["errorText"])
         if message.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
             self.logged.append(json.dumps(message["params"]))
         return message
@@ -109,10 +129,9 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self.requests, self.logged = [], []
+        self.requests, self.refused, self.logged = [], [], []
         self.call("Page.navigate", url=path.as_uri())
-        while self.ask("document.readyState") != "complete":
-            self.ask("new Promise(done => setTimeout(done, 10))")
+        self.until(lambda: self.ask("document.readyState") == "complete")
 
     def ask(self, expression: str) -> Any:
         """The value of an expression of JavaScript in the page."""
@@ -120,6 +139,14 @@ class Browser:
         if "exceptionDetails" in found:
             raise RuntimeError(json.dumps(found["exceptionDetails"]))
         return found["result"].get("value")
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Waits; raises RuntimeError when it never does."""
+        for _attempt in range(PATIENCE):
+            if holds():
+                return
+            self.ask("new Promise(done => setTimeout(done, 10))")
+        raise RuntimeError("waited in vain")
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """A PNG of the page."""

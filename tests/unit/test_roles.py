@@ -23,9 +23,12 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations im
     vacuum,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
+from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _report_options
 
 ROOT = Path(__file__).parents[2]
 OMITTED = object()
+# The role knows where, if nobody says it.
+REPORT = {**_report_options.OPTIONS, "path": {"type": "str", "default": "./dbfleet-report.html"}}
 
 
 class Role(NamedTuple):
@@ -57,6 +60,7 @@ ROLES = [
     Role("backup", backup.OPTIONS, EXECUTION),
     Role("rotate_backups", rotation.OPTIONS, EXECUTION),
     Role("preflight", preflight.OPTIONS, {}),
+    Role("report", REPORT, {}),
 ]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
