@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore
+
 from . import conftest, lite
 from .backups import aged, backed_up, codes, content, fact, files, kinds, manifest, options, rows, shelf
 from .module_runner import run, start, until
@@ -253,10 +257,23 @@ def test_a_drill_proves_a_backup_once(tmp_path: Path) -> None:
     path, folder = lite.make(tmp_path / "shop.db", rows=30), tmp_path / "backups"
     backed_up(path, folder)
     path.unlink()
-    assert restored(path, folder, drill=True)["changed"]
-    assert manifest(folder)["level"] == "restore"
+    none = {"folder": str(tmp_path / "none")}
+    assert none["folder"] in str(restored(path, folder, drill=True, drill_on=none, fails=True)["msg"])
+    (tmp_path / "none").mkdir()
+    assert restored(path, folder, drill=True, drill_on=none)["changed"]
+    assert manifest(folder)["level"] == "restore" and not list((tmp_path / "none").iterdir())
     assert not restored(path, folder, drill=True)["changed"]
     assert not path.exists()
+
+
+def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    path, folder = lite.make(tmp_path / "shop.db", rows=30), tmp_path / "backups"
+    backed_up(path, folder)
+    (backup,) = shelf(folder).backups
+    huge = backup._replace(files=(backup.files[0]._replace(plain_bytes=1 << 60),))
+    with pytest.raises(Refused, match="are free"):
+        lite.carried_out(path, Restore(Ref(str(path)), huge, drill=True))
+    assert manifest(folder)["level"] == "decode"
 
 
 def test_a_drill_counts_rows(tmp_path: Path) -> None:
@@ -316,6 +333,9 @@ def test_several_files_side_by_side(tmp_path: Path) -> None:
         ({"rate_limit": "1B"}, "rate_limit"),
         ({"copy_to": "relative"}, "absolute"),
         ({"drill_on": "mars"}, "drill_on"),
+        ({"drill_on": {"folder": "x", "login_host": "y"}}, "folder is no option of that server"),
+        ({"drill_on": {"folder": "relative"}}, "absolute"),
+        ({"drill_on": {"folder": "/x"}, "drill_password": "y"}, "for another server"),
         ({"s3": {"region": "eu"}}, "bucket"),
     ],
 )
