@@ -23,10 +23,18 @@ SELECT address, max(runs), max(last)
         UNION ALL SELECT DISTINCT address, 0, NULL FROM objects)
  GROUP BY address ORDER BY address
 """
-RUNS = "SELECT id, address, module, began, ended, status FROM runs WHERE began >= ? ORDER BY id"
+RUNS = """
+SELECT id, address, CAST(module AS TEXT), CAST(began AS REAL), CAST(ended AS REAL), CAST(status AS TEXT)
+  FROM runs WHERE began >= ? ORDER BY id
+"""
+# Cast, since a damaged page may hold values of other kinds than were written.
 STEPS = """
-SELECT s.id, s.run, s.object, s.began, s.status, s.reason, s.expected_bytes, s.expected_rows, s.expected_seconds,
-       s.bytes, s.rows, s.written, s.seconds, s.bytes_before, s.bytes_after, s.changed, s.proven, s.error
+SELECT s.id, CAST(s.run AS INTEGER), CAST(s.object AS INTEGER), CAST(s.began AS REAL), CAST(s.status AS TEXT),
+       CAST(s.reason AS TEXT), coalesce(CAST(s.expected_bytes AS INTEGER), 0),
+       coalesce(CAST(s.expected_rows AS INTEGER), 0), coalesce(CAST(s.expected_seconds AS REAL), 0.0),
+       CAST(s.bytes AS INTEGER), CAST(s.rows AS INTEGER), CAST(s.written AS INTEGER), CAST(s.seconds AS REAL),
+       CAST(s.bytes_before AS INTEGER), CAST(s.bytes_after AS INTEGER), CAST(s.changed AS INTEGER),
+       CAST(s.proven AS INTEGER), CAST(s.error AS TEXT)
   FROM steps s JOIN runs r ON r.id = s.run
  WHERE r.began >= ?
  ORDER BY s.id
@@ -75,7 +83,8 @@ def read(path: str | None, chosen: t.Callable[[str], bool], *, since: float, now
             return History(str(place), "", _past(db, chosen, since, now))
     except NotAJournal as error:
         raise BadInput(f"journal: {error}", cure="Name the journal that the other modules use") from error
-    except (OSError, sqlite3.Error, TypeError, ValueError) as error:  # the last two: damage that left a readable page
+    except (OSError, sqlite3.Error, TypeError, ValueError, OverflowError) as error:
+        # The last three: a damaged page that can be read, and holds no names or times.
         cure = "A run that writes moves a corrupt journal aside and begins a new one; see its owner and mode otherwise"
         raise Refused(f"the journal {place} cannot be read: {error}", cure=cure) from error
 
