@@ -110,3 +110,28 @@ def test_differences_are_told_and_no_more_than_five() -> None:
     assert differences({"a.b": 1}, {}) == "a.b: not there instead of 1"
     assert differences({}, {"a.b": 1}) == "a.b: 1 instead of none"
     assert differences({f"a.t{n}": 1 for n in range(8)}, {}).endswith(" and 3 more")
+
+
+@given(st.integers(1, 60), st.sampled_from([b"", b"00", b"00ff"]), st.integers(0, 4))
+def test_what_is_no_row_is_found_wherever_it_is_cut(size: int, content: bytes, cut: int) -> None:
+    """However many writes make an object, and whatever a name looks like."""
+    name = "public.\"it''s; (1, true)\""
+    text = f"--\n-- Name: x\n--\n\nSELECT pg_catalog.setval('{name}', -7, false);\n\nBEGIN;\n\n".encode()
+
+    def written(pieces: list[bytes]) -> bytes:
+        opened = b"SELECT pg_catalog.lo_open('4711', 131072);\n"
+        writes = b"".join(b"SELECT pg_catalog.lowrite(0, '\\x" + piece + b"');\n" for piece in pieces)
+        return text + opened + writes + b"SELECT pg_catalog.lo_close(0);\n\nCOMMIT;\n\n"
+
+    def found(script: bytes) -> dict[str, str]:
+        rows = Rows(summed=True)
+        for at in range(0, len(script), size):
+            rows.feed(script[at : at + size])
+        rows.end()
+        return rows.values
+
+    whole = found(written([content] if content else []))
+    assert whole['sequence public."it\'s; (1, true)"'] == "-7 (not called)"
+    assert whole["large objects"].startswith("1:")
+    assert found(written([piece for piece in (content[:cut], content[cut:]) if piece])) == whole
+    assert found(written([content, b"01"])) != whole

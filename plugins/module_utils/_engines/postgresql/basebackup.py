@@ -19,7 +19,8 @@ from . import incremental
 from .clients import Client, environment, private_folder, target
 from .connection import Kind, Session
 from .dumping import APPLICATION, LEVEL, Room, judge, packed
-from .tarballs import LIST, MANIFEST, READ, check, ended, listed
+from .file_list import LIST, MANIFEST
+from .tarballs import READ, check, ended, listed
 from .versions import has, major_of
 
 if t.TYPE_CHECKING:

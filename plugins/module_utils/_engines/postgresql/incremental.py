@@ -16,7 +16,7 @@ from ..._records import Tick, Work
 from . import tarballs, throwaway
 from .clients import client
 from .connection import Session
-from .tarballs import LIST, is_whole
+from .file_list import LIST, is_whole
 from .versions import has
 
 MOST = 1 << 31  # bytes of a list: some hundred for each file of the server

@@ -22,17 +22,13 @@ from ..._errors import Refused, Stopped
 from ..._records import Amount, Tick, Work
 from ..._tuples import NamedTuple
 from .connection import Session
+from .file_list import LIST, MANIFEST, Found, assure, is_whole
 
 READ = 1 << 20  # bytes at once
-MANIFEST = "backup_manifest"
-LIST = "manifest"  # Stored.what: that manifest as a file of its own
 SPACES = "pg_tblspc"  # in the data directory: a link for each tablespace, called by its oid
 MAP = "tablespace_map"  # the same, for whoever unpacks the archives; the server makes the links anew from it
-OWN = (MANIFEST, "postgresql.auto.conf", "standby.signal", "recovery.signal")  # that no manifest names
 APART = re.compile(r"(\d+)\.tar(\..*)?")  # the archive of a tablespace
 LINK = re.compile(SPACES + r"/\d+")
-
-Found = dict[str, tuple[int, str]]  # size and SHA-256 of each file, by its name in the data directory
 
 
 class Space(NamedTuple):
@@ -239,9 +235,6 @@ def _written(path: Path, slices: t.Iterable[bytes]) -> t.Iterator[int]:
             yield len(data)
 
 
-# ---- the manifest ----------------------------------------------------------------------------------------------------
-
-
 def listed(source: t.BinaryIO) -> bytes:
     """The manifest that lies in the archive, and nothing else of it. Raises Refused."""
     manifest = b""
@@ -257,69 +250,3 @@ def listed(source: t.BinaryIO) -> bytes:
     if not manifest:
         raise Refused(f"no {MANIFEST} is in the archive")
     return manifest
-
-
-def is_whole(manifest: bytes) -> bool:
-    """By the checksum of itself that is its last line."""
-    hashed = manifest[: manifest.rfind(b"\n", 0, manifest.rfind(b"\n")) + 1]
-    try:
-        return bool(json.loads(manifest)["Manifest-Checksum"] == hashlib.sha256(hashed).hexdigest())
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def assure(manifest: bytes, found: Found) -> None:
-    """Every file is as the manifest says, and the log that a start needs is there. Raises Refused."""
-    wrong = list(_faults(manifest, found))
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise Refused(f"the archive is not what its manifest says: {'; '.join(wrong[:5])}{more}")
-
-
-def _faults(manifest: bytes, found: Found) -> t.Iterator[str]:
-    """Source: the manual, Backup Manifest Format."""
-    if not manifest:
-        yield f"no {MANIFEST} is in it"
-        return
-    try:
-        said = json.loads(manifest)
-        files = {_path(each): (int(each["Size"]), str(each["Checksum"]).lower()) for each in said["Files"]}
-        ranges = [
-            (int(each["Timeline"]), _lsn(each["Start-LSN"]), _lsn(each["End-LSN"])) for each in said["WAL-Ranges"]
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"{MANIFEST} cannot be read: {error}"
-        return
-    if not is_whole(manifest):
-        yield f"{MANIFEST} has another checksum"
-    for name, (size, digest) in sorted(files.items()):
-        if name not in found:
-            yield f"{name} is missing"
-        elif found[name] != (size, digest):
-            yield f"{name} is another file"
-    for name in sorted(found.keys() - files.keys()):
-        if name not in OWN and not name.startswith("pg_wal/"):
-            yield f"{name} is not in the manifest"
-    yield from (f"{name} is missing" for name in _segments(ranges, found) if name not in found)
-
-
-def _path(entry: t.Mapping[str, str]) -> str:
-    return entry["Path"] if "Path" in entry else bytes.fromhex(entry["Encoded-Path"]).decode("utf-8", "surrogateescape")
-
-
-def _lsn(text: str) -> int:
-    high, _slash, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
-def _segments(ranges: t.Sequence[tuple[int, int, int]], found: Found) -> t.Iterator[str]:
-    """The files of the log without which no start is possible. All of them have one size."""
-    sizes = {size for name, (size, _digest) in found.items() if name.startswith("pg_wal/0") and len(name) == 31}
-    if len(sizes) != 1:
-        yield "pg_wal"
-        return
-    (size,) = sizes
-    for timeline, first, last in ranges:
-        for number in range(first // size, max(first, last - 1) // size + 1):
-            high, low = divmod(number, (1 << 32) // size)
-            yield f"pg_wal/{timeline:08X}{high:08X}{low:08X}"
