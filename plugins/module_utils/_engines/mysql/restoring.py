@@ -55,12 +55,12 @@ def spell(task: Restore, server: Server) -> list[str]:
             where += f", on {task.on.address}" if isinstance(task.on, Elsewhere) else ""
         return [f"restore {backup.id} into {where}, compare it with its manifest, and throw it away"]
     words = [f"DROP DATABASE {quoted(target)}"] if task.replace else []
-    words.append(create(backup, target))
+    words += [create(backup, target), marking(target)]
     name = clients.NAMES["client"][server.engine][0]
     files = [shlex.quote(os.path.join(backup.folder, each.name)) for each in ordered(backup)]
     back = BACK.get(backup.encryption, ""), BACK.get(backup.compression, "")
     way = " | ".join([*(each for each in back if each), shlex.join(argv(name, target))])
-    return [*words, *(f"< {path} {way}" for path in files)]
+    return [*words, *(f"< {path} {way}" for path in files), unmarking(target)]
 
 
 def argv(program: str, database: str, *, init: str = "", login: str = clients.LOGIN_FILE) -> list[str]:
@@ -126,7 +126,7 @@ def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: D
     try:
         yield from load(backup, link.login, server, target, decrypt=decrypt, stop=link.stopped)
         compare(backup, counts(link, target, backup), None, where=f"database {target}")
-        link.run(f"DROP TABLE {quoted(target, MARK)}")
+        link.run(unmarking(target))
         whole = True
     finally:
         if not whole:
