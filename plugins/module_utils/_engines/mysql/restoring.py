@@ -136,8 +136,16 @@ def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: D
 def found(link: t.Any, backup: Backup, name: str) -> None:
     """A database that says of itself that it is not complete."""
     link.run(create(backup, name))
+    link.run(marking(name))
+
+
+def marking(name: str) -> str:
     comment = "a restore is under way, or has died"
-    link.run(f"CREATE TABLE {quoted(name, MARK)} (made_by varchar(20) PRIMARY KEY) COMMENT {literal(comment)}")
+    return f"CREATE TABLE {quoted(name, MARK)} (made_by varchar(20) PRIMARY KEY) COMMENT {literal(comment)}"
+
+
+def unmarking(name: str) -> str:
+    return f"DROP TABLE {quoted(name, MARK)}"
 
 
 def wreck(link: t.Any, name: str) -> bool:
