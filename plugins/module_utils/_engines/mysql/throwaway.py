@@ -31,6 +31,7 @@ ACCOUNTS = ("mysql", "nobody")  # as one of them it runs where we are root: the 
 INSTALL = ("mariadb-install-db", "mysql_install_db")
 PREFIX = f"{private.PREFIX}drill-"
 READY_SECONDS = 120
+MEMORY = "/dev/shm"  # for MariaDB's log of definitions: it is flushed ten times for each table that is made
 KEYS = 100  # numbers of keys that tables may ask for, from 1 on
 ROOM_BYTES = 300 << 20  # that an empty server takes, its logs and temporary files included
 # Of the backup's server: what its tables rely on, and what cannot be changed later.
@@ -83,9 +84,14 @@ class Throwaway:
         private.sweep(place)
         self._private = private.Private(place, PREFIX)
         self._folder = self._private.path
+        self._memory: private.Private | None = None
         try:
             _room(self._folder, 0 if at else 2 * backup.source_bytes + ROOM_BYTES)
-            for path in (self._folder, *(self._path(name) for name in ("data", "tmp"))):
+            if at is None and self.program.flavour == MARIADB and os.access(MEMORY, os.W_OK | os.X_OK):
+                private.sweep(MEMORY)
+                self._memory = private.Private(MEMORY, PREFIX)
+            more = (self._memory.path,) if self._memory else ()
+            for path in (*more, self._folder, *(self._path(name) for name in ("data", "tmp"))):
                 os.makedirs(path, 0o700, exist_ok=True)
                 if self._account:
                     shutil.chown(path, *(int(each) if each.isdigit() else each for each in self._account))
@@ -130,6 +136,8 @@ class Throwaway:
 
         files = [f"--socket={self._path('s')}", f"--pid-file={self._path('pid')}"]
         more = (*FLAVOUR_SETTINGS[self.program.flavour], *(COPIED if prepared else ()), *(STAYS if self._at else ()))
+        if self._memory:
+            more = (*more, f"log-ddl-recovery={self._memory.path}/ddl.log")
         settings = [f"--{setting}" for setting in (*SETTINGS, *more, *(self._keys() if self._encrypts else ()))]
         self._server = Program([*self._begin(), *settings, *files], env=clients.environment())
         until = time.monotonic() + READY_SECONDS
@@ -233,6 +241,8 @@ class Throwaway:
             with contextlib.suppress(OSError):
                 self._server.stop(0.0)
         self._private.end()
+        if self._memory:
+            self._memory.end()
 
 
 def program(backup: Backup, bin_dir: str = "") -> clients.Client:
