@@ -13,6 +13,7 @@ description:
   - Restores a backup of M(dbfleet.maintenance.db_backup) into a new database, or, with O(replace), in place of one. The
     backup is compared with its hashes while it is read, and the restored database with what the manifest counts, before
     it gets its name.
+  - With O(target_dir) the backup of a whole server becomes a new data directory; no server is needed for that.
   - With O(drill) the restored database is thrown away, and the manifest says that the backup is proven.
   - Refused are backups of another engine, of a newer major version, and whatever is not what its manifest says.
 author:
@@ -57,6 +58,13 @@ EXAMPLES = r"""
     database: shop
     copy_from: s3://fleet-backups/shop
     server: db1.example.com:5432
+
+- name: A whole server, its tablespaces on another disk
+  dbfleet.maintenance.db_restore:
+    engine: postgresql
+    backup_dir: /srv/backups
+    target_dir: /var/lib/postgresql/18/restored
+    tablespace_dir: /mnt/fast/restored
 
 - name: Put a SQLite file back
   dbfleet.maintenance.db_restore:
