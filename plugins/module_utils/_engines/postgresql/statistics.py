@@ -52,10 +52,16 @@ SELECT w.oid, 3, w.inherit AND NOT c.relkind = 'p', e.stxname::pg_catalog.text, 
   FROM wanted w
   JOIN pg_catalog.pg_class c ON c.oid = w.oid
   JOIN pg_catalog.pg_statistic_ext e ON e.stxrelid = w.oid AND coalesce(e.stxstattarget, -1) <> 0
- WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_statistic_ext_data d WHERE d.stxoid = e.oid {same_inherit})
+ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_statistic_ext_data d WHERE d.stxoid = e.oid {collected})
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
                     WHERE a.attrelid = w.oid AND a.attnum = ANY (e.stxkeys)
                       AND (a.attstattarget = 0 OR a.attgenerated = 'v'))"""
+COLLECTED = {
+    True: "AND d.stxdinherit = w.inherit",
+    # CREATE STATISTICS itself made that row, in the same transaction; ANALYZE, though it may find nothing, a new one.
+    False: """AND (d.xmin <> e.xmin OR d.stxdndistinct IS NOT NULL OR d.stxddependencies IS NOT NULL
+                   OR d.stxdmcv IS NOT NULL)""",
+}
 # Without the right to read pg_statistic: what pg_stats shows, of tables that the login may read (others stay unknown).
 VISIBLE = """
 SELECT w.oid, 1, w.inherit AND NOT c.relkind = 'p', a.attname::pg_catalog.text, s.attname IS NULL
@@ -83,8 +89,8 @@ WORDS = {1: ("column", "columns"), 2: ("expressions of index", "expressions of i
 def missing(session: Session, wants: Wants, server: Server, rows: t.Sequence[Row]) -> dict[int, str]:
     """For each table (by oid) that has rows and lacks statistics: what for, in words."""
     only, values = scope(wants)
-    same = "AND d.stxdinherit = w.inherit" if has("statistics of parents", major_of(server)) else ""
-    parts = (COLUMNS, EXPRESSIONS, EXTENDED.format(same_inherit=same)) if session.sees_statistics() else (VISIBLE,)
+    collected = COLLECTED[has("statistics of parents", major_of(server))]
+    parts = (COLUMNS, EXPRESSIONS, EXTENDED.format(collected=collected)) if session.sees_statistics() else (VISIBLE,)
     statement = SUMMED.format(tables=TABLES.format(only=only), found="\nUNION ALL".join(parts))
     filled = {row.oid for row in rows if row.rows > 0 or (row.reltuples < 0 and row.heap_bytes > 0)}
     found: dict[int, list[str]] = {}
