@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import basebackup, drill, roles
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import drill, roles, tarballs
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import Session
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.dumping import Room
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.restoring import Place, poured
@@ -283,12 +283,12 @@ def test_a_whole_servers_archive_with_another_file_is_refused(postgresql: Server
                 new.addfile(member, io.BytesIO(read.replace(b"1", b"2") if member.name == victim else read))
         changed.seek(0)
         with pytest.raises(Refused, match=why):
-            list(basebackup.check(changed))
+            list(tarballs.check(changed))
     archive.seek(0)
-    assert sum(basebackup.check(archive)) > 1_000_000
+    assert sum(tarballs.check(archive)) > 1_000_000
     cut = io.BytesIO(archive.getvalue()[:-1_000_000])
     with pytest.raises(Refused):
-        list(basebackup.check(cut))
+        list(tarballs.check(cut))
 
 
 def test_roles_come_back_and_none_is_changed(fleet: Fleet, postgresql: Server, tmp_path: Path) -> None:

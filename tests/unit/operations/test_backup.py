@@ -289,8 +289,9 @@ def test_a_backup_of_the_whole_server_is_no_databases(fields: dict[str, Any], cu
 
 def test_a_whole_servers_backup_is_tried_out_where_it_is_named() -> None:
     known = made(2, database="", method="physical")
-    named = {"path": f"/srv/backups/_server/{known.id}.manifest.json", "backup_dir": None, "database": None}
-    (step,) = restored(known, drill=True, **named).steps
+    named: dict[str, Any] = {"path": f"/srv/backups/_server/{known.id}.manifest.json"}
+    (step,) = restored(known, drill=True, backup_dir=None, database=None, **named).steps
+    assert isinstance(step.task, Restore)
     assert (step.task.ref, step.task.drill) == (Ref(""), True)
     assert "of the whole server of" in step.reason
 
