@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 
-BENCHMARKS = ("vacuum", "fleet", "reindex", "bloat", "cleanup", "backup", "history")
+BENCHMARKS = ("vacuum", "fleet", "reindex", "bloat", "cleanup", "backup", "history", "report")
 
 
 def main() -> int:
