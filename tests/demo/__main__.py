@@ -31,6 +31,7 @@ WIDTH = 100
 RECLAIM_MIN_SIZE = "10MB"
 REINDEX_MIN_SIZE = "1MB"
 ARCHIVE = FOLDER / "archive"
+REPORT = FOLDER / "report.html"
 OPERATIONS = ("db_cleanup", "db_vacuum", "db_reindex", "db_refresh_views")
 # What the fleet is given, by host: an invalid index, a bloated one, views that are stale or empty; and indexes that
 # are unused, there twice, or missing, which nobody but their owner may touch.
@@ -66,6 +67,7 @@ def main() -> int:
     for file in FOLDER.glob("*.sqlite*"):
         file.unlink()
     shutil.rmtree(ARCHIVE, ignore_errors=True)
+    REPORT.unlink(missing_ok=True)
     with Fleet() as fleet:
         hosts = start(fleet)
         inventory = write_inventory(
@@ -85,7 +87,7 @@ def main() -> int:
         say("else 30d), and the servers' own autovacuum and automatic statistics are off, so that the churn")
         say("is still there to be seen.")
         check = run("What would be done", inventory, "--check", "--diff")
-        first = run("Do it", inventory, "--diff")
+        first = run("Do it", inventory, "--diff", "-e", f"report_path={REPORT.relative_to(ROOT)}")
         again = run("And again", inventory)
     return conclude(hosts, check, first, again, time.monotonic() - began)
 
@@ -190,6 +192,7 @@ def conclude(hosts: Hosts, check: Played, first: Played, again: Played, seconds:
         say("The check had named exactly these steps and statements.")
         say(f"The second run found nothing due on {len(hosts)} of {len(hosts)} hosts, and changed nothing.")
     say(f"{seconds:.0f} s in all.")
+    say(f"The report on the fleet: {REPORT.relative_to(ROOT)}")
     return 1 if problems else 0
 
 
@@ -209,6 +212,8 @@ def judge(hosts: Hosts, check: Played, first: Played, again: Played) -> list[str
         problems.append("nothing was due on " + ", ".join(sorted(set(hosts) - set(first.of("db_vacuum")))))
     problems += [f"{call.host}: the second run had something to do: {call.module}" for call in worked(again)]
     problems += [f"{call.host}: {step['kind']} of {step['object']} is {what}" for call, step, what in unhappy(first)]
+    if not REPORT.is_file():
+        problems.append(f"there is no report {REPORT.relative_to(ROOT)}")
     for host, name in MUST_BE_DONE:
         if host in hosts and name not in {
             s["object"] for c in worked(first) if c.host == host for s in c.fact["steps"]
