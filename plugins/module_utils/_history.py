@@ -57,11 +57,10 @@ def selected(past: Past, policy: history.Policy, takes: t.Callable[[str], bool],
     def ours(ref: Ref) -> bool:
         return bool(ref.database) and takes(ref.database) and policy.takes(ref)
 
-    things = {number: thing for number, thing in past.things.items() if ours(thing.ref)}
+    things = {number for number, thing in past.things.items() if ours(thing.ref)}
     steps = tuple(step for step in past.steps if step.thing in things)
     runs = {step.run for step in steps}
     return past._replace(
-        things=things,
         steps=steps,
         runs=tuple(run for run in past.runs if run.id in runs),
         streaks=tuple(streak for streak in past.streaks if streak.thing in things),

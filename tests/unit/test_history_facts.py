@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,16 @@ def test_only_the_time_asked_for(journal: Path, monkeypatch: pytest.MonkeyPatch)
     fact = tell(journal, since="1h")
     assert (fact["runs"], fact["steps"], fact["databases"], fact["failures"]) == ([], [], [], [])
     assert fact["journal"]["first_at"]
+
+
+def test_how_long_a_run_took_is_unknown_where_the_clock_was_put_back(journal: Path, tmp_path: Path) -> None:
+    own = tmp_path / "journal.sqlite"
+    own.write_bytes(journal.read_bytes())
+    with closing(sqlite3.connect(own)) as db, db:
+        db.execute("UPDATE runs SET ended = began - 3600 WHERE id = 1")
+        db.execute("UPDATE runs SET ended = began + 7 WHERE id = 4")
+    seconds = {r["run"]: r["seconds"] for r in tell(own)["runs"]}
+    assert (seconds[1], seconds[4]) == (None, 7)
 
 
 def test_a_server_that_the_journal_does_not_know(journal: Path) -> None:

@@ -221,9 +221,7 @@ def predictions(past: Past) -> list[Prediction]:
 
 
 def _prediction(operation: str, kind: str, steps: t.Sequence[PastStep]) -> Prediction:
-    took = [
-        (s.seconds or 0.0, s.expected_seconds) for s in steps if max(s.seconds or 0.0, s.expected_seconds) >= SHORTEST
-    ]
+    took = [(s.seconds or 0.0, s.expected_seconds) for s in steps]
     return Prediction(
         operation,
         kind,

@@ -195,6 +195,11 @@ def test_readings_are_told_in_their_own_unit() -> None:
     assert found["cache_hit_percent"] == (100, 93, pytest.approx(-1), None, "")
 
 
+def test_a_span_in_which_nothing_was_counted_tells_nothing() -> None:
+    (found,) = history.performance([counted(STATEMENTS, (5, 10), (0, 0), (3_000_000, 1), (1, 0))])
+    assert (found.first, found.last, found.why) == (3.0, 3.0, "too few samples (1 of 7)")
+
+
 def test_a_reading_without_a_trend_has_its_last_value() -> None:
     seen = [series(CONNECTIONS, 3, 4), counted(CACHE_HITS, (5, 10), (9, 10)), counted(STATEMENTS, (5, 10))]
     found = {r.metric: (r.last, r.per_day, r.why) for r in history.performance(seen)}
