@@ -86,7 +86,10 @@ def _all(what: What, asked: argparse.Namespace) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos") as folder, ThreadPoolExecutor(what.together) as pool:
         reports = [Path(folder) / f"{engine}.json" for engine in asked.engine or what.engines]
-        list(pool.map(lambda report: _beside(report, asked), reports))
+        if len(reports) == 1:
+            _one(what, argparse.Namespace(**{**vars(asked), "engine": [reports[0].stem], "report": reports[0]}))
+        else:
+            list(pool.map(lambda report: _beside(report, asked), reports))
         found = {report.stem: json.loads(report.read_text()) if report.exists() else {} for report in reports}
     scores: dict[Cell, Score] = {}
     bad = 0

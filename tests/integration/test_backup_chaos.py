@@ -14,7 +14,6 @@ from .chaos import chaos
 CELLS = {
     "files": [("rotate copies", "marked", "killed"), ("rotate copies", "deleted", "killed")],
     "sqlite": [
-        ("dump", "scratch file", "killed"),
         ("dump", "manifest half", "killed"),
         ("dump", "copy there", "killed"),
         ("restore", "reading", "killed"),
@@ -22,7 +21,6 @@ CELLS = {
     "postgresql": [
         ("streams", "writing", "killed"),
         ("restore", "founded", "killed"),
-        ("restore", "loading", "client killed"),
         ("drill beside", "comparing", "session ended"),
         ("drill", "started", "killed"),
     ],
