@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
         result: Data = super().run(tmp, task_vars)
         variables = task_vars or {}
         options = _options(self._task.args)
-        hosts = _hosts(options["hosts"], variables)
+        hosts = _hosts(options, variables)
         try:
             data = _data(hosts, options, planned=self._task.check_mode)
             files, notes = _files(data, options)
@@ -77,12 +77,17 @@ class _File(t.NamedTuple):
         return {"before": "", "after": self.words, "after_header": str(self.path)}
 
 
-def _hosts(names: t.Sequence[str] | None, variables: Vars) -> dict[str, Vars]:
-    """Each host's variables; of one that Ansible does not know none."""
-    hostvars = variables["hostvars"]
+def _hosts(options: Data, variables: Vars) -> dict[str, Vars]:
+    """What each host left; of one that Ansible does not know nothing."""
+    from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _fleet_host
+
+    hostvars, names = variables["hostvars"], options["hosts"]
     wanted = names if names is not None else variables["ansible_play_hosts_all"]
     known = set(hostvars)  # of others it would hand out something undefined
-    return {name: hostvars[name] if name in known else {} for name in dict.fromkeys(wanted)}
+    return {
+        name: _fleet_host.variables(hostvars[name], options["operations"]) if name in known else {}
+        for name in dict.fromkeys(wanted)
+    }
 
 
 def _data(hosts: dict[str, Vars], options: Data, *, planned: bool) -> Data:

@@ -63,6 +63,14 @@ class _Read(t.NamedTuple):
         return not (self.wrong or self.due or self.stats or self.history or self.bloat or self.results)
 
 
+def variables(host: Vars, operations: t.Iterable[str]) -> Vars:
+    """What `read` looks at, each taken once: Ansible makes the whole of a variable anew each time it is asked for."""
+    registered = ("maintenance_assessed", "maintenance_error", "maintenance_history")
+    names = (*registered, *(f"{operation}_result" for operation in operations))
+    found = {name: host[name] for name in names if name in host}
+    return found or {name: host[name] for name in ("ansible_facts",) if name in host}
+
+
 def read(name: str, host: Vars, asked: Asked) -> Host:
     """Never raises over what is missing."""
     found = _facts_of(host, asked)
