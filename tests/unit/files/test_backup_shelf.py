@@ -10,12 +10,13 @@ import fcntl
 import json
 import os
 import random
+import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Unfinished
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Shelf, Sheltered, Unfinished
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, DbFault, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, copies
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import path_of
@@ -212,12 +213,19 @@ def test_nobody_waits_for_a_named_pipe(tmp_path: Path) -> None:
         plain(backup)
 
 
-def test_a_folder_that_does_not_answer_in_time(tmp_path: Path) -> None:
-    for _number in range(30):
-        make(tmp_path, data=b"x", compression="none")
-    late = look(tmp_path, timeout=0.000001)
+def test_a_folder_that_does_not_answer_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, data=b"x", compression="none")
+    answers, whole = threading.Event(), backups.looked_at
+
+    def slowly(wanted: Sheltered) -> Shelf:
+        answers.wait(60)
+        return whole(wanted)
+
+    monkeypatch.setattr(backups, "looked_at", slowly)
+    late = look(tmp_path, timeout=0.01)
     assert late.backups == () and "did not answer within" in late.why_not
-    assert len(look(tmp_path, timeout=60).backups) == 30
+    answers.set()
+    assert len(look(tmp_path, timeout=60).backups) == 1
 
 
 def test_oldest_first_by_what_the_manifest_says(tmp_path: Path) -> None:

@@ -277,7 +277,8 @@ def test_closing_the_generator_ends_all_programs(earlier: Path, path: Path) -> N
     pids = path / "pids"
     with part(task(earlier)) as new:
         ticks = new.run([["sh", "-c", f"echo $$ > {pids}; sleep 1000"]], dict(os.environ), what="dump", ext="sql")
-        next(ticks)
+        while not (pids.exists() and pids.read_text().strip()):
+            next(ticks)
         ticks.close()
         with pytest.raises(Refused, match="no files"):
             new.seal(record(new.id))
