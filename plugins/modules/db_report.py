@@ -99,6 +99,7 @@ attributes:
   action_group:
     description: Use C(group/dbfleet.maintenance.all) in C(module_defaults) to set connection options for all modules.
     support: none
+    membership: []
     details:
       - It is connected to no database.
 """

@@ -100,7 +100,7 @@ def _growth(found: t.Sequence[Data]) -> Drawn:
         colour = BAD if days is not None and days < SOON else BAR
         pace = one["bytes_per_day"]
         bars.append(Bar(_name(one), f"{say_bytes(pace)} a day{full}", ((pace, colour),)))
-    key = (("--bad", f"disk full within {SOON} days"),) if any(bar.parts[0][1] == BAD for bar in bars) else ()
+    key = (("--bad", f"disk full within {SOON} days"),) if any(line.parts[0][1] == BAD for line in bars) else ()
     return Chart("growth", "Growth", "By the sizes in the journals" + _of(found), "", "", key), bars, longest
 
 
@@ -163,27 +163,27 @@ def _draw(chart: Chart, bars: t.Sequence[Bar], longest: float) -> Chart:
         figure = Figure(figsize=(WIDTH * PIXEL, ROW * len(bars) * PIXEL), dpi=72)
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
-        for number, bar in enumerate(bars):
-            _row(figure, bar, number * ROW, WIDTH / longest)
+        for number, line in enumerate(bars):
+            _row(figure, line, number * ROW, WIDTH / longest)
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    told = "; ".join(f"{bar.label}: {bar.text}" for bar in bars)
+    told = "; ".join(f"{line.label}: {line.text}" for line in bars)
     return chart._replace(svg=_inline(out.getvalue()), told=told)
 
 
-def _row(figure: Figure, bar: Bar, top: float, scale: float) -> None:
+def _row(figure: Figure, line: Bar, top: float, scale: float) -> None:
     """Straight on the figure, in its pixels: axes with nothing to read off would cost half of the time."""
     from matplotlib.patches import Rectangle
     from matplotlib.text import Text
     from matplotlib.transforms import IdentityTransform
 
     pixels, floor = IdentityTransform(), figure.bbox.height - top
-    label = _short(bar.label, SIGNS - len(bar.text))
-    words = [Text(0, floor - 12, label, color=INK), Text(WIDTH, floor - 12, bar.text, color=FAINT, ha="right")]
+    label = _short(line.label, SIGNS - len(line.text))
+    words = [Text(0, floor - 12, label, color=INK), Text(WIDTH, floor - 12, line.text, color=FAINT, ha="right")]
     for text in words:
         text.set(fontsize=12, transform=pixels)
         figure.add_artist(text)
     left = 0.0
-    for length, colour in ((WIDTH / scale, TRACK), *bar.parts):
+    for length, colour in ((WIDTH / scale, TRACK), *line.parts):
         if length > 0:
             width = max(length * scale, 1)
             where = (left, floor - 23)
