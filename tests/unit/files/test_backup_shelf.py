@@ -18,7 +18,7 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Shelf, Sheltered, Unfinished
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, DbFault, Refused
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, copies
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, copies, looking
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import path_of
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.store import part
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.unfinished import folder_name
@@ -215,11 +215,11 @@ def test_nobody_waits_for_a_named_pipe(tmp_path: Path) -> None:
 
 def test_a_folder_that_does_not_answer_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, data=b"x", compression="none")
-    answers, whole = threading.Event(), backups.looked_at
+    answers = threading.Event()
 
     def slowly(wanted: Sheltered) -> Shelf:
         answers.wait(60)
-        return whole(wanted)
+        return looking.looked_at(wanted)
 
     monkeypatch.setattr(backups, "looked_at", slowly)
     late = look(tmp_path, timeout=0.01)
