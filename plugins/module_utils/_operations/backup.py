@@ -23,6 +23,7 @@ from .rotation_law import level_of
 __all__ = ["OPTIONS", "doubts", "plan", "policy", "wants"]
 
 GLOBALS = "globals"
+UNREADABLE = "database_unreadable"
 SKEW = 300.0  # seconds by which a backup may seem to come from the future: two clocks
 ROOM = 1.2  # a backup may be so much larger than the last one
 LISTED = 10
@@ -71,6 +72,7 @@ class _Planner:
         self.shelf = measured.shelf or Shelf(policy.manner.folder)
         self.findings: list[Finding] = list(measured.server.findings)
         self.free = self.shelf.free
+        self.unread = {d.name: why for d in measured.databases for why in _unreadable(d)}
         self.sizes = {info.name: info.bytes for info in measured.server.databases}
         self.sizes.update((d.name, d.bytes) for d in measured.databases if d.bytes is not None)
         self.known: dict[tuple[str, str, str], list[Backup]] = {}
@@ -104,7 +106,7 @@ class _Planner:
 
     def _subjects(self) -> list[tuple[Ref, str]]:
         """What is backed up: what belongs to no database first, for a restore begins with it."""
-        there = [d.name for d in self.measured.databases if not d.system and not _unreadable(d) and not d.wreck]
+        there = [d.name for d in self.measured.databases if not d.system and not d.wreck]
         if self.policy.method != "dump":
             return [(Ref(""), self.policy.method)] if there else []
         found = [(Ref(name), "dump") for name in there if name]  # "": the proof of what is the server's
@@ -174,7 +176,8 @@ class _Planner:
         # What was never backed up goes first, then by age.
         rank = (3 if good is None else 0, age or 0.0)
         step = Step(task, reason, measured, Amount(written=last.bytes if last else 0), rank, size=size)
-        step = step._replace(skip=self._unusable() or self._no_room(ref, size, last))
+        unread = self.unread.get(ref.database, "") if method == "dump" else ""
+        step = step._replace(skip=unread or self._unusable() or self._no_room(ref, size, last))
         step = step._replace(fails=bool(step.skip))  # a night without its backup is no good one
         after = (step.key,)
         level = "checksum" if decode else self.policy.verify
@@ -294,6 +297,6 @@ class _Planner:
             yield Step(task, reason, measured, expected, (8, float(found.bytes)), size=found.bytes)
 
 
-def _unreadable(database: Database) -> bool:
-    """Nobody could look into it: neither can a client program."""
-    return any(f.code == "database_unreadable" for f in database.findings)
+def _unreadable(database: Database) -> t.Iterator[str]:
+    """Why nobody could look into it: neither can a client program."""
+    yield from (f"it could not be looked into: {f.message}" for f in database.findings if f.code == UNREADABLE)

@@ -22,6 +22,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._records impor
     Attempt,
     Database,
     DatabaseInfo,
+    Finding,
     Measured,
     Plan,
     Ref,
@@ -57,6 +58,18 @@ def kinds(plan: Plan) -> list[str]:
 
 def codes(plan: Plan) -> set[str]:
     return {f.code for f in plan.findings}
+
+
+def test_what_nobody_could_look_into_fails_alone() -> None:
+    why = Finding(2, "database_unreadable", Ref("crm"), "too many connections")
+    closed = Database("crm", findings=(why,))
+    plan = planned(found={"databases": (Database("shop"), closed)}, verify="checksum")
+    dumps = {s.task.ref.database: s for s in plan.steps if s.task.kind == "dump"}
+    assert (dumps["shop"].skip, dumps["shop"].fails) == ("", False)
+    assert "too many connections" in dumps["crm"].skip and dumps["crm"].fails
+    # A young backup of it is still one.
+    again = planned(backup(NOW, database="crm", level="checksum"), found={"databases": (closed,)}, verify="checksum")
+    assert kinds(again) == []
 
 
 def made(hours: float, **fields: Any) -> Backup:
