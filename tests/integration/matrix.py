@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which test meets which server, where all with all would take too long. No test lives here.
 
-A test with one case meets two of the three PostgreSQL versions; of a test with several cases each case meets one, and
-the cases take turns. Where there are four cases or more, MariaDB and MySQL take turns, too. What is marked
+Of the three PostgreSQL versions each case of a test meets one, and the cases take turns; which one begins is another for
+each test. Where there are four cases or more, MariaDB and MySQL take turns, too. What is marked
 `every_server` meets all of them, as everything does where DBFLEET_MATRIX is not `turns`.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import pytest
 
 FAMILIES = {
-    "postgresql": (re.compile(r"postgresql-\d+"), 2),
+    "postgresql": (re.compile(r"postgresql-\d+"), 1),
     "mysql": (re.compile(r"mariadb-watching|mariadb|mysql"), 4),
 }
 
@@ -33,8 +33,6 @@ def taking_turns(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[
             functions.setdefault((name, family), {}).setdefault(case.replace(server, "", 1), {})[server] = item
     left: set[pytest.Item] = set()
     for (name, family), cases in functions.items():
-        if len(cases) == 1 and family == "postgresql":
-            left |= _one_of_three(name, *cases.values())
         if len(cases) < FAMILIES[family][1]:
             continue
         # Not the same server for the first case of every test; and the same one in every run.
@@ -44,12 +42,6 @@ def taking_turns(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[
             chosen = list(servers)[(first + i + i // len(servers)) % len(servers)]
             left |= {item for server, item in servers.items() if server != chosen}
     return [item for item in items if item not in left], [item for item in items if item in left]
-
-
-def _one_of_three(name: str, servers: dict[str, pytest.Item]) -> set[pytest.Item]:
-    """The one that is left out."""
-    items = list(servers.values())
-    return {items[zlib.crc32(name.encode()) % 3]} if len(items) == 3 else set()
 
 
 def _server(item: pytest.Item) -> tuple[str, str] | None:

@@ -194,7 +194,7 @@ def test_only_the_time_asked_for(journal: Path, monkeypatch: pytest.MonkeyPatch)
 def test_how_long_a_run_took_is_unknown_where_the_clock_was_put_back(journal: Path, tmp_path: Path) -> None:
     own = tmp_path / "journal.sqlite"
     own.write_bytes(journal.read_bytes())
-    with closing(sqlite3.connect(own)) as db, db:
+    with closing(sqlite3.connect(own, isolation_level=None)) as db:
         db.execute("UPDATE runs SET ended = began - 3600 WHERE id = 1")
         db.execute("UPDATE runs SET ended = began + 7 WHERE id = 4")
     seconds = {r["run"]: r["seconds"] for r in tell(own)["runs"]}
