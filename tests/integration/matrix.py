@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which test meets which server, where all with all would take too long. No test lives here.
 
-Of the three PostgreSQL versions each case of a test meets one, and the cases take turns; which one begins is another for
-each test. Where there are four cases or more, MariaDB and MySQL take turns, too. What is marked
+Of the three PostgreSQL versions each case of a test meets one, and the cases take turns; which one begins differs from
+test to test. Where there are four cases or more, MariaDB and MySQL take turns, too. What is marked
 `every_server` meets all of them, as everything does where DBFLEET_MATRIX is not `turns`.
 """
 
