@@ -57,7 +57,7 @@ def test_greeting(postgresql: Server) -> None:
     assert not databases["postgres"].system
     assert all(d.freeze_percent is not None for d in found.databases)
     # The default of summarize_wal, and below 17 there is none.
-    assert found.lacks.keys() == {"incremental"}
+    assert found.lacks.keys() == {"incremental", "drill folder"}
     assert found.findings == ()
 
 
@@ -77,7 +77,7 @@ def test_settings_of_role_and_database_do_not_matter(postgresql: Server, databas
             postgresql.sql(f"ALTER ROLE nasty SET {key} = '{value}'")
             postgresql.sql(f"ALTER DATABASE {name} SET {key} = '{value}'")
         with use(postgresql, **login) as pg, pg.engine.guard([name], 0):
-            assert pg.server.lacks.keys() == {"incremental"}
+            assert pg.server.lacks.keys() == {"incremental", "drill folder"}
             pg.carry_out(Vacuum(Ref(name, ("public", "t")), analyze=True))
             time.sleep(0.05)
             assert pg.table(name, "t").missing_statistics == ""
