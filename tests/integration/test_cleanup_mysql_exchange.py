@@ -16,6 +16,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.connection import Link
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Step
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import DropPartition
 from tests.fleet import Server
 from tests.integration.chaos import chaos
 from tests.integration.cleanup import digest, rows_in_files, rows_of
@@ -183,7 +184,7 @@ def test_what_came_before_it_keeps_the_partition(mysql: Server, database: MakeDa
     with cleaner(mysql, name, {**ARCHIVED, "archive_dir": str(tmp_path / "a")}) as rule:
         archive, drop = sorted(rule.steps(), key=lambda s: s.task.kind)
         rule.carry_out(archive)
-        assert drop.task.concurrently  # type: ignore[union-attr]
+        assert isinstance(drop.task, DropPartition) and drop.task.concurrently
         mysql.sql("INSERT INTO t (id, at, note) VALUES (700, '2000-03-01', 'late')", database=name)
         with pytest.raises(Refused, match="stays"):
             rule.carry_out(drop)
