@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench.cached import IN_MEMORY, evict, file_system, load, megabytes_read
+from tests.bench.cached import IN_MEMORY, evict, file_system, load, megabytes_read, on_a_disk
 from tests.fleet import Fleet, Server
 from tests.integration.shapes import shapes
 
@@ -131,7 +131,7 @@ def speed(server: Server) -> None:
     rounds("warm: all of it in memory", server, sides, lambda: None)
     kind = file_system(server.data_dir)
     if kind in IN_MEMORY:
-        print(f"cold: left out, {server.data_dir} is on {kind}, which is memory: DBFLEET_DIR names a folder on a disk")
+        print(f"cold: left out, {server.data_dir} is on {kind}, which is memory: DBFLEET_DIR names another folder")
     else:
         rounds(f"cold: none of it in memory ({kind})", server, sides, lambda: evict(server))
 
@@ -219,7 +219,7 @@ def error(server: Server) -> None:
 
 
 def main() -> None:
-    with Fleet() as fleet:
+    with on_a_disk(20 << 30), Fleet() as fleet:
         server = fleet.postgresql(15, settings=SETTINGS)
         print(f"PostgreSQL {server.version}, shapes of DBFLEET_SEED={SEED}", flush=True)
         error(server)

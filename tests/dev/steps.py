@@ -57,6 +57,7 @@ class Log:
     def __init__(self, name: str, *, live: bool) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
         self.path = LOGS / f"{name}.log"
+        self.note = ""  # of a step that is ok all the same: stands beside its figures at the end
         self._live = live
         self._file = self.path.open("w", encoding="utf-8", buffering=1)
 
@@ -130,6 +131,7 @@ def run_step(step: Step, *, live: bool) -> tuple[Result, str]:
     counts, note = Counts(passed=1), ""
     try:
         counts = step.act(log) or counts
+        note = log.note
     except StepSkipped as skipped:
         status, counts, note = "skipped", Counts(skipped=1), str(skipped)
     except StepFailed as failed:
@@ -164,3 +166,10 @@ def counts_of(report: Path) -> Counts:
         failed += int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
         skipped += int(suite.get("skipped", "0"))
     return Counts(total - failed - skipped, failed, skipped)
+
+
+def failures_of(report: Path) -> list[str]:
+    """The names of the tests that failed, or could not start, in pytest's JUnit report."""
+    cases = ET.parse(report).getroot().iter("testcase")
+    failed = [case for case in cases if any(found.tag in {"failure", "error"} for found in case)]
+    return list(dict.fromkeys(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}" for case in failed))

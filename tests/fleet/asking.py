@@ -19,6 +19,8 @@ from .errors import FleetError
 
 # What only the programs know, or answer in a way of their own.
 FOR_PSQL = re.compile(r";\s*\S|^\s*\\|\bcopy\b", re.IGNORECASE)
+# A session's changes are in the server's counters when it has ended, which nobody waits for.
+CHANGES = re.compile(r"\s*(INSERT|UPDATE|DELETE|COPY|WITH|TRUNCATE)\b", re.IGNORECASE)
 FOR_MYSQL = re.compile(r"\bdelimiter\b|\blocal\s+infile\b|^\s*\\", re.IGNORECASE)
 
 
@@ -46,6 +48,8 @@ def postgresql(statement: str, login: Mapping[str, str]) -> list[list[str]]:
             with connection.cursor() as cursor:
                 cursor.execute(statement)
                 rows = cursor.fetchall() if cursor.description else []
+                if CHANGES.match(statement) and connection.server_version >= 150000:
+                    cursor.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
     except psycopg2.Error as error:
         raise FleetError(f"PostgreSQL said: {str(error).strip()}") from error
     found = [["" if value is None else value for value in row] for row in rows]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,3 +151,44 @@ def test_an_unknown_part_is_refused() -> None:
 def test_a_named_part_brings_what_it_needs() -> None:
     assert [step.name for step in command.chosen(["integration"])] == ["machine", "integration"]
     assert {step.part for step in command.chosen(["unit", "lint"])} == {"unit", "lint"}
+
+
+STEADY = "def test_steady() -> None:\n    assert True\n"
+UNSTEADY = """
+from pathlib import Path
+from typing import Any
+
+
+def test_unsteady() -> None:
+    mark = Path({mark!r})
+    there = mark.exists()
+    mark.touch()
+    assert there
+"""
+BROKEN = "def test_broken() -> None:\n    assert False\n"
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_failed_is_run_once_more_and_named(
+    broken: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class There(Log):
+        def run(self, *command: str | Path, **more: Any) -> str:
+            return super().run(*command, **{**more, "cwd": tmp_path})
+
+    monkeypatch.setattr(steps, "Log", There)
+    monkeypatch.setattr(servers, "ROOT", tmp_path)
+    monkeypatch.setattr(servers, "DEV", tmp_path)
+    tests = tmp_path / "tests" / "unit"
+    tests.mkdir(parents=True)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tests / "test_it.py").write_text(STEADY + UNSTEADY.format(mark=str(tmp_path / "mark")) + (BROKEN * broken))
+    code = command.run([Step("unit", "unit", "code", servers.unit)])
+    shown = capsys.readouterr().out
+    assert code == int(broken)
+    if broken:
+        assert "unsteady" not in shown.splitlines()[-3]
+        assert shown.splitlines()[-1].startswith("1 passed, 2 failed, 0 skipped in ")
+    else:
+        assert shown.splitlines()[-3].endswith("unsteady, passed when run alone: test_it::test_unsteady")
+        assert shown.splitlines()[-1].startswith("2 passed, 0 failed, 0 skipped in ")

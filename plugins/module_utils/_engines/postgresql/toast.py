@@ -27,7 +27,8 @@ SELECT c.oid, t.oid,
        CASE WHEN c.oid = ANY (%(closed)s::pg_catalog.oid[]) THEN t.relpages::pg_catalog.int8 * %(block)s
             ELSE pg_catalog.pg_relation_size(t.oid) END,
        t.reltuples::pg_catalog.float8, t.relpages,
-       pg_catalog.pg_stat_get_live_tuples(t.oid), pg_catalog.pg_stat_get_dead_tuples(t.oid)
+       pg_catalog.pg_stat_get_live_tuples(t.oid), pg_catalog.pg_stat_get_dead_tuples(t.oid),
+       pg_catalog.pg_stat_get_ins_since_vacuum(t.oid)
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
  WHERE c.oid = ANY (%(oids)s::pg_catalog.oid[])
@@ -56,17 +57,23 @@ class Toast(NamedTuple):
     relpages: int
     live: int  # chunks, by the counters
     dead: int
+    added: int  # chunks, since the last vacuum
 
     @property
     def chunks(self) -> float | None:
-        """Live ones by the counters, unless a crash, a reset or a load in the vacuum's own session made them wrong.
+        """Live ones by the counters, unless a crash, a reset or what came just before the vacuum made them wrong.
 
-        ANALYZE never looks here. None: nobody has counted, nor has it ever been vacuumed.
+        A session reports its changes up to a second later: what a vacuum has removed meanwhile counts as deleted again,
+        and more is dead then than there can be. ANALYZE never looks here. None: nobody has counted, nor has it ever
+        been vacuumed.
         """
         if self.live + self.dead == 0 and self.relpages == 0:
             return None
         if 2 * (self.live + self.dead) < self.reltuples:
             return max(self.reltuples, float(self.live))
+        most = max(self.reltuples, 0.0) + self.added
+        if self.dead > most:
+            return most
         return float(self.live)
 
 
