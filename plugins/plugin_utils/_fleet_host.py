@@ -9,6 +9,7 @@ import typing as t
 from datetime import datetime
 
 from . import _night
+from ._fleet_signs import signs
 
 Data = dict[str, t.Any]
 Vars = t.Mapping[str, t.Any]
@@ -100,6 +101,7 @@ def read(name: str, host: Vars, asked: Asked) -> Host:
         "urgent": urgent,
         "findings": len(findings),
         "operations": operations,
+        "signs": signs(found.due, found.stats, found.history, found.results, findings),
     }
     return Host(
         name,
@@ -332,7 +334,10 @@ def _growth(name: str, found: _Read) -> list[Data]:
 
 
 def _backups(name: str, found: _Read, asked: Asked) -> list[Data]:
-    """Age of the last good backup, as the assessment found it; or 0 where this run has made a better one."""
+    """Age of the last good backup, as the assessment found it; or 0 where this run has made a better one.
+
+    `at` is when the newest of all began, and nothing where this run has made it.
+    """
     known = found.due.get("backups")
     if known is None:
         return []
@@ -346,6 +351,7 @@ def _backups(name: str, found: _Read, asked: Asked) -> list[Data]:
             "database": one["database"],
             "age_seconds": 0 if whole or one["database"] in made else one["verified_age_seconds"],
             "newest_age_seconds": 0 if whole or one["database"] in made else one["age_seconds"],
+            "at": None if whole or one["database"] in made else one["at"],
         }
         for one in known
     ]
