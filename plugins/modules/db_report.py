@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: db_report
-short_description: Writes one report on a whole fleet, as a page and as data
+short_description: Writes one report on a whole fleet, as a page, as data and as metrics
 version_added: 0.1.0
 description:
   - Reads what the playbooks and modules of this collection left in the variables of the hosts, and writes two files on
@@ -20,6 +20,9 @@ description:
     looked at, as P(dbfleet.maintenance.report#role) says. Where there is none of them, which means that the playbook is
     somebody's own, the facts C(db_due), C(db_stats), C(db_bloat), C(db_history) and those of the modules count.
   - A report that says nothing new stays as it is, with its time. Files are replaced as a whole.
+  - With O(metrics_path) its numbers are also written for Prometheus. What P(dbfleet.maintenance.report#role) lists is
+    there for each host of the inventory. A host that this run left out, or that could not be measured, keeps what it
+    said last, with the time of that; a host that left the inventory is gone.
 author:
   - The dbfleet.maintenance contributors (@dbfleet)
 requirements:
@@ -73,6 +76,28 @@ options:
       - Whether charts are drawn. Without matplotlib on the controller there is a warning, and a report without charts.
     type: bool
     default: true
+  metrics_path:
+    description:
+      - Where the numbers are written on the controller for Prometheus, as a file that the textfile collector of
+        node_exporter reads. It has to end in C(.prom). The default is that none is written.
+      - It is written by every run, also by one that changes nothing else, for its times tell when that was.
+    type: str
+  metrics_mode:
+    description:
+      - The mode of that file. node_exporter has a user of its own, which has to read it. It holds numbers, names of
+        hosts and databases, and versions, but no statement, error or password.
+    type: raw
+    default: "0644"
+  metrics_group:
+    description:
+      - The group of that file, where O(metrics_mode=0640) is to let only the collector read it. Who writes has to be
+        a member, or root.
+    type: str
+  metrics_labels:
+    description:
+      - Labels that each sample gets, as C(fleet). Two reports on one controller need them to be told apart.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Can run in C(check_mode) and return changed status prediction without modifying target.
@@ -92,6 +117,7 @@ attributes:
     support: full
     details:
       - As long as the hosts' variables stay the same. A new measurement is a new report.
+      - Other times in the metrics are no change.
   platform:
     description: Target OS/families that can be operated against.
     support: full
@@ -117,6 +143,12 @@ EXAMPLES = r"""
     hosts: "{{ groups['databases'] }}"
     backup_max_age: 50h
   run_once: true
+
+- name: Also let Prometheus know
+  dbfleet.maintenance.db_report:
+    path: ~/databases.html
+    metrics_path: /var/lib/prometheus/node-exporter/dbfleet.prom
+  run_once: true
 """
 
 RETURN = r"""
@@ -130,6 +162,11 @@ data_path:
   returned: success
   type: str
   sample: /srv/www/internal/databases.json
+metrics_path:
+  description: The metrics.
+  returned: success, where they are asked for
+  type: str
+  sample: /var/lib/prometheus/node-exporter/dbfleet.prom
 msg:
   description: The line that sums the report up.
   returned: always

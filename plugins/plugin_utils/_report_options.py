@@ -21,4 +21,8 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "history": {"type": "str", "default": "24h"},
     "backup_max_age": {"type": "str", "default": "26h"},
     "charts": {"type": "bool", "default": True},
+    "metrics_path": {"type": "str"},
+    "metrics_mode": {"type": "raw", "default": "0644"},
+    "metrics_group": {"type": "str"},
+    "metrics_labels": {"type": "dict", "default": {}},
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _charts, _page
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._fleet import fleet
@@ -34,6 +35,7 @@ def test_a_night_ends_with_a_report_that_names_everyone(lite: Callable[[str], Pa
         tmp_path,
         hosts,
         report_path=str(page),
+        report_metrics_path=str(tmp_path / "fleet.prom"),
         report_hosts=[*hosts, "retired"],
         maintenance_operations=["vacuum"],
     )
@@ -50,14 +52,28 @@ def test_a_night_ends_with_a_report_that_names_everyone(lite: Callable[[str], Pa
     assert found["summary"]["bytes_freed"] > 0
     assert str(lite("good")) in page.read_text(encoding="utf-8")
 
+    metrics = series(tmp_path / "fleet.prom")
+    assert {host: metrics[f"dbfleet_host_state {host} {state}"] for host, state in states.items()} == dict.fromkeys(
+        states, 1
+    )
+    assert metrics["dbfleet_operation_steps good vacuum done"] == steps
+    success = metrics["dbfleet_host_last_success_timestamp_seconds good"]
+
     # In the morning: what the journals know, and how things are now.
     morning = play("report", where, "-e", f"report_path={tmp_path}/morning.html")
     assert morning.code != 0
+    assert series(tmp_path / "fleet.prom")["dbfleet_host_last_success_timestamp_seconds good"] > success
     told = json.loads((tmp_path / "morning.json").read_text(encoding="utf-8"))
     assert {host["host"]: host["state"] for host in told["hosts"]} == {**states, "good": "healthy"}
     assert {one["operation"]: one["done"] for one in told["operations"]} == {"vacuum": steps}
     assert told["history_seconds"] == 86400
     assert told["summary"]["bytes_freed"] == found["summary"]["bytes_freed"]
+
+
+def series(file: Path) -> dict[str, float]:
+    """Samples by their name and the values of their labels."""
+    families = text_string_to_metric_families(file.read_text(encoding="utf-8"))
+    return {" ".join((one.name, *one.labels.values())): one.value for f in families for one in f.samples}
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import sys
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.dbfleet.maintenance.plugins.action.db_report import ActionModule
-from tests.playbook.results import assessed, mixed
+from tests.playbook.results import assessed, mixed, unreachable
 
 HEALTHY = {"db1": {"maintenance_assessed": assessed()}}
 
@@ -151,9 +153,92 @@ def test_diff_sums_up(path: Path) -> None:
     assert report(HEALTHY, path, diff=True)["diff"] == []
 
 
+# ---- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def series(file: Path) -> dict[str, float]:
+    """The samples without their labels' names, as far as they are this test's business."""
+    families = text_string_to_metric_families(file.read_text(encoding="utf-8"))
+    return {" ".join((one.name, *one.labels.values())): one.value for f in families for one in f.samples}
+
+
+def test_metrics_are_written_by_every_run_and_new_only_by_one_that_says_something_new(path: Path) -> None:
+    metrics = path.with_suffix(".prom")
+    result = report(HEALTHY, path, metrics_path=str(metrics), metrics_labels={"fleet": "shops"})
+    assert (result["changed"], result["metrics_path"]) == (True, str(metrics))
+    assert metrics.stat().st_mode & 0o777 == 0o644
+    before, first = metrics.stat().st_ino, series(metrics)
+    assert report(HEALTHY, path, metrics_path=str(metrics), metrics_labels={"fleet": "shops"})["changed"] is False
+    again = series(metrics)
+    assert metrics.stat().st_ino != before
+    assert again["dbfleet_report_timestamp_seconds shops"] > first["dbfleet_report_timestamp_seconds shops"]
+    assert again["dbfleet_host_state db1 healthy shops"] == 1
+    assert report({"db1": unreachable()}, path, metrics_path=str(metrics))["changed"] is True
+    assert series(metrics)["dbfleet_host_state db1 unreachable"] == 1
+    assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "report.json", "report.prom"]
+
+
+def test_metrics_keep_hosts_that_a_limit_leaves_out_and_lose_those_that_left_the_inventory(path: Path) -> None:
+    metrics = path.with_suffix(".prom")
+    fleet = mixed(9)
+    report(fleet, path, metrics_path=str(metrics))
+    assert "dbfleet_host_state db0007 healthy" in series(metrics)
+    report(fleet, path, metrics_path=str(metrics), hosts=["reports"])
+    assert "dbfleet_host_state db0007 healthy" in series(metrics)
+    del fleet["db0007"]
+    report(fleet, path, metrics_path=str(metrics), hosts=["reports"])
+    assert {name for name in series(metrics) if "db0007" in name} == set()
+    assert "dbfleet_host_state db0008 healthy" in series(metrics)
+
+
+def test_metrics_in_check_mode_are_not_written(path: Path) -> None:
+    metrics = path.with_suffix(".prom")
+    assert report(HEALTHY, path, check=True, metrics_path=str(metrics))["changed"] is True
+    report(HEALTHY, path, metrics_path=str(metrics))
+    before = metrics.read_bytes()
+    assert report({"db1": {}}, path, check=True, metrics_path=str(metrics))["changed"] is True
+    assert metrics.read_bytes() == before
+
+
+def test_metrics_belong_to_the_group_that_was_asked_for(path: Path) -> None:
+    metrics = path.with_suffix(".prom")
+    mine = grp.getgrgid(os.getegid()).gr_name
+    asked: dict[str, Any] = {"metrics_path": str(metrics), "metrics_mode": "0640", "metrics_group": mine}
+    report(HEALTHY, path, **asked)
+    assert (metrics.stat().st_mode & 0o777, metrics.group()) == (0o640, mine)
+    assert report(HEALTHY, path, **asked)["changed"] is False
+    with pytest.raises(AnsibleActionFail, match="no_such_group"):
+        report(mixed(8), path, **{**asked, "metrics_group": "no_such_group"})
+    assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "report.json", "report.prom"]
+
+
+def test_metrics_that_cannot_be_written_leave_the_old_ones_and_the_new_report(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = path.with_suffix(".prom")
+    report(HEALTHY, path, metrics_path=str(metrics))
+    before = metrics.read_bytes()
+    replace = Path.replace
+
+    def refused(self: Path, target: Path) -> Path:
+        if target.name == metrics.name:
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(AnsibleActionFail, match="Permission denied"):
+        report(mixed(8), path, metrics_path=str(metrics))
+    assert metrics.read_bytes() == before
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["summary"]["hosts"] == 8
+    assert sorted(file.name for file in path.parent.iterdir()) == ["report.html", "report.json", "report.prom"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"metrics_path": "{path}.txt"}, "end in .prom"),
+        ({"metrics_path": "{path}.prom", "metrics_mode": "rw"}, "metrics_mode: 'rw' is no mode"),
+        ({"metrics_path": "{path}.prom", "metrics_labels": '{{"host": "x"}}'}, "metrics_labels: host cannot be"),
         ({"history": "soon"}, "history: 'soon' is not understood"),
         ({"backup_max_age": "26"}, "backup_max_age: '26' is not understood"),
         ({"data_path": "{path}"}, "cannot hold page and data"),
