@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a host may be worth a call: the figures of its server, and which of them were measured. Judged in _alarms.py."""
+"""What of a host may be worth a call: figures of its server, and what was measured. They are judged in _alarms.py."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def signs(due: Vars, stats: Vars, history: Vars, results: t.Mapping[str, Vars], 
         ],
         "transaction_ids": _ages(stats),
         "urgent": [_urgent(one, due, stats) for one in findings if one["priority"] == 1],
+        "recommended": _recommended(stats, findings),
     }
 
 
@@ -82,3 +83,11 @@ def _urgent(finding: Vars, due: Vars, stats: Vars) -> Data:
         source = "assessment"
     kept = ("code", "database", "object", "message", "fix")
     return {**{key: finding[key] for key in kept}, "source": source}
+
+
+def _recommended(stats: Vars, findings: t.Sequence[Vars]) -> dict[str, int]:
+    """How many of the findings, by priority, are of the kind that only statistics tell."""
+    keys = ("code", "database", "object", "message")
+    known = {tuple(one[key] for key in keys) for one in stats.get("recommendations") or ()}
+    priorities = [str(one["priority"]) for one in findings if tuple(one[key] for key in keys) in known]
+    return {priority: priorities.count(priority) for priority in sorted(set(priorities))}

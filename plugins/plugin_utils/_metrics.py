@@ -46,11 +46,18 @@ METRICS: dict[str, Metric] = {
     "host_info": Metric(
         "1; the labels tell what the server is.", ("host", "engine", "version", "role", "address"), kept=True
     ),
-    "host_findings": Metric("Findings and recommendations; priority 1 is urgent.", ("host", "priority"), kept=True),
+    "host_findings": Metric(
+        "Findings of the assessment and of operations; priority 1 is urgent.", ("host", "priority"), kept=True
+    ),
+    "host_recommendations": Metric(
+        "Recommendations, where statistics are measured; priority 1 is urgent.", ("host", "priority"), kept=True
+    ),
     "host_databases": Metric("Databases of the server.", HOST, kept=True),
     "host_size_bytes": Metric("Bytes of all databases.", HOST, kept=True),
     "host_bloat_bytes": Metric("Bytes that a rebuild of tables and indexes would give back.", HOST, kept=True),
     "host_growth_bytes_per_second": Metric("Growth of all databases that have a trend.", HOST, kept=True),
+    "host_connections_ratio": Metric("Connections in use, of those that the server allows.", HOST, kept=True),
+    "host_slowest_statement_seconds": Metric("Mean time of the slowest statement.", HOST, kept=True),
     "host_disk_full_timestamp_seconds": Metric("When the disk is full if growth goes on so.", HOST, kept=True),
     "database_bloat_bytes": Metric(
         "As host_bloat_bytes, of the databases with the most; object is table or index.",
@@ -58,6 +65,9 @@ METRICS: dict[str, Metric] = {
         kept=True,
     ),
     "database_growth_bytes_per_second": Metric("Growth of the database, where it grows.", DATABASE, kept=True),
+    "database_transaction_age_ratio": Metric(
+        "Age of transaction ids, of that at which the server freezes by force; from a half on.", DATABASE, kept=True
+    ),
     "database_last_backup_timestamp_seconds": Metric("When the newest backup began; 0 is never.", DATABASE, kept=True),
     "database_last_verified_backup_timestamp_seconds": Metric(
         "When the newest backup began that was read to its end; 0 is never.", DATABASE, kept=True
@@ -94,7 +104,7 @@ def numbers(data: Data, at: datetime) -> tuple[Found, dict[str, set[str]]]:
     failures = _counts(one["host"] for one in data["failures"])
     for shown in data["hosts"]:
         _host(found, told, shown, at, failures.get(shown["host"], 0))
-    _findings(found, data["findings"])
+    _findings(found, data)
     _databases(found, data["databases"], at)
     for name, samples in found.items():
         told[name].update(key[0] for key in samples if key)
@@ -109,7 +119,7 @@ def _counts(names: t.Iterable[str]) -> dict[str, int]:
 
 
 def _host(found: Found, told: dict[str, set[str]], shown: Data, at: datetime, failures: int) -> None:
-    host, state, now = shown["host"], shown["state"], at.timestamp()
+    host, state, now, signs = shown["host"], shown["state"], at.timestamp(), shown["signs"]
     found["host_state"][host, state] = 1
     found["host_failures"][(host,)] = failures
     values: dict[str, float | None] = {
@@ -118,36 +128,49 @@ def _host(found: Found, told: dict[str, set[str]], shown: Data, at: datetime, fa
         "host_databases": shown["databases"],
         "host_size_bytes": shown["bytes"],
         "host_bloat_bytes": shown["bloat_bytes"],
-        "host_growth_bytes_per_second": _per_second(shown["bytes_per_day"]),
+        "host_growth_bytes_per_second": _scaled(shown["bytes_per_day"], 1 / DAY),
+        "host_connections_ratio": _scaled(signs["connections_percent"], 1 / 100),
+        "host_slowest_statement_seconds": max((one["mean_seconds"] for one in signs["statements"]), default=None),
         "host_disk_full_timestamp_seconds": _full_at(shown["days_until_full"], at),
     }
-    for name, value in values.items():
-        if value is not None:
-            found[name][(host,)] = value
-    # Where a host was measured and has nothing of a kind, what it had is over.
-    knows = {
-        "host_info": shown["engine"] is not None,
-        "host_findings": shown["engine"] is not None,
-        "host_disk_full_timestamp_seconds": shown["bytes_per_day"] is not None,
-        "database_bloat_bytes": shown["bloat_bytes"] is not None,
-        "database_growth_bytes_per_second": shown["bytes_per_day"] is not None,
-        "database_last_backup_timestamp_seconds": shown["databases_without_backup"] is not None,
-        "database_last_verified_backup_timestamp_seconds": shown["databases_without_backup"] is not None,
-        **{name: value is not None for name, value in values.items() if name != "host_disk_full_timestamp_seconds"},
-    }
-    for name, metric in METRICS.items():
-        if knows.get(name, not metric.kept):
-            told[name].add(host)
-    if knows["host_info"]:
+    found_here = {name: value for name, value in values.items() if value is not None}
+    for name, value in found_here.items():
+        found[name][(host,)] = value
+    for name in _told(shown, found_here):
+        told[name].add(host)
+    if shown["engine"] is not None:
         words = (str(shown[key] or "") for key in ("engine", "version", "role", "address"))
         found["host_info"][(host, *words)] = 1
         found["host_findings"].update({(host, str(priority)): 0 for priority in PRIORITIES})
+    if "statistics" in signs["measured"]:
+        counts = dict.fromkeys(map(str, PRIORITIES), 0) | signs["recommended"]
+        found["host_recommendations"].update({(host, priority): count for priority, count in counts.items()})
+    for one in signs["transaction_ids"]:
+        found["database_transaction_age_ratio"][host, one["database"]] = one["percent"] / 100
     for one in shown["operations"]:
         _operation(found, host, one)
 
 
-def _per_second(per_day: float | None) -> float | None:
-    return None if per_day is None else per_day / DAY
+def _told(shown: Data, values: t.Collection[str]) -> t.Iterator[str]:
+    """Metrics of which the host told all that there is: where it has nothing of a kind, what it had is over."""
+    measured = shown["signs"]["measured"]
+    known = {
+        "host_info": shown["engine"] is not None,
+        "host_findings": shown["engine"] is not None,
+        "host_recommendations": "statistics" in measured,
+        "host_slowest_statement_seconds": "slow_statements" in measured,
+        "host_disk_full_timestamp_seconds": shown["bytes_per_day"] is not None,
+        "database_bloat_bytes": shown["bloat_bytes"] is not None,
+        "database_growth_bytes_per_second": shown["bytes_per_day"] is not None,
+        "database_transaction_age_ratio": "statistics" in measured,
+        "database_last_backup_timestamp_seconds": shown["databases_without_backup"] is not None,
+        "database_last_verified_backup_timestamp_seconds": shown["databases_without_backup"] is not None,
+    }
+    yield from (name for name, metric in METRICS.items() if known.get(name, not metric.kept) or name in values)
+
+
+def _scaled(value: float | None, by: float) -> float | None:
+    return None if value is None else value * by
 
 
 def _full_at(days: float | None, at: datetime) -> float | None:
@@ -164,18 +187,22 @@ def _operation(found: Found, host: str, one: Data) -> None:
     found["operation_duration_seconds"][key] = one["seconds"]
 
 
-def _findings(found: Found, findings: t.Iterable[Data]) -> None:
+def _findings(found: Found, data: Data) -> None:
+    """But for recommendations: they would come and go with the runs that measure statistics."""
     counts = found["host_findings"]
-    for one in findings:
+    for one in data["findings"]:
         for host in one["hosts"]:
             key = (host, str(one["priority"]))
             counts[key] = counts.get(key, 0) + 1
+    for shown in data["hosts"]:
+        for priority, count in shown["signs"]["recommended"].items():
+            counts[shown["host"], priority] -= count
 
 
 def _databases(found: Found, databases: Data, at: datetime) -> None:
     for one in databases["bloat"]:
-        for label, key in (("table", "bloat_bytes"), ("index", "index_bloat_bytes")):
-            found["database_bloat_bytes"][one["host"], one["database"], label] = one[key]
+        for label, of_it in (("table", "bloat_bytes"), ("index", "index_bloat_bytes")):
+            found["database_bloat_bytes"][one["host"], one["database"], label] = one[of_it]
     for one in databases["growth"]:
         found["database_growth_bytes_per_second"][one["host"], one["database"]] = one["bytes_per_day"] / DAY
     for one in databases["backups"]:

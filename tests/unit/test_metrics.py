@@ -23,7 +23,20 @@ from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _metric
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._fleet import fleet
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._fleet_host import Asked
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._metrics import METRICS, PREFIX
-from tests.playbook.results import DAY, GB, HOSTILE, MB, assessed, history, mixed, ran, step, unreachable
+from tests.playbook.results import (
+    DAY,
+    GB,
+    HOSTILE,
+    MB,
+    MISSING,
+    PINNED,
+    assessed,
+    history,
+    mixed,
+    ran,
+    step,
+    unreachable,
+)
 
 ROOT = Path(__file__).parents[2]
 NIGHT = datetime(2026, 11, 22, 4, 30, tzinfo=UTC)
@@ -69,8 +82,45 @@ def all_of(text: str, metric: str) -> dict[tuple[str, ...], float]:
 # ---- what it says ----------------------------------------------------------------------------------------------------
 
 
+def measured() -> dict[str, Any]:
+    """As in the morning, with statistics; their recommendations are among what was found."""
+    host = assessed(findings=[MISSING, PINNED])
+    host["ansible_facts"]["db_stats"] = {
+        "connections": {"used": 91, "most": 100, "percent": 91.0},
+        "slow_statements": [{"database": "shop", "text": "SELECT 1", "mean_seconds": 2.5, "calls": 3}],
+        "transaction_ids": {"databases": {"shop": 61.5, "young": 3.0}, "oldest": []},
+        "recommendations": [MISSING],
+    }
+    return {"maintenance_assessed": host}
+
+
 def test_every_documented_name_is_there_and_no_other() -> None:
-    assert {name for name, _labels in read(written(mixed(12)))} == set(METRICS)
+    assert {name for name, _labels in read(written({**mixed(12), "db1": measured()}))} == set(METRICS)
+
+
+def test_statistics_are_told_and_stay_while_nobody_measures_them() -> None:
+    """A night without statistics is no cure of what they recommended."""
+    morning = written({"db1": measured()})
+    wanted: dict[str, dict[tuple[str, ...], float]] = {
+        "host_connections_ratio": {("db1",): 0.91},
+        "host_slowest_statement_seconds": {("db1",): 2.5},
+        "database_transaction_age_ratio": {("db1", "shop"): 0.615},
+        "host_recommendations": {("db1", "1"): 0, ("db1", "2"): 1, ("db1", "3"): 0},
+    }
+    night = written({"db1": WELL}, morning, at=LATER)
+    assert {name: all_of(morning, name) for name in wanted} == wanted
+    assert {name: all_of(night, name) for name in wanted} == wanted
+    assert all_of(morning, "host_findings") == {("db1", "1"): 1, ("db1", "2"): 0, ("db1", "3"): 0}
+    assert all_of(night, "host_findings") == {("db1", "1"): 0, ("db1", "2"): 0, ("db1", "3"): 0}
+    calm = measured()
+    calm["maintenance_assessed"]["ansible_facts"]["db_stats"] |= {
+        "slow_statements": [],
+        "transaction_ids": {"databases": {}, "oldest": []},
+        "recommendations": [],
+    }
+    over = written({"db1": calm}, night, at=LATER)
+    assert all_of(over, "host_slowest_statement_seconds") == all_of(over, "database_transaction_age_ratio") == {}
+    assert all_of(over, "host_recommendations")["db1", "2"] == 0
 
 
 def test_numbers_are_those_of_the_report() -> None:
