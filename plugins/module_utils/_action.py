@@ -23,6 +23,7 @@ if t.TYPE_CHECKING:
 
     from ._run.control import Control
     from ._run.journal import Journal
+    from ._run.progress import Progress
     from ._run.watch import Watch
     from ._window import Window
 
@@ -74,6 +75,7 @@ class Action:
         self.findings: list[Finding] = []  # beside those of the plan
         self.control: Control
         self.watch: Watch
+        self.progress: Progress
 
     def result(self) -> dict[str, t.Any]:
         """Runs, and returns what the module returns. Raises DbFault."""
@@ -91,12 +93,13 @@ class Action:
             # What was asked for before the run began keeps it from starting steps, and not from saying which are due.
             early = control.stopped()
 
-            def ending() -> str:
+            def ending() -> str:  # asked several times a second
+                self.progress.beat()
                 why = control.ending(GRACE)
                 return why if why != early or control.signalled else ""
 
             watch = Watch(engine, patience=2.0 * params["connect_timeout"], ending=ending)
-            self.control, self.watch = control, watch
+            self.control, self.watch, self.progress = control, watch, self._progress(control)
             try:
                 chosen = choice(params, engine)
                 server = watch.run(engine.greet)
@@ -107,6 +110,7 @@ class Action:
                 return self._report(engine, server)
             finally:
                 watch.close()
+                self.progress.close()
 
     def _control(self, how: Execution) -> Control:
         """Stops reach a run from here on. One that writes says that it is there; stop.yml looks beside its journal."""
@@ -121,6 +125,14 @@ class Action:
             place = None
         registration = Registration(self.name, self.address, directory=place)
         return Control(how, started=self.began, registration=registration)
+
+    def _progress(self, control: Control) -> Progress:
+        """Beside the registration; the run without one keeps it to itself."""
+        from ._run.progress import Progress
+
+        registration = control.registration
+        facts = {**registration.facts, **registration.about} if registration else {}
+        return Progress(registration.progress if registration else None, facts)
 
     def _window(self) -> Window | None:
         if not self.module.params["window"]:
@@ -217,9 +229,10 @@ class Action:
             try:
                 self.watch.run(entering)
                 return
-            except Held:
+            except Held as held:
                 if left <= 0 or self.control.stopped() or self.control.spent():
                     raise
+                self.progress.stage("waiting", held.cause)
 
     def _carry_out(self, stages: Stages, how: Execution, journal: Journal, plan: Plan) -> None:
         from ._run.runner import Runner
@@ -234,6 +247,7 @@ class Action:
             prove=stages.prover(self.name, plan),
             replan=stages.replanner(self.name),
             control=self.control,
+            progress=self.progress,
             warn=self.module.warn,
         )
         try:

@@ -402,4 +402,14 @@ class Tick(NamedTuple):
     note: str = ""  # journaled when the step ends well: what the next step of this kind on this object may know
 
 
+class Seen(NamedTuple):
+    """What a server says of a step under way, in its own views of progress."""
+
+    phase: str = ""  # in the server's words
+    percent: float | None = None  # of that phase; of all the step's work where `whole`
+    whole: bool = False
+    rows: int | None = None
+    bytes: int | None = None
+
+
 Work = t.Generator[Tick, Pace, None]  # every amount travels by a tick: no second way

@@ -14,12 +14,13 @@ import typing as t
 from pathlib import Path
 
 from .._records import Execution
-from .host import alive, birth, make_private, state_directories
+from .host import alive, birth, make_private, replace_private, state_directories, write_private
 
 if t.TYPE_CHECKING:
     from typing import Self
 
 POLL_SECONDS = 0.2
+PROGRESS = ".progress"  # the tail of the file beside a registration that progress.py writes
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -119,9 +120,7 @@ class Registration:
         self.about.update(address=address, databases=list(databases))
         if self._file is not None:
             try:
-                fresh = self._file.with_suffix(".new")
-                _write_private(fresh, json.dumps({**self.facts, **self.about}))
-                fresh.replace(self._file)
+                replace_private(self._file, json.dumps({**self.facts, **self.about}))
             except OSError as error:
                 self.problem = str(error)
 
@@ -138,12 +137,17 @@ class Registration:
             make_private(place)
             sweep(place)
             _request(target).unlink(missing_ok=True)
-            _write_private(target, json.dumps({**self.facts, **self.about}))
+            write_private(target, json.dumps({**self.facts, **self.about}))
         except OSError as error:
             self.problem = f"stop requests will not reach this run: {error}"
             return False
         self._file, self.problem = target, ""
         return True
+
+    @property
+    def progress(self) -> Path | None:
+        """Where the run may tell how far it is."""
+        return self._file and self._file.with_suffix(PROGRESS)
 
     def requested(self) -> bool:
         return self._file is not None and _request(self._file).exists()
@@ -173,7 +177,7 @@ def request_stop(directory: Path) -> list[dict[str, t.Any]]:
     """Asks every writing run that registered in this state directory to stop; those that were asked. Raises OSError."""
     asked = running(directory)
     for facts in asked:
-        _write_private(directory / "running" / f"{facts['pid']}.stop", "")
+        write_private(directory / "running" / f"{facts['pid']}.stop", "")
     return asked
 
 
@@ -182,8 +186,8 @@ def sweep(directory: Path) -> None:
     for file in directory.glob("*.json"):
         facts = _read(file)
         if file.stem.isdigit() and not alive(int(file.stem), str((facts or {}).get("born", ""))):
-            file.unlink(missing_ok=True)
-            _request(file).unlink(missing_ok=True)
+            for each in (file, _request(file), file.with_suffix(PROGRESS), file.with_suffix(f"{PROGRESS}.new")):
+                each.unlink(missing_ok=True)
 
 
 def _request(file: Path) -> Path:
@@ -196,9 +200,3 @@ def _read(file: Path) -> dict[str, t.Any] | None:
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
-
-
-def _write_private(file: Path, text: str) -> None:
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:
-        handle.write(text)

@@ -31,6 +31,20 @@ def make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def write_private(file: Path, text: str) -> None:
+    """A new file, mode 0600, in the place of whatever had its name. Raises OSError."""
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:
+        handle.write(text)
+
+
+def replace_private(file: Path, text: str) -> None:
+    """The same, and whoever reads it meanwhile reads all of it, old or new. Not flushed to the disk. Raises OSError."""
+    fresh = file.with_suffix(f"{file.suffix}.new")
+    write_private(fresh, text)
+    fresh.replace(file)
+
+
 def birth(pid: int) -> str:
     """What tells a process from a later one with the same number; empty where the system does not say."""
     try:

@@ -17,6 +17,8 @@ from .._tasks import lane_of
 from .._units import say_seconds
 from .control import POLL_SECONDS, Control
 from .journal import Journal
+from .observer import Observer
+from .progress import Progress
 from .proving import Unproven, amended, waits_for_vacuum
 from .worker import Job, Prove, Replan, Verdict, Worker, outcome_of
 
@@ -42,6 +44,7 @@ class Runner:
         control: Control,
         prove: Prove | None = None,
         replan: Replan | None = None,
+        progress: Progress | None = None,
         warn: t.Callable[[str], None] | None = None,
     ) -> None:
         self.engine, self.server, self.journal = engine, server, journal
@@ -60,12 +63,15 @@ class Runner:
         self._undecided: dict[Key, int] = {}  # how many steps of this key have no outcome yet
         self._lost: dict[Key, Outcome] = {}  # what those that stand after it will not get
         self._unproven = Unproven()
+        self.progress = progress or Progress(None, {})
+        self._observer = Observer(engine, server, self.progress)
 
     def run(self, plan: Plan) -> list[Outcome]:
         """The outcomes in plan order. The plan is taken in its own order: forecast() gives it."""
         for place, step in enumerate(plan.steps):
             self._wait(Job(place, step, self.journal.cursor(step)))
             self._undecided[step.key] = self._undecided.get(step.key, 0) + 1
+        self.progress.planned(len(plan.steps))
         try:
             changed = True
             while self._waiting or self._running or self._unproven:
@@ -73,8 +79,11 @@ class Runner:
                     self._start_what_can()
                 changed = self._listen(self._patience())
                 self._cancel_if_ending()
+                self._observer.look({place: job.session for place, job in self._running.items()})
+                self.progress.beat()
         finally:
             self._abandon()
+            self.abandoned = self._observer.close() or self.abandoned
             for note in dict.fromkeys(self._notes):
                 self._warn(note)
         return [self._outcomes[place] for place in range(len(plan.steps))]
@@ -191,6 +200,7 @@ class Runner:
         job.proven_later = self._worker.prove is not None and waits_for_vacuum(job, self._waiting.values())
         if job.attempts == 1:
             self.journal.start(job.step, self._words(job.step))
+        self.progress.start(job.place, job.step, job.done)
         self._begin(job)
 
     def _begin(self, job: Job) -> None:
@@ -255,6 +265,7 @@ class Runner:
             if written:
                 written.set()
         elif isinstance(said, Tick):
+            self.progress.tick(job.place, said.amount)
             try:
                 self.journal.tick(job.step, said)
             finally:
@@ -275,6 +286,7 @@ class Runner:
             self._decide(job, Verdict("failed", f"{verdict.error}{tries}"))
             return
         del self._running[job.place]
+        self.progress.end(job.place)
         wait = BACKOFF_SECONDS * 2 ** (job.attempts - 1) * random.uniform(0.75, 1.25)
         job.not_before = time.monotonic() + wait
         self._wait(job)
@@ -294,6 +306,7 @@ class Runner:
             self._lost[job.key] = outcome
         if verdict.proof:
             self.findings.extend(verdict.proof.findings)
+        self.progress.end(job.place, outcome.status)
         self.journal.close(outcome)
         if job.proven_later and outcome.status == "done":
             self._unproven.put(job)

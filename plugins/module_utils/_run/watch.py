@@ -39,12 +39,12 @@ class Watch:
     ) -> None:
         self.engine, self.patience, self.ending, self.longest = engine, patience, ending, longest
         self.abandoned = False  # a question was left behind: closing its session might wait for ever
-        self._probe: _Asked[bool] | None = None
+        self._probe: Asked[bool] | None = None
         self._probed = 0.0
 
     def run(self, work: t.Callable[[], T]) -> T:
         """What `work` returns or raises; Stopped or Refused when it was ended, CannotConnect when nobody answers."""
-        asked = _Asked(work)
+        asked = Asked(work)
         self._probe = None
         asked.start()
         while not asked.done.wait(POLL):
@@ -55,7 +55,7 @@ class Watch:
             self._listen(asked)
         return asked.taken()
 
-    def _listen(self, asked: _Asked[T]) -> None:
+    def _listen(self, asked: Asked[T]) -> None:
         silence = self.engine.silence()
         waited = f"a question has been waiting for {say_seconds(silence)}"
         if silence > self.longest:
@@ -69,7 +69,7 @@ class Watch:
         """Whether somebody else is answered: asked in turn, and believed until the answer is there."""
         now = time.monotonic()
         if self._probe is None or (self._probe.result == [True] and now - self._probed > self.patience):
-            self._probe, self._probed = _Asked(self.engine.answers), now
+            self._probe, self._probed = Asked(self.engine.answers), now
             self._probe.start()
         return self._probe.result != [False] and (self._probe.done.is_set() or now - self._probed < 2 * self.patience)
 
@@ -78,15 +78,15 @@ class Watch:
         if not self.abandoned:
             self.engine.close()
             return
-        closing = _Asked(self.engine.close)
+        closing = Asked(self.engine.close)
         closing.start()
         closing.done.wait(CLOSING)
 
-    def _end(self, asked: _Asked[T], why: str) -> None:
+    def _end(self, asked: Asked[T], why: str) -> None:
         """Cancels what is asked. Raises CannotConnect where that does not end it."""
         for _round in range(FAREWELL):
             # Again and again: a cancel that falls between two questions is lost.
-            _Asked(self.engine.cancel).start()
+            Asked(self.engine.cancel).start()
             if asked.done.wait(1.0):
                 return
         self.abandoned = True
@@ -110,7 +110,7 @@ def side_by_side(work: t.Callable[[S], T], things: t.Sequence[S], jobs: int) -> 
                 return
             found[place] = work(thing)
 
-    threads = [_Asked(take_turns) for _thread in range(min(jobs, len(things)))]
+    threads = [Asked(take_turns) for _thread in range(min(jobs, len(things)))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -119,7 +119,7 @@ def side_by_side(work: t.Callable[[S], T], things: t.Sequence[S], jobs: int) -> 
     return [found[place] for place in range(len(things))]
 
 
-class _Asked(t.Generic[T]):
+class Asked(t.Generic[T]):
     """Something that runs in a thread of its own, which nobody has to wait for."""
 
     def __init__(self, work: t.Callable[[], T]) -> None:
