@@ -17,6 +17,8 @@ LONG = 3.0  # seconds of a step from which on it is worth a question: a fast nig
 EVERY = 3.0  # seconds between two questions; each is for all steps
 FAREWELL = 2.0  # seconds in which the last one may end
 
+MISSES = 3  # faults in a row after which nothing more is asked
+
 Sessions = t.Mapping[int, t.Optional[Session]]
 
 
@@ -29,7 +31,7 @@ class Observer:
         self.server, self.progress, self._now = server, progress, now
         self._ask = getattr(engine, "progress", None)  # an engine whose steps tell by their ticks has none
         self._asked: Asked[t.Mapping[int, Seen]] | None = None
-        self._next = 0.0
+        self._next, self._misses = 0.0, 0
 
     def look(self, sessions: Sessions) -> None:
         """Takes the answer, if there is one, and asks again when it is time. `sessions` by place in the plan."""
@@ -40,7 +42,8 @@ class Observer:
                 return
             self._take(self._asked)
         now, under = self._now(), self.progress.under
-        long = {p: s for p, s in sessions.items() if s and p in under and now - under[p].began >= LONG}
+        old = {p: s for p, s in sessions.items() if s and p in under and now - under[p].began >= LONG}
+        long = {place: (session, under[place].step.task) for place, session in old.items()}
         if long and now >= self._next:
             ask, server = self._ask, self.server
             self._next = now + EVERY
@@ -50,9 +53,12 @@ class Observer:
     def _take(self, asked: Asked[t.Mapping[int, Seen]]) -> None:
         """Whatever went wrong with a question: the step itself tells what is wrong with the server."""
         self._asked = None
+        self._misses = 0 if asked.result else self._misses + 1
+        if self._misses >= MISSES:
+            self._ask = None
         for place, seen in asked.result[0].items() if asked.result else ():
             if place in self.progress.under:
-                self.progress.under[place].seen = seen
+                self.progress.under[place].see(seen, self._now())
 
     def close(self) -> bool:
         """Whether a question was left behind: closing its session might wait for ever."""

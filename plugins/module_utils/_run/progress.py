@@ -27,6 +27,22 @@ class Under:
 
     def __init__(self, step: Step, began: float, done: Amount) -> None:
         self.step, self.began, self.done, self.seen = step, began, done, Seen()
+        self._phase_from = (began, 0.0)  # when this phase was first seen, and at what percentage
+
+    def see(self, seen: Seen, now: float) -> None:
+        """What the server has said of it."""
+        if seen.phase != self.seen.phase:
+            first = not self.seen.phase  # it began with the step
+            self._phase_from = (self.began, 0.0) if first else (now, seen.percent or 0.0)
+        self.seen = seen
+
+    def _of_phase(self, now: float) -> float | None:
+        """Seconds that this phase will still take, by the speed that it had since it was first seen."""
+        at, start = self._phase_from
+        percent, since = self.seen.percent, now - at
+        if percent is None or percent - start < 100 * SURE or since <= 0:
+            return None
+        return round(since * (100 - percent) / (percent - start), 1)
 
     def said(self, now: float) -> dict[str, t.Any]:
         """As others read it: percent (None: unknown), rows, bytes, seconds so far and left."""
@@ -35,6 +51,8 @@ class Under:
         percent = self.seen.percent if share is None else 100 * share
         whole = share is not None or self.seen.whole
         rows, planned = self.done.rows, _planned(self.step)
+        remaining = left(seconds, percent if whole else None, self.step.expected.seconds)
+        of_phase = self._of_phase(now) if remaining is None else None
         return {
             "kind": task.kind,
             "database": task.ref.database,
@@ -45,7 +63,8 @@ class Under:
             "rows_planned": planned if rows else None,
             "bytes": self.done.written or self.done.bytes or self.seen.bytes,
             "seconds": round(seconds, 1),
-            "seconds_left": left(seconds, percent if whole else None, self.step.expected.seconds),
+            "seconds_left": of_phase if remaining is None else remaining,
+            "left_at_least": of_phase is not None,  # others may come after this phase
         }
 
 

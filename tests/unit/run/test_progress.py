@@ -151,10 +151,17 @@ def test_a_server_is_asked_where_a_step_is_long_and_not_more_often(tmp_path: Pat
     look(observer)
     assert engine.questions == 1
     running = progress.said(clock())["running"][0]
-    assert (running["phase"], running["percent"], running["seconds_left"]) == ("scanning heap", 40.0, None)
+    assert (running["phase"], running["percent"]) == ("scanning heap", 40.0)
+    assert (running["seconds_left"], running["left_at_least"]) == (4.5, True), "of this phase, which began with it"
     clock.at += EVERY
     look(observer)
     assert engine.questions == 2
+    running = progress.said(clock())["running"][0]
+    assert running["seconds_left"] == 9.0, "it has come no further"
+    progress.under[0].see(Seen("vacuuming heap", 10.0), clock())
+    assert progress.said(clock())["running"][0]["seconds_left"] is None, "nobody knows yet"
+    progress.under[0].see(Seen("vacuuming heap", 55.0), clock() + 5)
+    assert progress.said(clock() + 5)["running"][0]["seconds_left"] == 5.0
     assert observer.close() is False
 
 

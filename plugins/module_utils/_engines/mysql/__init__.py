@@ -11,7 +11,7 @@ import time
 import typing as t
 
 from ..._errors import DbFault, Refused, Stopped
-from ..._records import Database, Execution, Finding, Ref, Server, Step, Wants, Work
+from ..._records import Database, Execution, Finding, Ref, Seen, Server, Step, Wants, Work
 from ..._tasks import (
     AddKey,
     ConvertEngine,
@@ -67,6 +67,7 @@ class MySQL:
         self._links: list[Link] = []
         self._opening = 0.0  # time.monotonic() of the first attempt to connect since one had an answer
         self._stopped = False
+        self._asking: Link | None = None
         self._lock = threading.Lock()
         self._known: tuple[float, dictionary.Dictionary | None] = (0.0, None)
         self._grants: Grants | None = None
@@ -247,6 +248,19 @@ class MySQL:
         finally:
             self._guard = None
             held.release()
+
+    def progress(self, working: t.Mapping[int, tuple[Link, Task]], server: Server) -> dict[int, Seen]:
+        """How far steps are that run in these sessions. The session that asks stays open until the end."""
+        from . import progress
+
+        asking, self._asking = self._asking or self._opened(""), None
+        try:
+            found = progress.seen(asking, {link.id: place for place, (link, _task) in working.items()})
+        except DbFault:
+            self._forget(asking)
+            raise
+        self._asking = asking
+        return found
 
     def silence(self) -> float:
         asked = [moment for moment in (self._opening, *(link.asked for link in list(self._links))) if moment]

@@ -10,7 +10,7 @@ import threading
 import typing as t
 
 from ..._errors import Gone, Refused
-from ..._records import Database, Execution, Finding, Server, Step, Wants, Work
+from ..._records import Database, Execution, Finding, Seen, Server, Step, Wants, Work
 from ..._tasks import (
     Analyze,
     CopyBackup,
@@ -315,6 +315,25 @@ class PostgreSQL:
         finally:
             self._guard = None
             held.release()
+
+    def progress(self, working: t.Mapping[int, tuple[Session, Task]], server: Server) -> dict[int, Seen]:
+        """How far steps are that run in these sessions. Where no connection is left for the question, nothing."""
+        from . import progress
+        from .dumping import APPLICATION
+
+        connection = self._pool.spare(self._connector.login.database, self._reading)
+        if connection is None:
+            return {}
+        try:
+            pids = {pid: place for place, (session, _task) in working.items() for pid in session.own_pids}
+            found = progress.seen(connection, pids, major_of(server))
+            for place, (_session, task) in working.items():
+                copying = isinstance(task, Dump) and task.method == "physical"
+                streamed = progress.streaming(connection, APPLICATION) if copying else None
+                found.update({place: streamed} if streamed else {})
+            return found
+        finally:
+            self._pool.give_back(connection)
 
     def silence(self) -> float:
         return self._connector.silence()

@@ -361,6 +361,11 @@ class Session:
         return sorted(self._pool.connector.pids)
 
     @property
+    def own_pids(self) -> list[int]:
+        """The server processes of this session alone; from any thread."""
+        return [connection.pid for connection in list(self._held.values())]
+
+    @property
     def made(self) -> set[tuple[str, int]]:
         """Indexes that failed attempts of this run have built."""
         return self._pool.connector.made

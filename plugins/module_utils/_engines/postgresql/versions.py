@@ -29,6 +29,7 @@ SINCE: t.Mapping[str, int] = {
     "incremental backups": 17,  # pg_basebackup --incremental, by summaries of the log
     "maintain": 17,  # the privilege MAINTAIN and the role pg_maintain
     "transaction timeout": 17,
+    "indexes in progress": 17,  # pg_stat_progress_vacuum.indexes_total
     "event triggers off": 17,  # the setting event_triggers
     "inactive since": 17,  # pg_replication_slots.inactive_since
     "only": 18,  # VACUUM and ANALYZE take the children of a table along unless ONLY is said
