@@ -17,7 +17,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 DEV = ROOT / ".dev"
 COLLECTIONS = DEV / "collections"
+# Of others: what the role alert sends mail with, and what sets AWX up. Without their tests.
+COMPANIONS = ("awx/awx", "community/general")
 
 
 class Layer(NamedTuple):
@@ -67,6 +71,8 @@ def ensure(names: list[str]) -> None:
             layer = LAYERS[name]
             _ensure_environment(layer.environment)
             _ensure_layer(layer)
+        if "test" in names:
+            _ensure_companions()
 
 
 def link_collection() -> None:
@@ -104,6 +110,33 @@ def _ensure_layer(layer: Layer) -> None:
     pip = [str(python_of(layer.environment)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _quietly(f"install {layer.requirements.relative_to(ROOT)}", [*pip, "--requirement", str(layer.requirements)])
     layer.stamp.write_text(digest)
+
+
+def _ensure_companions() -> None:
+    """Take the collections of others out of the package that has them, to where Ansible looks for ours."""
+    requirements = ROOT / "tests" / "dev" / "requirements-collections.txt"
+    digest = hashlib.sha256(requirements.read_bytes() + repr(COMPANIONS).encode()).hexdigest()
+    stamp = COLLECTIONS / "companions.stamp"
+    if stamp.is_file() and stamp.read_text() == digest:
+        return
+    pip = [str(python_of("venv")), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    with tempfile.TemporaryDirectory(dir=DEV) as folder:
+        command = [*pip, "--only-binary=:all:", "--dest", folder, "--requirement", str(requirements)]
+        _quietly("fetch collections of others", command)
+        (package,) = Path(folder).glob("*.whl")
+        for name in COMPANIONS:
+            shutil.rmtree(COLLECTIONS / "ansible_collections" / name, ignore_errors=True)
+            _unpack(package, f"ansible_collections/{name}/")
+    stamp.write_text(digest)
+
+
+def _unpack(package: Path, folder: str) -> None:
+    with zipfile.ZipFile(package) as archive:
+        inside = [name for name in archive.namelist() if name.startswith(folder)]
+        wanted = [name for name in inside if not name.startswith((f"{folder}test/", f"{folder}tests/"))]
+        if not wanted:
+            raise SystemExit(f"{package.name} has no {folder}")
+        archive.extractall(COLLECTIONS, wanted)
 
 
 def _quietly(what: str, command: list[str]) -> None:
