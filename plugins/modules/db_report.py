@@ -174,8 +174,8 @@ msg:
   sample: 1 of 12 failed; 11 without errors; 1 urgent finding; 3.0 GB freed
 summary:
   description:
-    - Numbers of hosts by C(states), of urgent and all findings, of failures and of databases without a backup in time;
-      bytes freed and rows removed; the same line as C(text).
+    - Numbers of hosts by C(states), and of those where something is C(due); of urgent and all findings, of failures and
+      of databases without a backup in time; bytes freed and rows removed; the same line as C(text).
   returned: success
   type: dict
 """

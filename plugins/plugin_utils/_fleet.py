@@ -52,6 +52,7 @@ def _summary(known: t.Sequence[Host], findings: t.Sequence[Data], failures: t.Se
     summary: Data = {
         "hosts": len(known),
         "states": counts,
+        "due": sum(_has_work(host, asked) for host in known),
         "bytes_freed": sum(host.bytes_freed for host in known),
         "rows": sum(host.rows for host in known),
         "bytes": sum(host.shown["bytes"] or 0 for host in known),
@@ -65,6 +66,11 @@ def _summary(known: t.Sequence[Host], findings: t.Sequence[Data], failures: t.Se
     summary["trouble"] = _trouble(summary)
     summary["text"] = _said(summary, asked)
     return summary
+
+
+def _has_work(host: Host, asked: Asked) -> bool:
+    """Whether a run would do something there; in check mode also where something else went wrong."""
+    return host.state == "due" or (asked.planned and any(one["planned"] for one in host.shown["operations"]))
 
 
 def _sum(values: t.Iterable[float | None]) -> float | None:

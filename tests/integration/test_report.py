@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,8 +61,14 @@ def test_a_night_ends_with_a_report_that_names_everyone(lite: Callable[[str], Pa
     success = metrics["dbfleet_host_last_success_timestamp_seconds good"]
 
     # In the morning: what the journals know, and how things are now.
-    morning = play("report", where, "-e", f"report_path={tmp_path}/morning.html")
+    # As AWX runs it, what it hands to the next node of a workflow is shown.
+    awx = {"ANSIBLE_SHOW_CUSTOM_STATS": "true"}
+    morning = play("report", where, "-e", f"report_path={tmp_path}/morning.html", "-e", "awx_job_id=7", env=awx)
     assert morning.code != 0
+    handed = re.search(r"RUN: \{.*?\n\}|RUN: \{.*\}", morning.text, re.DOTALL)
+    assert handed
+    assert handed.group().count("dbfleet_summary_7") == 1
+    assert len(handed.group()) < 1024
     assert series(tmp_path / "fleet.prom")["dbfleet_host_last_success_timestamp_seconds good"] > success
     told = json.loads((tmp_path / "morning.json").read_text(encoding="utf-8"))
     assert {host["host"]: host["state"] for host in told["hosts"]} == {**states, "good": "healthy"}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.dbfleet.maintenance.plugins.filter.merged_by_name import merged_by_name
 from ansible_collections.dbfleet.maintenance.plugins.filter.report import report
+from ansible_collections.dbfleet.maintenance.plugins.filter.summary import summary
 from ansible_collections.dbfleet.maintenance.plugins.filter.troubled import troubled
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._night import LISTED, trouble
+from tests.playbook import results
 
 FINDING = {
     "priority": 2,
@@ -227,3 +230,15 @@ def test_a_misspelt_name_is_told() -> None:
     assert merged_by_name([site], ["table", "date_column"]) == site
     with pytest.raises(AnsibleFilterError, match="audti has no table, date_column, and no other level has more of"):
         merged_by_name([site, host], ["table", "date_column"])
+
+
+def test_a_summary_counts_hosts_with_work_also_where_something_went_wrong() -> None:
+    hosts = results.mixed(9)
+    operations = ["backup", "cleanup", "vacuum", "reindex", "refresh_views", "rotate_backups"]
+    done = summary(hosts, list(hosts), operations)
+    assert (done["hosts"], done["due"], done["states"]["failed"], done["late_backups"]) == (9, 0, 1, 2)
+    planned = summary(hosts, list(hosts), operations, planned=True)
+    # What was planned beside the failure; what is put off until its window is nothing that somebody could approve.
+    assert planned["due"] == 3
+    assert len(json.dumps(planned)) < 1024
+    assert summary({"a": {"maintenance_assessed": results.assessed(due=["vacuum"])}}, ["a"], operations)["due"] == 1
