@@ -33,12 +33,14 @@ STEPS = [
     Step("shellcheck", "lint", "code", lint.shellcheck),
     Step("reuse", "lint", "code", lint.reuse),
     Step("changelog", "lint", "code", lint.changelog),
+    Step("docs-lint", "lint", "code", docs.lint),
     Step("unit", "unit", "code", servers.unit),
     Step("package", "package", "code", package.package),
     Step("importer", "package", "code", package.importer),
     Step("molecule", "molecule", "code", servers.molecule),
 ]
 DOCS = [Step("docs-check", "docs", "code", docs.check), Step("docs-html", "docs", "code", docs.html)]
+PICTURES = [Step("docs-screenshot", "docs", "code", docs.screenshot)]
 
 
 class Progress:
@@ -120,7 +122,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if command == "lint":
         return run([step for step in STEPS if step.part == "lint"])
     if command == "docs":
-        return run(DOCS)
+        return run(PICTURES if "--screenshot" in arguments else DOCS)
     step = next(step for step in STEPS if step.name == command)
     act = servers.unit if command == "unit" else servers.integration
     return run([step._replace(act=lambda log: act(log, *arguments))])
