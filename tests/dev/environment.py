@@ -27,10 +27,6 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 DEV = ROOT / ".dev"
 COLLECTIONS = DEV / "collections"
-# Those of others that ours hands work to, or is tested against. The package `ansible` has them all, for a machine that
-# has no Galaxy; only these are taken out of it.
-OTHERS = ("community.general",)
-OTHERS_FROM = "ansible==12.*"
 # Of others: what the role alert sends mail with, and what sets AWX up. Without their tests.
 COMPANIONS = ("awx/awx", "community/general")
 
@@ -141,22 +137,6 @@ def _unpack(package: Path, folder: str) -> None:
         if not wanted:
             raise SystemExit(f"{package.name} has no {folder}")
         archive.extractall(COLLECTIONS, wanted)
-
-
-def _ensure_others() -> None:
-    wanted = f"{OTHERS_FROM} {' '.join(OTHERS)}"
-    stamp, wheels = COLLECTIONS / "others.stamp", DEV / "wheels"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return
-    shutil.rmtree(wheels, ignore_errors=True)
-    pip = [str(python_of("venv")), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    _quietly(f"fetch {', '.join(OTHERS)}", [*pip, "--dest", str(wheels), OTHERS_FROM])
-    (wheel,) = wheels.glob("ansible-*.whl")
-    folders = tuple(f"ansible_collections/{name.replace('.', '/')}/" for name in OTHERS)
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(COLLECTIONS, [name for name in archive.namelist() if name.startswith(folders)])
-    shutil.rmtree(wheels)
-    stamp.write_text(wanted)
 
 
 def _quietly(what: str, command: list[str]) -> None:
