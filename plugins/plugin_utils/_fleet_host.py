@@ -72,6 +72,14 @@ def variables(host: Vars, operations: t.Iterable[str]) -> Vars:
     return found or {name: host[name] for name in ("ansible_facts",) if name in host}
 
 
+def gathered(
+    variables_of: t.Mapping[str, Vars], names: t.Iterable[str], operations: t.Sequence[str]
+) -> dict[str, Vars]:
+    """What each of these hosts left, out of `hostvars`; of one that Ansible does not know nothing."""
+    known = set(variables_of)  # of others it would hand out something undefined
+    return {name: variables(variables_of[name], operations) if name in known else {} for name in dict.fromkeys(names)}
+
+
 def read(name: str, host: Vars, asked: Asked) -> Host:
     """Never raises over what is missing."""
     found = _facts_of(host, asked)
