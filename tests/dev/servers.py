@@ -32,7 +32,8 @@ REQUIRED = {
     "mysql": r"mysql\b",
     "sqlite": r"sqlite\b",
 }
-# What the linters call, what backups pass through, and what looks at the report: the package that has it.
+# What the linters call, what backups pass through, what looks at the report, and what hosts are reached by: the package
+# that has it.
 PROGRAMS = {
     "shellcheck": "shellcheck",
     "zstd": "zstd",
@@ -42,6 +43,7 @@ PROGRAMS = {
     "pgbackrest": "pgbackrest",
     "mariadb-backup": "mariadb-backup",
     "chromium-headless-shell": "chromium-headless-shell",
+    "sshd": "openssh-server",
 }
 NOTHING_COLLECTED = "exited with 5"
 # So many tests that failed are run a second time, alone. What is broken fails again; more of them are no accident.
