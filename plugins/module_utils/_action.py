@@ -29,6 +29,7 @@ if t.TYPE_CHECKING:
 
 
 GUARD_SLICE = 2.0  # seconds
+JOB = "DBFLEET_JOB"  # set by the action plugin: "detach", or "silent" where nobody wants to know how far it is
 NICENESS = 10  # of a run that leaves most of the time to others: also where it runs beside the server
 GRACE = 10.0  # seconds beyond the time budget that measuring may take: what is due is told, and comes first next time
 
@@ -39,6 +40,11 @@ def action_module(name: str, operation: Operation) -> None:
 
     spec = {**CONNECTION, **SELECTION, **EXECUTION, **operation.OPTIONS}
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    if os.environ.get(JOB) == "detach" and not module.check_mode:
+        from ._run.control import places_of
+        from ._run.detached import detach
+
+        detach(places_of(module.params["journal"]))
     run = None
     try:
         run = Action(name, operation, module)
@@ -114,16 +120,11 @@ class Action:
 
     def _control(self, how: Execution) -> Control:
         """Stops reach a run from here on. One that writes says that it is there; stop.yml looks beside its journal."""
-        from ._run.control import Control, Registration
+        from ._run.control import Control, Registration, places_of
 
         if self.check:
             return Control(how, started=self.began)
-        kept = self.module.params["journal"]
-        try:
-            place = Path(kept).expanduser().parent if kept and kept != "none" else None
-        except RuntimeError:  # no such user: opening the journal says so
-            place = None
-        registration = Registration(self.name, self.address, directory=place)
+        registration = Registration(self.name, self.address, places=places_of(self.module.params["journal"]))
         return Control(how, started=self.began, registration=registration)
 
     def _progress(self, control: Control) -> Progress:
@@ -132,7 +133,8 @@ class Action:
 
         registration = control.registration
         facts = {**registration.facts, **registration.about} if registration else {}
-        return Progress(registration.progress if registration else None, facts)
+        told = os.environ.get(JOB) != "silent"
+        return Progress(registration.progress if registration and told else None, facts)
 
     def _window(self) -> Window | None:
         if not self.module.params["window"]:

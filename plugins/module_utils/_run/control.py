@@ -107,12 +107,12 @@ class Registration:
     """
 
     def __init__(
-        self, module: str, address: str, databases: t.Sequence[str] = (), *, directory: Path | None = None
+        self, module: str, address: str, databases: t.Sequence[str] = (), *, places: t.Sequence[Path] = ()
     ) -> None:
         self.facts = {"pid": os.getpid(), "born": birth(os.getpid()), "started": time.time()}
         self.about = {"module": module, "address": address, "databases": list(databases)}
         self.problem = ""
-        self._places = [directory] if directory else list(state_directories())
+        self._places = places or state_directories()
         self._file: Path | None = None
 
     def about_to(self, address: str, databases: t.Sequence[str]) -> None:
@@ -161,6 +161,14 @@ class Registration:
             except OSError as error:
                 self.problem = str(error)  # the next run sweeps it away
             self._file = None
+
+
+def places_of(journal: str | None) -> tuple[Path, ...]:
+    """Where a run registers that has this option: beside its journal, else where journals are by default."""
+    try:
+        return (Path(journal).expanduser().parent,) if journal and journal != "none" else state_directories()
+    except RuntimeError:  # no such user: opening the journal says so
+        return state_directories()
 
 
 def running(directory: Path) -> list[dict[str, t.Any]]:

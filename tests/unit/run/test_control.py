@@ -39,7 +39,7 @@ ENDLESS = """
         signal.signal(signal.SIGINT, signal.default_int_handler)
         from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.control import Registration
         how = Execution(jobs=2, stop_file=sys.argv[4])
-        registration = Registration("db_cleanup", "localhost:1", ["shop"], directory=Path(sys.argv[3]))
+        registration = Registration("db_cleanup", "localhost:1", ["shop"], places=[Path(sys.argv[3])])
         shop = sys.argv[2]
         steps = (
             Step(Purge(Ref(shop, ("orders",))), "old"),
@@ -156,7 +156,7 @@ def test_the_first_reason_stays() -> None:
 
 
 def test_a_registration_is_private_and_goes_away(tmp_path: Path) -> None:
-    with Control(Execution(), registration=Registration("db_vacuum", "h:1", ["shop"], directory=tmp_path / "state")):
+    with Control(Execution(), registration=Registration("db_vacuum", "h:1", ["shop"], places=[tmp_path / "state"])):
         place = tmp_path / "state" / "running"
         (file,) = place.iterdir()
         assert file.name == f"{os.getpid()}.json"
@@ -176,14 +176,14 @@ def test_what_killed_runs_left_is_swept_away(tmp_path: Path) -> None:
     (place / f"{gone.pid}.stop").write_text("")
     (place / f"{os.getppid()}.json").write_text(json.dumps({"pid": os.getppid(), "born": "1"}))  # its number, reused
     (place / f"{os.getpid()}.stop").write_text("")  # meant for a run that had this number before
-    with Control(Execution(), registration=Registration("m", "h:1", directory=tmp_path)) as control:
+    with Control(Execution(), registration=Registration("m", "h:1", places=[tmp_path])) as control:
         assert [file.name for file in place.iterdir()] == [f"{os.getpid()}.json"]
         assert control.stopped() == ""
 
 
 def test_a_run_that_cannot_register_runs_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    registration = Registration("m", "h:1", directory=tmp_path / "file")
+    registration = Registration("m", "h:1", places=[tmp_path / "file"])
     with Control(Execution(), registration=registration) as control:
         assert control.stopped() == ""
     assert "stop requests will not reach this run" in registration.problem
