@@ -35,6 +35,7 @@ STATE = "dbfleet.maintenance.db_alert_state"
 HERE = (None, "localhost", "127.0.0.1")  # delegated to one of them, the state lies on the controller
 # What community.general.mail says.
 MAILED, MAILED_IN_PART = "Mail sent successfully", ("Failed to send mail to at least one recipient",)
+CRASHED = re.compile("^(Task failed: )?(Module failed: )?")
 LONGEST = 400  # characters of an error
 LOST = "What was told before is not known: everything is told again."
 
@@ -64,7 +65,7 @@ class ActionModule(ActionBase):
     # ---- before anything is sent ---------------------------------------------------------------------------------
 
     def _look(self, options: Data) -> Data:
-        from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _alert_messages
+        from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _alert_messages, _calls
 
         wanted, dry = _wanted(options), self._task.check_mode
         data = self._data(options)
@@ -73,7 +74,7 @@ class ActionModule(ActionBase):
         note = LOST if damaged or lost else ""
         state = _alert_messages.looked(state, data, wanted, options["ran"], set(self.variables["hostvars"]))
         found = _alert_messages.messages(state, data, wanted, note)
-        state["pending"] = {message.id: message.pending for message in found}
+        state = _calls.begun(state, {message.id: message.pending for message in found})
         if not dry and not lost:
             try:
                 self._save(options["state_path"], run, state, end=not found, aside=bool(damaged))
@@ -130,7 +131,7 @@ class ActionModule(ActionBase):
             done = [one.id for one in sent if one.ok and one.id in state["pending"]]
             after = _calls.told(state, [state["pending"][name] for name in done])
             try:
-                self._save(options["state_path"], options["run"] or "", {**after, "pending": {}}, end=True)
+                self._save(options["state_path"], options["run"] or "", after, end=True)
             except StateLost as fault:
                 lost = str(fault)
         if damaged or lost:
@@ -278,7 +279,7 @@ def outcome(one: Vars) -> Outcome:
     if not ok and not error:
         error = "it was not sent"
     host = str(one.get("host") or urlsplit(str(one.get("url") or "")).hostname or "")
-    words = re.sub(r"https?://\S+", "(address)", " ".join(error.split()))
+    words = re.sub(r"https?://\S+", "(address)", " ".join(CRASHED.sub("", error).split()))
     return Outcome(str(message["id"]), str(message["channel"]), ok, host, words[:LONGEST])
 
 

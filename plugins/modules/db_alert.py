@@ -107,7 +107,7 @@ options:
     default: html
   report_url:
     description:
-      - Where the report can be read: messages refer to it.
+      - The address at which the report can be read. Messages refer to it.
     type: str
   kinds:
     description:
@@ -298,7 +298,10 @@ EXAMPLES = r"""
   dbfleet.maintenance.db_alert:
     state_path: ~/.local/state/dbfleet/alerts.json
     run: "{{ found.run }}"
-    sent: "{{ posted.results }}"
+    sent:
+      - id: call-slack
+        channel: slack
+        ok: "{{ posted.results[0].status == 200 }}"
   run_once: true
   delegate_to: localhost
   when: found.messages and not ansible_check_mode

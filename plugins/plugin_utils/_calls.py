@@ -40,7 +40,8 @@ class Call(t.NamedTuple):
 
 
 def empty() -> State:
-    return {"format": FORMAT, "alarms": {}, "told": {}, "summaries": {}, "hosts": {}, "days": {}, "pending": {}}
+    parts: tuple[str, ...] = ("alarms", "told", "summaries", "hosts", "days", "pages", "pending")
+    return {"format": FORMAT, **{name: {} for name in parts}}
 
 
 def restored(found: t.Any) -> State:
@@ -178,7 +179,7 @@ def pages(state: State, now: datetime) -> list[Page]:
     """Incidents to be opened, and those to be closed since nothing of them is left."""
     known, told = memory(state, PAGER, now), state["told"].get(PAGER, {})
     found = []
-    for name in dict.fromkeys(one["page"] for one in [*told.values(), *known.values()]):
+    for name in dict.fromkeys([*state["pages"], *(one["page"] for one in [*told.values(), *known.values()])]):
         new = {key: one for key, one in known.items() if one["page"] == name}
         old = {key: one for key, one in told.items() if one["page"] == name}
         if not new:
@@ -188,9 +189,15 @@ def pages(state: State, now: datetime) -> list[Page]:
     return found
 
 
+def begun(state: State, pending: t.Mapping[str, Data]) -> State:
+    """Before anything goes out: incidents that may be open from now on, also where nobody learns what became of it."""
+    names = {one["page"]: "" for one in pending.values() if one["channel"] == PAGER}
+    return {**state, "pages": {**state["pages"], **names}, "pending": dict(pending)}
+
+
 def told(state: State, pending: t.Iterable[Data]) -> State:
     """After calls that went out. Each knows what it changes: the memory of its channel, or the day of a summary."""
-    after = {**state, "told": dict(state["told"]), "summaries": dict(state["summaries"])}
+    after = {**state, **{name: dict(state[name]) for name in ("told", "summaries", "pages")}, "pending": {}}
     for one in pending:
         channel = one["channel"]
         if one["summary"]:
@@ -198,6 +205,7 @@ def told(state: State, pending: t.Iterable[Data]) -> State:
         elif channel == PAGER:
             others = {k: v for k, v in after["told"].get(PAGER, {}).items() if v["page"] != one["page"]}
             after["told"][PAGER] = {**others, **one["memory"]}
+            after["pages"].pop(one["page"], None)
         else:
             after["told"][channel] = one["memory"]
     return after

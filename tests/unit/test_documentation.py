@@ -27,7 +27,8 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._operations im
     vacuum,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._options import CONNECTION, EXECUTION, SELECTION
-from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _report_options
+from ansible_collections.dbfleet.maintenance.plugins.modules import db_alert_state
+from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _alert_options, _report_options
 
 HERE = "ansible_collections.dbfleet.maintenance.plugins"
 SHARED = {**CONNECTION, **SELECTION}
@@ -43,12 +44,14 @@ SPECS: dict[str, dict[str, Any]] = {
     "db_assess_facts": {**SHARED, **_facts.READING, **_facts.assess_options()},
     "db_stats_facts": {**SHARED, **_facts.READING, **advice.OPTIONS},
     "db_report": _report_options.OPTIONS,
+    "db_alert": _alert_options.OPTIONS,
+    "db_alert_state": db_alert_state.OPTIONS,
     "db_history_facts": {**SHARED, **_facts.READING, **history.OPTIONS},
 }
 # Connected to no database: what it has in common with others it says itself.
-REPORT = "db_report"
+UNCONNECTED = ("db_alert", "db_alert_state", "db_report")
 EVERY = sorted(path.stem for path in (Path(__file__).parents[2] / "plugins" / "modules").glob("db_*.py"))
-MODULES = [name for name in EVERY if name != REPORT]
+MODULES = [name for name in EVERY if name not in UNCONNECTED]
 each_module = pytest.mark.parametrize("name", MODULES)
 each_of_all = pytest.mark.parametrize("name", EVERY)
 
@@ -134,10 +137,11 @@ def test_attributes_are_declared(name: str) -> None:
     assert part.endswith("facts" if name.endswith("_facts") else "action")
 
 
-def test_the_report_declares_the_same_attributes_and_has_no_secret() -> None:
-    attributes = yaml.safe_load(module(REPORT).DOCUMENTATION)["attributes"]
+@pytest.mark.parametrize("name", UNCONNECTED)
+def test_what_has_no_connection_declares_the_same_attributes_and_has_no_secret(name: str) -> None:
+    attributes = yaml.safe_load(module(name).DOCUMENTATION)["attributes"]
     assert attributes.keys() == fragment("dbfleet.maintenance.attributes.action")["attributes"].keys()
-    assert not any(spec.get("no_log") for spec in SPECS[REPORT].values())
+    assert not any(spec.get("no_log") for spec in SPECS[name].values())
 
 
 @each_module
