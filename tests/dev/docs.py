@@ -69,9 +69,8 @@ def html(log: Log) -> None:
         settings.write("\nintersphinx_mapping = {}\n")
     # What its build.sh does; but the pictures have to come in between.
     (HTML / "rst").chmod(0o755)
-    made = ["--use-current", "--squash-hierarchy", "--dest-dir", HTML / "rst", "dbfleet.maintenance"]
-    settings_of = ["--config-file", HTML / "antsibull-docs.cfg"]
-    log.run(tools / "antsibull-docs", *settings_of, "collection", *made, env=path, cwd=HTML)
+    made = ["--use-current", "--squash-hierarchy", "--dest-dir", "rst", "dbfleet.maintenance"]
+    log.run(tools / "antsibull-docs", "--config-file", "antsibull-docs.cfg", "collection", *made, env=path, cwd=HTML)
     shutil.copytree(DOCSITE / "images", GUIDES / "images")
     complaints = HTML / "warnings.txt"
     log.run(tools / "sphinx-build", "-M", "html", "rst", "build", "-c", ".", "-w", complaints, env=path, cwd=HTML)
