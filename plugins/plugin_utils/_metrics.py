@@ -262,7 +262,7 @@ def quoted(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(round(float(value), 6))
+    return str(int(value)) if value == int(value) else repr(float(value))
 
 
 LINE = re.compile(rf'{PREFIX}(\w+)\{{host="((?:[^"\\]|\\.)*)".*\}} [-+.\w]+')

@@ -313,6 +313,15 @@ def test_dashboard_and_alerts_use_what_is_written(where: str, expression: str) -
     promql_parser.parse(query.replace("$__range", "1d").replace("$__interval", "1m"))
 
 
+def test_panels_of_the_dashboard_have_a_place_of_their_own() -> None:
+    board = json.loads((ROOT / "examples/grafana/dbfleet.json").read_text(encoding="utf-8"))
+    places = [(panel["gridPos"], panel["id"]) for panel in board["panels"]]
+    assert len({number for _place, number in places}) == len(places)
+    taken = [(p["x"] + x, p["y"] + y) for p, _id in places for x in range(p["w"]) for y in range(p["h"])]
+    assert len(set(taken)) == len(taken)
+    assert max(x for x, _y in taken) == 23
+
+
 def test_the_alerts_tell_what_to_do() -> None:
     rules = yaml.safe_load((ROOT / "examples/prometheus/dbfleet-alerts.yml").read_text(encoding="utf-8"))
     for rule in rules["groups"][0]["rules"]:
