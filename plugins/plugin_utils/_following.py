@@ -9,6 +9,7 @@ import json
 import shlex
 import time
 import typing as t
+from contextlib import suppress
 from functools import partial
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import say_bytes, say_count, say_seconds
@@ -17,7 +18,6 @@ Data = dict[str, t.Any]
 T = t.TypeVar("T")
 MARK = "dbfleet_job"  # what detached.py says
 RUNS, ENDED = "dbfleet: the job runs", "dbfleet: the job has ended"
-PATIENCE = 600.0  # seconds for which a host may be out of reach while its job goes on
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds between two attempts to reach it; the last one again and again
 # How often one question looks whether it has ended, and after how many seconds each time: short jobs are not made long.
 LOOKS = ((10, 0.1), (10, 0.2), (6, 0.5), (10, 0.5))
@@ -70,7 +70,10 @@ def job_of(said: str) -> Job | None:
 
 
 class Follower:
-    """Waits for one job. `ask` runs a command for the job's host and user, and raises `lost` when it cannot."""
+    """Waits for one job. `ask` runs a command for the job's host and user, and raises `lost` when it cannot.
+
+    `every`: seconds between two lines; `patience`: seconds for which the host may be out of reach.
+    """
 
     def __init__(
         self,
@@ -80,11 +83,13 @@ class Follower:
         show: t.Callable[[Data | str], None] | None,
         every: float,
         lost: type[Exception],
+        patience: float,
         reset: t.Callable[[], object] = lambda: None,
         now: t.Callable[[], float] = time.monotonic,
         sleep: t.Callable[[float], None] = time.sleep,
     ) -> None:
         self._job, self._ask, self._every, self._lost, self._reset = job, ask, every, lost, reset
+        self._patience = patience
         self._show = show or (lambda said: None)
         self._now, self._sleep = now, sleep
         self._said: Data = {}  # the last that it has said of itself
@@ -100,7 +105,8 @@ class Follower:
             self._take(text)
             asked += 1
         found = text if "{" in text else json.dumps(self._killed())
-        self.reaching(lambda: self._ask(self._job.cleaning()))
+        with suppress(self._lost):  # it is swept away in a week
+            self._ask(self._job.cleaning())
         return found
 
     def _answer(self, rounds: int, nap: float) -> tuple[bool, str]:
@@ -118,16 +124,13 @@ class Follower:
             try:
                 return work()
             except self._lost as error:
-                if self._now() - since > PATIENCE:
-                    error.args = (f"{error}. {self._goes_on()}",)
-                    raise
+                if self._now() - since >= self._patience:
+                    raise self._lost(f"{error}. {self._goes_on()}") from error
                 self._show(f"cannot be reached, and goes on as process {self._job.pid}: trying again")
             self._sleep(PAUSES[min(tried, len(PAUSES) - 1)])
             tried += 1
-            try:
+            with suppress(Exception):
                 self._reset()  # what is left of the old connection
-            except Exception:
-                continue
 
     def _goes_on(self) -> str:
         return (

@@ -13,15 +13,18 @@ import os
 import sys
 import typing as t
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action.normal import ActionModule as Normal
 from ansible.utils.display import Display
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import duration
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._following import Follower, Job, job_of, line
 
 Data = dict[str, t.Any]
-VARIABLE = "maintenance_progress"
+PROGRESS, RECONNECT = "maintenance_progress", "maintenance_reconnect"  # variables of hosts, or of a whole play
+PATIENCE = "5m"  # for which a host may be out of reach while its job goes on
 WISH = "DBFLEET_JOB"  # what _action.py looks for
 # Asked when the main process loads the plugin: workers have no terminal. AWX gives its jobs one that nobody looks at.
 SHOWS = (
@@ -42,6 +45,10 @@ class ActionModule(Normal):
     def run(self, tmp: str | None = None, task_vars: Data | None = None) -> Data:
         self._variables = task_vars or {}
         self._waiting = False
+        try:
+            self._patience = duration(self._variable(RECONNECT, PATIENCE), RECONNECT)
+        except BadInput as fault:
+            raise AnsibleActionFail(str(fault)) from fault
         wish = self._wish()
         if wish:
             self._task.environment.append({WISH: wish})
@@ -56,11 +63,14 @@ class ActionModule(Normal):
         """Where Ansible runs on the host itself there is no connection to lose: only who looks on gains something."""
         if self._task.check_mode or self._task.async_val:
             return ""
-        asked = self._templar.template(self._variables.get(VARIABLE, "auto"))
+        asked = self._variable(PROGRESS, "auto")
         if str(asked).lower() != "auto":
             return "detach" if boolean(asked) else "silent"
         local = getattr(self._connection, "_remote_is_local", False)
         return "" if local and not SHOWS else "detach"
+
+    def _variable(self, name: str, default: str) -> t.Any:
+        return self._templar.template(self._variables.get(name, default))
 
     def _low_level_execute_command(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         """What the module's command says is taken here, whatever else Ansible does before and afterwards."""
@@ -83,6 +93,7 @@ class ActionModule(Normal):
             show=self._show if show else None,
             every=max(LINE_SECONDS, len(self._variables.get("ansible_play_batch") or ()) / LINES),
             lost=AnsibleConnectionFailure,
+            patience=self._patience,
             reset=self._connection.reset,
         )
         # The module's file holds its arguments, and passwords: it is not needed any more.
