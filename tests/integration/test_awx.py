@@ -24,6 +24,7 @@ from .playing import churned, said, write_hosts
 
 PROJECT = ROOT / "examples" / "awx-project"
 PASSWORD = "correct horse battery"
+ADDRESS = "https://chat.example.com/hooks/whoever-knows-it"
 # What these modules import is there before Ansible forks, and no certificates are read for an address without TLS.
 PLAYBOOK = """
 import ansible.module_utils.testing, ansible.module_utils.urls
@@ -34,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "setup_project_url": "https://git.example.com/databases.git",
     "setup_image": "registry.example.com/dbfleet-ee:1",
     "setup_login_password": PASSWORD,
+    "setup_alert_secrets": {"slack_url": ADDRESS},
     "setup_credentials": ["key of the hosts"],
     "setup_instance_groups": ["near the databases", "default"],
     "setup_job_slices": 3,
@@ -93,13 +95,18 @@ def test_a_second_run_changes_nothing(made: Made) -> None:
 
 
 def test_no_secret_is_in_the_output_or_in_what_can_be_read(made: Made) -> None:
-    assert PASSWORD not in made.first + made.second
-    login = made.awx.named("credentials")["Databases: login"]
-    assert made.awx.secrets[login["id"]]["password"] == PASSWORD
-    assert PASSWORD not in json.dumps(made.awx.items)
+    readable = made.first + made.second + json.dumps(made.awx.items)
+    kept = {name: made.awx.secrets[found["id"]] for name, found in made.awx.named("credentials").items()}
+    assert kept["Databases: login"]["password"] == PASSWORD
+    assert kept["Databases: alert"]["slack_url"] == ADDRESS
+    assert PASSWORD not in readable
+    assert ADDRESS not in readable
     types = made.awx.named("credential_types")
-    for name, secrets in (("Databases: login", {"password"}), ("Databases: TLS", {"ssl_key"})):
-        assert {field["id"] for field in types[name]["inputs"]["fields"] if field.get("secret")} == secrets
+    alert = {"slack_url", "webhook_url", "pager_key", "mail_password"}
+    for name, secrets in (("login", {"password"}), ("TLS", {"ssl_key"}), ("alert", alert)):
+        assert {
+            field["id"] for field in types[f"Databases: {name}"]["inputs"]["fields"] if field.get("secret")
+        } == secrets
     assert types["Databases: login"]["injectors"]["extra_vars"] == {
         "db_login_user": "{{ username }}",
         "db_login_password": "{{ password }}",
@@ -109,13 +116,22 @@ def test_no_secret_is_in_the_output_or_in_what_can_be_read(made: Made) -> None:
 def test_each_playbook_has_a_template_to_check_and_one_to_run(made: Made) -> None:
     templates = made.awx.named("job_templates").values()
     types = {name: {x["job_type"] for x in templates if x["playbook"] == name} for name in playbooks()}
-    reading = {"assess.yml", "report.yml", "anything_due.yml"}
+    reading = {"assess.yml", "alert.yml", "report.yml", "anything_due.yml"}
     assert types == {name: {"run"} if name in reading else {"check", "run"} for name in playbooks()}
     assert not any(x["allow_simultaneous"] for x in templates)
     sliced = {"maintenance.yml", "backup.yml", "cleanup.yml", "assess.yml"}
     assert {x["playbook"]: x["job_slice_count"] for x in templates} == {
         name: 3 if name in sliced else 1 for name in playbooks()
     }
+
+
+def test_every_playbook_of_the_collection_is_in_the_project() -> None:
+    """But for the one that writes crontabs: here AWX has the schedules."""
+    ours = {path.name for path in (ROOT / "playbooks").glob("*.yml")} - {"schedule.yml"}
+    assert ours == playbooks() - {"anything_due.yml"}
+    for name in ours:
+        (line,) = yaml.safe_load((PROJECT / name).read_text(encoding="utf-8"))
+        assert line["ansible.builtin.import_playbook"] == f"dbfleet.maintenance.{Path(name).stem}"
 
 
 def playbooks() -> set[str]:
@@ -133,7 +149,9 @@ def test_every_job_has_its_surroundings(made: Made) -> None:
     ):
         wanted[endpoint] = awx.named(endpoint)[name]["id"]
     groups = [awx.named("instance_groups")[name]["id"] for name in SETTINGS["setup_instance_groups"]]
-    keys = {awx.named("credentials")[name]["id"] for name in ("Databases: login", "key of the hosts")}
+    keys = {
+        awx.named("credentials")[name]["id"] for name in ("Databases: login", "Databases: alert", "key of the hosts")
+    }
     for template in awx.named("job_templates").values():
         assert template["project"] == wanted["projects"]
         assert template["inventory"] == wanted["inventories"]
@@ -150,6 +168,7 @@ def test_schedules_are_of_what_they_name(made: Made) -> None:
     found = {names[x["unified_job_template"]]: x["enabled"] for x in each(made.awx, "schedules")}
     assert found["Databases: maintenance with approval"] is True
     assert found["Databases: maintenance, run"] is False  # one of the two
+    assert found["Databases: alert"] is True
     assert {"Databases: assess", "Databases: backup, run", "Databases: restore drill, run"} < set(found)
 
 

@@ -183,7 +183,7 @@ class Awx:
         known = self.items["credential_types"][credential["credential_type"]]["inputs"]
         fields = {field["id"]: field for field in known["fields"]}
         strange = set(credential["inputs"]) - set(fields)
-        if strange or set(known["required"]) - set(credential["inputs"]):
+        if strange or set(known.get("required", ())) - set(credential["inputs"]):
             raise Refused(400, {"inputs": [f"not as its type says: {strange}"]})
         shown = {key: ENCRYPTED if fields[key].get("secret") else x for key, x in credential["inputs"].items()}
         return {"inputs": shown}
@@ -244,6 +244,8 @@ def _wrong_survey(survey: Item) -> str:
     for question in survey["spec"]:
         if QUESTION - set(question) or question["type"] not in TYPES or not question["question_name"]:
             return f"a question is not complete: {question}"
+        if not all(isinstance(question[x], int) for x in ("min", "max") if question.get(x) is not None):
+            return f"a limit is no number: {question}"
         if question["type"].startswith("multi") and not question.get("choices"):
             return f"a question has no choices: {question}"
     variables = [question["variable"] for question in survey["spec"]]
