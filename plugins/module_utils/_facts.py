@@ -46,7 +46,9 @@ def look(
     from ._engines import open_engine
     from ._run.watch import Watch
 
-    engine = open_engine(module.params, how)
+    # Whoever connects looks for client programs, too: where backups are assessed, in the folder that they would take.
+    programs = (module.params.get("backup") or {}).get("bin_dir")
+    engine = open_engine({**module.params, "bin_dir": programs}, how)
     address = asked_for(module.params)
     watch = Watch(engine, patience=2.0 * module.params["connect_timeout"])
     try:

@@ -118,3 +118,8 @@ def test_an_assessment_knows_what_is_due(server: Server, shop: str, tmp_path: Pa
     after = run("db_assess_facts", {**asked, **policy}).result["ansible_facts"]["db_due"]
     assert [step["kind"] for step in after["rotate"]["sample"]] == ["remove_backup"]
     assert all(step["database"] == "" for step in after["backup"]["sample"])  # globals alone
+    if server.engine == "postgresql":  # which looks for its programs beforehand
+        without = {"backup": {"backup_dir": str(folder), "bin_dir": str(tmp_path)}}
+        lacking = run("db_assess_facts", {**asked, **without}).result["ansible_facts"]["db_due"]
+        told = [finding["fix"] for finding in lacking["findings"] if finding["code"] == "no_backup_program"]
+        assert [str(tmp_path) in fix for fix in told] == [True] * 3
