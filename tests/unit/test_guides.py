@@ -98,6 +98,7 @@ def variables() -> frozenset[str]:
     """What can be set: options of roles, and whatever playbooks and roles look at."""
     used = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("playbooks/**/*.yml"))
     used += "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("roles/*/*/*.yml"))
+    used += (ROOT / "plugins" / "plugin_utils" / "_job.py").read_text(encoding="utf-8")  # for how tasks are followed
     words = set(re.findall(r"\b[a-z]+(?:_[a-z0-9]+)+\b", used))
     return frozenset(words | {name for spec in role_options().values() for name in spec})
 
