@@ -22,7 +22,8 @@ from .module_runner import until
 # Where sshd of Debian looks for it as root; the service, which is never started here, would make it.
 SEPARATION = Path("/run/sshd")
 # No password, no PAM (a container's may not let anybody in), and nothing out of /etc. The folder may be one of a place
-# where everybody writes, as /tmp is.
+# where everybody writes, as /tmp is. HOME: bash reads ~/.bashrc when sshd starts it, where a user's own tools may take
+# locks, which stay when everything is killed.
 CONFIGURATION = """\
 Port {port}
 {addresses}
@@ -34,6 +35,8 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
+PermitUserRC no
+SetEnv HOME={folder}
 MaxStartups 100
 Subsystem sftp internal-sftp
 """
