@@ -143,6 +143,8 @@ class Awx:
     def _write(self, endpoint: str, item: Item, data: Item) -> None:
         kind = KINDS[endpoint]
         fields = {key: value for key, value in data.items() if key in item and key not in READ_ONLY}
+        # Of a text nothing is an empty one.
+        fields = {k: "" if x is None and isinstance(kind.fields.get(k), str) else x for k, x in fields.items()}
         self.unknown += [(endpoint, key) for key in data if key not in item]
         for field, other in kind.refers.items():
             number = fields.get(field)
