@@ -33,7 +33,8 @@ Vars = t.Mapping[str, t.Any]
 
 STATE = "dbfleet.maintenance.db_alert_state"
 HERE = (None, "localhost", "127.0.0.1")  # delegated to one of them, the state lies on the controller
-# What community.general.mail says.
+MAILER = "community.general.mail"
+# What it says.
 MAILED, MAILED_IN_PART = "Mail sent successfully", ("Failed to send mail to at least one recipient",)
 CRASHED = re.compile("^(Task failed: )?(Module failed: )?")
 LONGEST = 400  # characters of an error
@@ -105,6 +106,8 @@ class ActionModule(ActionBase):
             "changed": bool(found),
             "msg": said,
             "run": run,
+            "planned": self._task.check_mode,
+            "mailer": any(one.channel == "mail" for one in found) and _known(MAILER),
             "messages": [message.shown for message in found],
             "alarms": {level: levels.count(level) for level in ("critical", "warning")},
             "state_error": lost or None,
@@ -123,7 +126,7 @@ class ActionModule(ActionBase):
 
         sent = [outcome(one) for one in options["sent"]]
         failed = [one.said for one in sent if one.error]
-        result = {"changed": False, "failed_calls": failed, "msg": f"{len(sent)} sent"}
+        result = {"changed": False, "run": options["run"], "failed_calls": failed, "msg": f"{len(sent)} sent"}
         if self._task.check_mode:
             return result
         state, damaged, lost = self._state(options["state_path"], options["run"] or "", 0.0, dry=False)
@@ -192,6 +195,13 @@ class ActionModule(ActionBase):
         if found.get("failed") or found.get("unreachable"):
             raise StateLost(f"{self._task.delegate_to}, which keeps the state: {found.get('msg', '')}")
         return found
+
+
+def _known(module: str) -> bool:
+    """Whether Ansible knows a module. A playbook that names one which it does not know is at its end."""
+    from ansible.plugins.loader import module_loader
+
+    return bool(module_loader.find_plugin_with_context(module).resolved)
 
 
 def _path(given: str) -> Path:

@@ -292,7 +292,7 @@ EXAMPLES = r"""
   no_log: true
   run_once: true
   delegate_to: localhost
-  when: not ansible_check_mode
+  when: not found.planned
 
 - name: Keep what went out
   dbfleet.maintenance.db_alert:
@@ -304,7 +304,7 @@ EXAMPLES = r"""
         ok: "{{ posted.results[0].status == 200 }}"
   run_once: true
   delegate_to: localhost
-  when: found.messages and not ansible_check_mode
+  when: found.messages | length > 0 and not found.planned
 """
 
 RETURN = r"""
@@ -321,14 +321,22 @@ alarms:
   type: dict
   sample: {critical: 1, warning: 4}
 run:
-  description: What O(run) of the second task has to be.
-  returned: without O(sent)
+  description: What O(run) of the second task has to be, and is there.
+  returned: always
   type: str
 msg:
   description: What is to be sent, or what did not go out.
   returned: always
   type: str
   sample: "to be sent: slack: Database maintenance: 1 critical: db7 out of reach: no route to host"
+planned:
+  description: Whether it was asked in check mode, in which nothing is to be sent.
+  returned: without O(sent)
+  type: bool
+mailer:
+  description: Whether there are mails to be sent, and C(community.general.mail) to send them.
+  returned: without O(sent)
+  type: bool
 state_error:
   description: Why the state can be neither read nor written. Then everything that stands is told by each run.
   returned: without O(sent)

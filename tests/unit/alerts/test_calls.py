@@ -237,8 +237,10 @@ def damaged() -> list[Any]:
             harms.append(harmed)
     wrong_times = ("yesterday", "2026-11-22T04:30:00", 3)
     harms += [{**json.loads(good), "hosts": {"db1": wrong}} for wrong in wrong_times]
-    harms += [{**json.loads(good), "days": {"2026-11-22": wrong}} for wrong in ({}, [], {"runs": "many"})]
-    harms += [{**json.loads(good), "told": {"slack": wrong}} for wrong in ([], {"x": 1}, {key: {"at": "x"}})]
+    wrong_days: tuple[Any, ...] = ({}, [], {"runs": "many"})
+    harms += [{**json.loads(good), "days": {"2026-11-22": wrong}} for wrong in wrong_days]
+    wrong_told: tuple[Any, ...] = ([], {"x": 1}, {key: {"at": "x"}})
+    harms += [{**json.loads(good), "told": {"slack": wrong}} for wrong in wrong_told]
     return harms
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail
 
+from ansible_collections.dbfleet.maintenance.plugins.action import db_alert
 from ansible_collections.dbfleet.maintenance.plugins.action.db_alert import ActionModule, outcome
 
 from .watch import GONE, HEALTHY
@@ -139,6 +140,15 @@ def test_check_mode_says_what_would_be_sent_and_leaves_no_trace(path: Path) -> N
 def test_hosts_that_were_expected_and_are_not_known_are_called_for(path: Path) -> None:
     found = alert({"db1": HEALTHY}, path, hosts=["db1", "retired"])
     assert "retired was expected and did not report" in found["messages"][0]["subject"]
+
+
+def test_whether_mails_can_be_sent_is_known_before_anything_goes_out(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, known in (("ansible.builtin.uri", True), ("ansible.builtin.nothing", False)):
+        monkeypatch.setattr(db_alert, "MAILER", module)
+        assert alert(TROUBLED, path, check=True, calls=["mail"])["mailer"] is known
+        assert alert(TROUBLED, path, check=True)["mailer"] is False
 
 
 def test_the_state_holds_no_address(path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._alert_messages import Message
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._alert_words import plain
-from tests.playbook.results import finding, mixed
+from tests.playbook.results import assessed, finding, mixed
 
-from .watch import GONE, WANTED, Watch, assessed, measured, stats
+from .watch import GONE, WANTED, Watch, measured, stats
 
 EVERYTHING = WANTED._replace(
     calls=["mail", "slack", "webhook", "pager"],

@@ -38,7 +38,7 @@ def seen(hosts: Data, when: datetime = NIGHT) -> Data:
 def stats(*, connections: float | None = 10.0, **more: Any) -> Data:
     """The fact db_stats, as far as anybody is called for it."""
     used = None if connections is None else {"used": 1, "most": 100, "percent": connections}
-    facts = {"connections": used, "slow_statements": [], "sizes": {"tables": []}, "transaction_ids": {}}
+    facts: Data = {"connections": used, "slow_statements": [], "sizes": {"tables": []}, "transaction_ids": {}}
     return {**facts, "recommendations": [], **more}
 
 
