@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Nights over real SSH connections: a host that nobody answers for, and one that dies in the middle of its work."""
+"""Nights over real SSH connections: a host out of reach, one that dies in the middle, one whose connection is cut."""
 
 from __future__ import annotations
 
@@ -73,6 +73,13 @@ def given_away(hosts: Hosts) -> Hosts:
     return hosts
 
 
+def killed(registered: Path, database: str) -> None:
+    """Work goes on by itself where only the connection is lost, and dies with its machine."""
+    facts = [json.loads(file.read_text(encoding="utf-8")) for file in registered.glob("*.json")]
+    (pid,) = [found["pid"] for found in facts if found["databases"] == [database]]
+    os.kill(pid, signal.SIGKILL)
+
+
 def states(report: Path) -> dict[str, str]:
     """Of the hosts, by the report's data."""
     return {host["host"]: host["state"] for host in json.loads(report.with_suffix(".json").read_text())["hosts"]}
@@ -82,13 +89,15 @@ def test_one_host_is_out_of_reach_and_one_dies_and_the_others_finish(
     ssh: Ssh, pool: Pool, database: Callable[[Server], str]
 ) -> None:
     server = pool.get("postgresql-16")
-    name = database(server)
-    churn(server, name)
+    name, cut = database(server), database(server)
+    for each in (name, cut):
+        churn(server, each)
     # What is done once for all is done by the first.
     hosts = file_of(ssh, "gone", "127.0.0.6", pipelining=True)
     # Nobody waits long for a machine that is dead.
     hosts["dying"] = {**ssh.variables("127.0.0.5"), **variables(server), "maintenance_reconnect": "1s"}
     hosts["dying"]["db_databases"] = [name]
+    hosts["cut"] = {**ssh.variables("127.0.0.7"), **variables(server), "db_databases": [cut]}
     hosts |= file_of(ssh, "plain", "127.0.0.2", pipelining=True)
     hosts |= file_of(ssh, "copied", "127.0.0.3", pipelining=False)
     hosts |= given_away(file_of(ssh, "other", "127.0.0.4", pipelining=True))
@@ -105,19 +114,24 @@ def test_one_host_is_out_of_reach_and_one_dies_and_the_others_finish(
     def night() -> Played:
         return play("maintenance", where, env=ssh.environment())
 
-    def asked(question: str) -> int:
-        return int(server.sql(question.format(name=name))[0][0])
+    def asked(question: str, database: str = name) -> int:
+        return int(server.sql(question.format(name=database))[0][0])
 
     with Sshd(ssh, "127.0.0.2", "127.0.0.3", "127.0.0.4"), ThreadPoolExecutor() as beside:
-        with Sshd(ssh, "127.0.0.5") as dying, pg.transaction(server, name, LOCKED):
+        with (
+            Sshd(ssh, "127.0.0.5") as dying,
+            Sshd(ssh, "127.0.0.7") as cut_off,
+            pg.transaction(server, name, LOCKED),
+        ):
             running = beside.submit(night)
-            until(lambda: asked(WAITING) or running.done(), 120, "a vacuum that waits for a lock")
-            assert not running.done(), said(running.result())
-            dying.kill()
-            # Work goes on by itself where only the connection is lost, and dies with its machine.
-            for registered in (ssh.folder / "running").glob("*.json"):
-                os.kill(int(registered.stem), signal.SIGKILL)
-            first = running.result()
+            with pg.transaction(server, cut, LOCKED):
+                until(lambda: (asked(WAITING) and asked(WAITING, cut)) or running.done(), 120, "vacuums that wait")
+                assert not running.done(), said(running.result())
+                dying.kill()
+                killed(ssh.folder / "running", name)
+                cut_off.kill()
+            with Sshd(ssh, "127.0.0.7"):
+                first = running.result()
         assert first.code != 0
         found = dict.fromkeys(hosts, "done") | {"gone": "unreachable", "dying": "unreachable"}
         assert states(page) == found, said(first)
@@ -126,11 +140,13 @@ def test_one_host_is_out_of_reach_and_one_dies_and_the_others_finish(
         trouble = first.text.split("PLAY [Trouble]")[1]
         assert "gone: out of reach: " in trouble
         assert "dying: out of reach: " in trouble
-        assert first.of("db_vacuum").keys() == {"plain", "copied", "other", "dying"}
+        assert first.of("db_vacuum").keys() == {"plain", "copied", "other", "dying", "cut"}
+        steps = first.of("db_vacuum")["cut"].fact["steps"]
+        assert steps and {step["status"] for step in steps} == {"done"}, "it was picked up again"
         assert all(f">{host}<" in page.read_text(encoding="utf-8") for host in ("gone", "dying"))
 
         until(lambda: not asked(SESSIONS), what="the end of what the server did for the dead")
-        with Sshd(ssh, "127.0.0.5", "127.0.0.6"):
+        with Sshd(ssh, "127.0.0.5", "127.0.0.6", "127.0.0.7"):
             again = night()
     assert again.code == 0, said(again)
     assert again.of("db_vacuum").keys() == {"gone", "dying"}
