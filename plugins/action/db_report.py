@@ -79,16 +79,11 @@ class _File(t.NamedTuple):
 
 
 def _hosts(options: Data, variables: Vars) -> dict[str, Vars]:
-    """What each host left; of one that Ansible does not know nothing."""
+    """What each host left."""
     from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _fleet_host
 
-    hostvars, names = variables["hostvars"], options["hosts"]
-    wanted = names if names is not None else variables["ansible_play_hosts_all"]
-    known = set(hostvars)  # of others it would hand out something undefined
-    return {
-        name: _fleet_host.variables(hostvars[name], options["operations"]) if name in known else {}
-        for name in dict.fromkeys(wanted)
-    }
+    names = options["hosts"] if options["hosts"] is not None else variables["ansible_play_hosts_all"]
+    return _fleet_host.gathered(variables["hostvars"], names, options["operations"])
 
 
 def _data(hosts: dict[str, Vars], options: Data, at: datetime, *, planned: bool) -> Data:
