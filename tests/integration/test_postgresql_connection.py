@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import PostgreSQL
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import MOST_IDLE
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import (
     BadInput,
     Busy,
@@ -26,7 +27,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import 
 from tests.fleet import Fleet, Missing, Server
 
 from .conftest import Pool, missing
-from .pg import later, role, transaction, use
+from .pg import client, later, role, transaction, use
 
 Make = Callable[[Server], str]
 NASTY = {
@@ -234,3 +235,20 @@ def test_lost_and_cancelled_sessions(postgresql: Server, database: Make) -> None
         with pytest.raises(Gone):
             pg.carry_out(Vacuum(ref))
         pg.carry_out(Vacuum(ref))
+
+
+def test_a_server_of_many_databases_keeps_its_connections(pool: Pool, database: Make) -> None:
+    """Connections are kept for what comes next, but for one in each of hundreds of databases."""
+    server = pool.get("postgresql-16")
+    names = [database(server) for _number in range(MOST_IDLE + 3)]
+    ours = "SELECT datname FROM pg_stat_activity WHERE application_name LIKE 'dbfleet%%' AND datname = ANY (%s)"
+    with use(server) as pg, client(server, names[0]) as cursor:
+        for name in names:
+            with pg.engine.session(name) as session:
+                assert session.rows("SELECT pg_catalog.current_database()") == [(name,)]
+        deadline = time.monotonic() + 20  # a server takes a moment to let go of one
+        found = names
+        while len(found) > MOST_IDLE and time.monotonic() < deadline:
+            cursor.execute(ours, (names,))
+            found = [row[0] for row in cursor.fetchall()]
+        assert sorted(found) == sorted(names[-MOST_IDLE:])

@@ -24,6 +24,7 @@ from .versions import has
 APPLICATION = "dbfleet"
 MOST = 2**31 - 1  # milliseconds that a setting of the server can hold
 CROWDED = 5.0  # seconds that a session waits for another one of ours, where the server takes no more of them
+MOST_IDLE = 8  # connections that may be of use again: a server of many databases has other clients, too
 SILENT = r"timeout expired|timed out|Connection refused|No such file"
 MANY = 5000  # relations of a database from which on a second session is worth the 5 ms that it costs
 READABLE = f"""
@@ -228,7 +229,7 @@ class Pool:
 
     def __init__(self, connector: Connector) -> None:
         self.connector = connector
-        self._idle: dict[tuple[str, Kind], list[Connection]] = {}
+        self._idle: dict[tuple[str, Kind], list[Connection]] = {}  # what was used last comes last
         self._used: set[Connection] = set()
         self._halfway = threading.Lock()  # one session with a connection may wait for its second one: two wait for ever
         self._lock = threading.Lock()
@@ -292,9 +293,25 @@ class Pool:
                 dropped += [c for idle in self._idle.values() for c in idle]
                 self._idle.clear()
             elif not dropped:
-                self._idle.setdefault((connection.database, connection.kind), []).append(connection)
+                dropped = self._rest(connection)
         for each in dropped:
             self.connector.forget(each)
+
+    def _rest(self, connection: Connection) -> list[Connection]:
+        """Idles from now on; those that have for longest, and are too many now."""
+        key = connection.database, connection.kind
+        self._idle[key] = [*self._idle.pop(key, []), connection]  # the last one of the dictionary
+        surplus = sum(map(len, self._idle.values())) - MOST_IDLE
+        dropped = []
+        for key in list(self._idle) if surplus > 0 else ():
+            gone, kept = self._idle[key][:surplus], self._idle[key][surplus:]
+            dropped += gone
+            surplus -= len(gone)
+            if kept:
+                self._idle[key] = kept
+                break
+            del self._idle[key]
+        return dropped
 
     def leave(self, database: str) -> None:
         """No connection of ours idles there: it would keep the database from being renamed or dropped."""
