@@ -72,7 +72,9 @@ METRICS: dict[str, Metric] = {
     "database_last_verified_backup_timestamp_seconds": Metric(
         "When the newest backup began that was read to its end; 0 is never.", DATABASE, kept=True
     ),
-    "operation_steps": Metric("Steps of the last run, by how they ended.", (*OPERATION, "status")),
+    "operation_steps": Metric(
+        "Steps of the last run, by how they ended; unproven ones are among those done.", (*OPERATION, "status")
+    ),
     "operation_removed_rows": Metric("Rows that the last run removed or archived.", OPERATION),
     "operation_freed_bytes": Metric("Bytes that the last run gave back to the file system.", OPERATION),
     "operation_written_bytes": Metric("Bytes that the last run wrote, as backups or archives.", OPERATION),
