@@ -17,7 +17,7 @@ from ._calls import Call, Data, Page
 LONGEST_SLACK = 3500  # characters: from 4,000 on Slack cuts a text in pieces
 LONGEST_PAGER = 1000  # the summary of an event: 1,024 at most
 LISTED = 50  # alarms in the data of a webhook and of an event
-INKS = {"critical": "#b3261e", "warning": "#8a5a00", "good": "#1b6e3c", "plain": "#44546a"}
+INKS = {"critical": "#d5382c", "warning": "#a86400", "good": "#1e8449", "plain": "#66758a"}  # on white and on black
 NOTHING = "\N{ZERO WIDTH SPACE}"
 # Each breaks what a chat would make of it: mentions (@everyone, also in chats that only resemble Slack), links, code.
 BROKEN = {"@": f"@{NOTHING}", "://": f":{NOTHING}//", "](": f"]{NOTHING}(", "`": "'", "*": "∗", "~": "∼"}
@@ -41,7 +41,7 @@ def text(letter: Letter) -> str:
 def html(letter: Letter) -> str:
     """One column that fits a phone; styles stand where they hold, since readers of mail drop style sheets."""
     rows = "".join(_part(part) for part in letter.parts)
-    foot = f'<p style="color:#5b6675;font-size:14px">{escape(letter.foot)}</p>' if letter.foot else ""
+    foot = f'<p style="color:#707b8a;font-size:14px">{escape(letter.foot)}</p>' if letter.foot else ""
     if letter.url.startswith(("https://", "http://")):
         foot += f'<p><a href="{escape(letter.url)}">Report</a></p>'
     return (

@@ -102,7 +102,7 @@ def standing(state: State) -> str:
 
 def _subject(title: str, head: str, new: t.Sequence[Data]) -> str:
     """A single alarm is named; of several what most of them are."""
-    kinds = list(dict.fromkeys(WORDS[one["kind"]] for one in new))
+    kinds = [WORDS[kind] for kind in KINDS if any(one["kind"] == kind for one in new)]
     words = [f"{where(new[0])} {new[0]['text']}"] if len(new) == 1 else kinds[:3]
     return plain(": ".join([title, head, *([", ".join(words)] if words else [])]), SUBJECT)
 
@@ -140,7 +140,7 @@ def _together(kind: str, found: t.Sequence[Data], over: bool) -> Line:
     more = f" and {len(hosts) - HOSTS:,} more" if len(hosts) > HOSTS else ""
     count = say_count(len(hosts), "host")
     objects = "" if len(found) == len(hosts) else f", {len(found):,} in all"
-    texts = list(dict.fromkeys(plain(one["text"], 120) for one in found))
+    texts = list(dict.fromkeys(plain(one["text"], 120).removeprefix(f"{WORDS[kind]}: ") for one in found))
     sample = texts[0] if len(texts) == 1 else f"as {texts[0]}"
     return Line(f"{count}: {', '.join(hosts[:HOSTS])}{more}", f"{'over: ' * over}{WORDS[kind]}{objects}: {sample}")
 
@@ -159,21 +159,26 @@ def of_summary(summary: str, data: Data, state: State, title: str, url: str = ""
     parts = [
         _part("Critical", CRITICAL, alarms_in_lines(_of_level(alarms, CRITICAL))),
         _part("Warning", WARNING, alarms_in_lines(_of_level(alarms, WARNING))),
-        *(_day(data) if summary == DAILY else _week(data, state)),
+        *(_day(data, alarms) if summary == DAILY else _week(data, state)),
     ]
     head = plain(sums["text"], LONGEST)
     subject = plain(f"{title}: {'day' if summary == DAILY else 'week'}: {head}", SUBJECT)
     return Letter(subject, head, [part for part in parts if part.lines], standing(state), url)
 
 
-def _day(data: Data) -> list[Part]:
-    findings = [one for one in data["findings"] if one["priority"] <= WORST]
+def _day(data: Data, alarms: t.Iterable[Data]) -> list[Part]:
+    told = {one["subject"] for one in alarms if one["kind"] == "urgent"}
+    findings = [
+        one
+        for one in data["findings"]
+        if one["priority"] <= WORST and f"{one['code']} {one['name']}".rstrip() not in told
+    ]
     lines = [
         Line(plain(f"{_hosts(one['hosts'])} {one['name']}"), plain(one["message"]), plain(one["fix"] or ""))
         for one in findings
     ]
     title = "Planned" if data["planned"] else "Done"
-    return [_part("Needs somebody", "plain", lines, TOP), _part(title, "plain", _operations(data))]
+    return [_part("To be decided", "plain", lines, TOP), _part(title, "plain", _operations(data))]
 
 
 def _hosts(names: t.Sequence[str]) -> str:

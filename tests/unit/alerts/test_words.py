@@ -116,7 +116,7 @@ def test_messages_stay_short_however_large_the_fleet(size: int) -> None:
 
 def test_a_call_says_what_where_and_what_helps() -> None:
     message = told(mixed(12), html=False)["call-mail"]
-    assert message.subject.startswith("Databases: 4 critical, 6 warnings: ")
+    assert message.subject == "Databases: 4 critical, 6 warnings: out of reach, did not report, failed"
     assert message.body == message.text
     assert "- billing: was expected and did not report\n" in message.text
     assert (
@@ -132,12 +132,21 @@ def test_a_day_says_what_stands_and_what_was_done() -> None:
     for words in (
         "CRITICAL",
         "WARNING",
-        "NEEDS SOMEBODY",
+        "TO BE DECIDED",
         "DONE",
         "- vacuum: 3 of 4 steps, on 2 hosts",
         "1,292,113 rows",
     ):
         assert words in message.text
+    # What somebody is called for is not told twice.
+    assert message.text.count("812,113 dead rows cannot be removed") == 1
+    assert "CREATE INDEX CONCURRENTLY" in message.text
+
+
+def test_many_hosts_with_one_trouble_are_one_line() -> None:
+    text = told({f"db{number}": GONE for number in range(9)})["call-webhook"].text
+    said = "out of reach: Failed to connect to the host via ssh: no route to host"
+    assert f"- 9 hosts: db0, db1, db2, db3, db4, db5, db6, db7 and 1 more: {said}\n" in text
 
 
 def test_a_week_says_what_every_day_did() -> None:
