@@ -123,7 +123,7 @@ def _envelope(event: str, letter: Letter, title: str, at: str) -> dict[str, t.An
 
 def _listed(alarms: t.Iterable[Data]) -> list[dict[str, t.Any]]:
     kept = ("kind", "host", "subject", "level", "text", "fix", "since")
-    return [{name: plain(one[name]) if one[name] else None for name in kept} for one in list(alarms)[:LISTED]]
+    return [{name: plain(one[name]) if one.get(name) else None for name in kept} for one in list(alarms)[:LISTED]]
 
 
 def pager(page: Page, letter: Letter, title: str, at: str) -> dict[str, t.Any]:

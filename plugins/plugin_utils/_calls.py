@@ -22,7 +22,9 @@ Data = t.Mapping[str, t.Any]
 FORMAT = 1
 PAGER = "pager"  # is told of critical alarms alone, each of which belongs to the incident that it came with
 FORGOTTEN = timedelta(days=7)  # after which alarms of a host that left the inventory are dropped
+LONGEST = 500  # characters of a text: errors of servers may be long
 REMEMBERED = 14  # days whose sums are kept for the weekly summary
+TOLD = ("kind", "host", "subject", "level", "text", "since", "page")  # of an alarm, in the memory of a channel
 SUMS = ("runs", "hosts", "bytes_freed", "rows", "failures")
 
 
@@ -54,11 +56,11 @@ def restored(found: t.Any) -> State:
     known(state)
     entries = [*state["alarms"].values(), *(one for told in state["told"].values() for one in told.values())]
     for one in entries:
-        _moment(one["seen"])
-        _moment(one.get("at", one["since"]))
+        _moment(one["since"])
+        _moment(one["at"] if "at" in one else one["seen"])
         if not all(isinstance(one[name], str) for name in ("kind", "host", "subject", "level", "text", "page")):
             raise ValueError("an alarm in it is damaged")
-        tuple(one["needs"])
+        tuple(() if "at" in one else one["needs"])
     if not all(isinstance(day.get(name), int) for day in state["days"].values() for name in SUMS):
         raise ValueError("the sums of a day in it are damaged")
     return state
@@ -113,7 +115,8 @@ def updated(
 
 
 def _standing(alarm: Alarm, old: Data, at: str) -> State:
-    kept = {name: getattr(alarm, name) for name in ("kind", "host", "subject", "level", "text", "fix")}
+    kept = {name: getattr(alarm, name) for name in ("kind", "host", "subject", "level", "fix")}
+    kept["text"] = alarm.text[:LONGEST]
     page = (old.get("page") or "") if alarm.level == CRITICAL else ""
     return {**kept, "needs": list(alarm.needs), "since": old.get("since") or at, "seen": at, "page": page}
 
@@ -159,9 +162,12 @@ def _of(state: State, channel: str) -> State:
 def memory(state: State, channel: str, now: datetime, fresh: Call | None = None) -> State:
     """What the channel knows once it was told: of what is not in the call the time stays, for reminders."""
     at, before = now.isoformat(timespec="seconds"), state["told"].get(channel, {})
-    named = None if fresh is None else [*fresh.opened, *fresh.worse, *fresh.again]
+    named = {id(one) for one in [*fresh.opened, *fresh.worse, *fresh.again]} if fresh else set()
     return {
-        key: {**one, "at": at if named is None or one in named or key not in before else before[key]["at"]}
+        key: {
+            **{name: one[name] for name in TOLD},
+            "at": before[key]["at"] if fresh and key in before and id(one) not in named else at,
+        }
         for key, one in _of(state, channel).items()
     }
 
@@ -177,7 +183,7 @@ class Page(t.NamedTuple):
 
 def pages(state: State, now: datetime) -> list[Page]:
     """Incidents to be opened, and those to be closed since nothing of them is left."""
-    known, told = memory(state, PAGER, now), state["told"].get(PAGER, {})
+    stands, known, told = _of(state, PAGER), memory(state, PAGER, now), state["told"].get(PAGER, {})
     found = []
     for name in dict.fromkeys([*state["pages"], *(one["page"] for one in [*told.values(), *known.values()])]):
         new = {key: one for key, one in known.items() if one["page"] == name}
@@ -185,7 +191,7 @@ def pages(state: State, now: datetime) -> list[Page]:
         if not new:
             found.append(Page(name, True, list(old.values()), {}))
         elif new.keys() - old.keys():
-            found.append(Page(name, False, list(new.values()), new))
+            found.append(Page(name, False, [stands[key] for key in new], new))
     return found
 
 
