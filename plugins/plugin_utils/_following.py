@@ -21,11 +21,12 @@ RUNS, ENDED = "dbfleet: the job runs", "dbfleet: the job has ended"
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds between two attempts to reach it; the last one again and again
 # How often one question looks whether it has ended, and after how many seconds each time: short jobs are not made long.
 LOOKS = ((10, 0.1), (10, 0.2), (6, 0.5), (10, 0.5))
-# A process that has the number is the job if it was born with it; one that nobody has buried yet has ended.
+# A process that has the number is the job if it was born then (proc(5): starttime, the 20th field after the name); one
+# that nobody has buried yet has ended.
 QUESTION = (
     "n=0; alive() {{ kill -0 {pid} 2>/dev/null || return 1;"
     " {{ read -r s < /proc/{pid}/stat; }} 2>/dev/null || return 0;"
-    ' case "$s" in *") Z "*) return 1;; {born}) return 0;; *) return 1;; esac; }};'
+    ' set -- ${{s##*) }}; [ "$1" != Z ] && [ "$1" != X ] && {born}; }};'
     " while alive && [ $n -lt {rounds} ]; do sleep {nap} 2>/dev/null || sleep 1; n=$((n+1)); done;"
     " if alive; then echo '{runs}'; cat {progress} 2>/dev/null; else echo '{ended}'; cat {result}; fi; true"
 )
@@ -43,7 +44,7 @@ class Job(t.NamedTuple):
         """For a shell: waits for its end, though not for long, then says what there is."""
         return QUESTION.format(
             pid=self.pid,
-            born=f'*" {self.born} "*' if self.born else "*",
+            born=f'[ "${{20}}" = {self.born} ]' if self.born else "true",
             rounds=rounds,
             nap=nap,
             runs=RUNS,
