@@ -224,6 +224,8 @@ class Action:
 
     def _enter_guard(self, stack: ExitStack, engine: Engine, databases: list[str], how: Execution) -> None:
         """Waits in slices where it may wait, so that a stop reaches it. Raises Held."""
+        from ._run.control import others_at, places_of
+
         until = time.monotonic() + (86400.0 if how.if_running == "wait" else 0.0)
         while True:
             left = max(0.0, until - time.monotonic())
@@ -234,7 +236,8 @@ class Action:
             except Held as held:
                 if left <= 0 or self.control.stopped() or self.control.spent():
                     raise
-                self.progress.stage("waiting", held.cause)
+                others = others_at(self.address, places_of(self.module.params["journal"]))
+                self.progress.stage("waiting", held.cause, others=others)
 
     def _carry_out(self, stages: Stages, how: Execution, journal: Journal, plan: Plan) -> None:
         from ._run.runner import Runner

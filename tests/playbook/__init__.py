@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,25 +87,36 @@ def play(
     *arguments: str,
     env: Mapping[str, str] | None = None,
     show: Callable[[str], None] = lambda line: None,
+    terminal: bool = False,
 ) -> Played:
-    """Runs `ansible-playbook playbooks/<playbook>.yml` with these arguments; `show` gets each line as it comes."""
+    """Runs `ansible-playbook playbooks/<playbook>.yml` with these arguments; `show` gets each line as it comes.
+
+    `terminal`: as somebody sees it who sits there, rather than into a pipe.
+    """
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "calls.jsonl"
         command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory)]
+        ours, theirs = pty.openpty() if terminal else os.pipe()
         with subprocess.Popen(
             [*command, f"playbooks/{playbook}.yml", *arguments],
             cwd=ROOT,
             env={**os.environ, **environment(record), **(env or {})},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stdout=theirs,
+            stderr=theirs,
         ) as process:
+            os.close(theirs)
             lines = []
-            for line in process.stdout or ():
+            for line in _lines(ours):
                 lines.append(line)
                 show(line.rstrip("\n"))
         return Played(process.returncode, "".join(lines), _calls(record))
+
+
+def _lines(ours: int) -> Iterator[str]:
+    """What somebody writes into a pipe or a terminal whose other end this is, until he closes it."""
+    with os.fdopen(ours, encoding="utf-8", errors="replace") as text, suppress(OSError):  # of a terminal: EIO
+        yield from text
 
 
 def environment(record: Path | None = None) -> dict[str, str]:

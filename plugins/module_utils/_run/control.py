@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import typing as t
+from contextlib import suppress
 from pathlib import Path
 
 from .._records import Execution
@@ -178,6 +179,17 @@ def running(directory: Path) -> list[dict[str, t.Any]]:
         facts = _read(file)
         if facts and alive(int(facts.get("pid", 0)), str(facts.get("born", ""))):
             found.append(facts)
+    return found
+
+
+def others_at(address: str, places: t.Sequence[Path]) -> list[dict[str, t.Any]]:
+    """Other writing runs on that server that registered there, with what they say of how far they are."""
+    found: list[dict[str, t.Any]] = []
+    for place in places:
+        with suppress(OSError):
+            there = [facts for facts in running(place) if facts.get("address") == address]
+            files = {facts["pid"]: place / "running" / f"{facts['pid']}{PROGRESS}" for facts in there}
+            found += [{**f, **(_read(files[f["pid"]]) or {})} for f in there if f["pid"] != os.getpid()]
     return found
 
 
