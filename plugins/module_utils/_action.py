@@ -41,8 +41,8 @@ def action_module(name: str, operation: Operation) -> None:
     spec = {**CONNECTION, **SELECTION, **EXECUTION, **operation.OPTIONS}
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     if os.environ.get(JOB) == "detach" and not module.check_mode:
+        from ._detached import detach
         from ._run.control import places_of
-        from ._run.detached import detach
 
         detach(places_of(module.params["journal"]))
     run = None

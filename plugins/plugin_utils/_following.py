@@ -16,7 +16,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import 
 
 Data = dict[str, t.Any]
 T = t.TypeVar("T")
-MARK = "dbfleet_job"  # what detached.py says
+MARK = "dbfleet_job"  # what _detached.py says
 RUNS, ENDED = "dbfleet: the job runs", "dbfleet: the job has ended"
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds between two attempts to reach it; the last one again and again
 # How often one question looks whether it has ended, and after how many seconds each time: short jobs are not made long.

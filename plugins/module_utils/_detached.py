@@ -19,9 +19,9 @@ import typing as t
 from contextlib import suppress
 from pathlib import Path
 
-from .._files import durable
-from .control import PROGRESS
-from .host import birth, make_private
+from ._files import durable
+from ._run.control import PROGRESS
+from ._run.host import birth, make_private
 
 MARK = "dbfleet_job"  # in what the starting process says
 RESULT = ".result"
