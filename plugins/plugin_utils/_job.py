@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The action of modules that change databases: lets them go on alone, and waits for them. How is _following.py's.
 
-The module parts with the connection that started it (module_utils/_detached.py), and says where its result will be. What it
-returns in the end takes the place of what it had said: neither the result nor what Ansible makes of it differs.
+The module parts with the connection that started it (module_utils/_detached.py), and says where its result will be.
+What it returns in the end takes the place of what it had said: neither the result nor what Ansible makes of it differs.
 """
 
 from __future__ import annotations
