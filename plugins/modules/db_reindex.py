@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - dbfleet.maintenance.connection
   - dbfleet.maintenance.selection
   - dbfleet.maintenance.execution
+  - dbfleet.maintenance.job
   - dbfleet.maintenance.execution.reading
   - dbfleet.maintenance.reindex
 seealso:
