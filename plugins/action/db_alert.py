@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
         options = _options(self._task.args)
         try:
             result.update(self._keep(options) if options["sent"] is not None else self._look(options))
-        except (BadInput, Held, ValueError) as fault:
+        except (BadInput, ValueError) as fault:
             raise AnsibleActionFail(f"db_alert: {fault}") from fault
         return result
 
@@ -71,15 +71,18 @@ class ActionModule(ActionBase):
         wanted, dry = _wanted(options), self._task.check_mode
         data = self._data(options)
         run, wait = uuid.uuid4().hex, duration(options["wait"], "wait")
-        state, damaged, lost = self._state(options["state_path"], run, wait, dry=dry)
+        try:
+            state, damaged, lost = self._state(options["state_path"], run, wait, dry=dry)
+        except Held as held:  # what this run has seen is told by the next one
+            return self._shown([], _calls.empty(), run, [str(held)], str(held))
         note = LOST if damaged or lost else ""
         state = _alert_messages.looked(state, data, wanted, options["ran"], set(self.variables["hostvars"]))
         found = _alert_messages.messages(state, data, wanted, note)
-        state = _calls.begun(state, {message.id: message.pending for message in found})
+        state = _calls.begun(state, {message.id: {**message.pending, "run": run} for message in found})
         if not dry and not lost:
             try:
                 self._save(options["state_path"], run, state, end=not found, aside=bool(damaged))
-            except StateLost as fault:
+            except (StateLost, Held) as fault:
                 lost = str(fault)
         return self._shown(found, state, run, [words for words in (damaged, lost) if words], lost)
 
@@ -129,13 +132,16 @@ class ActionModule(ActionBase):
         result = {"changed": False, "run": options["run"], "failed_calls": failed, "msg": f"{len(sent)} sent"}
         if self._task.check_mode:
             return result
-        state, damaged, lost = self._state(options["state_path"], options["run"] or "", 0.0, dry=False)
+        try:
+            state, damaged, lost = self._state(options["state_path"], options["run"] or "", 0.0, dry=False)
+        except Held as held:
+            state, damaged, lost = {}, "", str(held)
         if not (damaged or lost):
-            done = [one.id for one in sent if one.ok and one.id in state["pending"]]
-            after = _calls.told(state, [state["pending"][name] for name in done])
+            own = {name: one for name, one in state["pending"].items() if one["run"] == options["run"]}
+            after = _calls.told(state, [own[one.id] for one in sent if one.ok and one.id in own])
             try:
                 self._save(options["state_path"], options["run"] or "", after, end=True)
-            except StateLost as fault:
+            except (StateLost, Held) as fault:
                 lost = str(fault)
         if damaged or lost:
             failed.append(f"what was sent cannot be kept, and will be sent again: {damaged or lost}")

@@ -75,11 +75,25 @@ def test_what_did_not_go_out_is_sent_again_and_said(path: Path) -> None:
 
 
 def test_a_run_that_was_killed_while_it_sent_has_told_nothing(path: Path) -> None:
-    alert(TROUBLED, path)
-    with pytest.raises(AnsibleActionFail, match="another run is sending"):
-        alert(TROUBLED, path)
+    first = alert(TROUBLED, path)
+    meanwhile = alert(TROUBLED, path)
+    assert (meanwhile["messages"], meanwhile["state_error"]) == ([], meanwhile["warnings"][0])
+    assert "another run is sending" in meanwhile["state_error"]
     Path(f"{path}.lock").write_text("", encoding="utf-8")  # its time is over
     assert len(alert(TROUBLED, path)["messages"]) == 1
+    (late,) = all_went_out(first, path)["failed_calls"]
+    assert late.startswith("what was sent cannot be kept, and will be sent again: another run is sending")
+
+
+def test_a_run_that_comes_late_does_not_speak_for_another(path: Path) -> None:
+    """The second one has seen more than the first has sent; both died before they could say so, but for the first."""
+    first = alert(TROUBLED, path)
+    Path(f"{path}.lock").write_text("", encoding="utf-8")
+    assert len(alert({**TROUBLED, "db3": GONE}, path)["messages"]) == 1
+    Path(f"{path}.lock").write_text("", encoding="utf-8")
+    all_went_out(first, path)
+    Path(f"{path}.lock").write_text("", encoding="utf-8")
+    assert len(alert({**TROUBLED, "db3": GONE}, path)["messages"]) == 1
 
 
 def test_a_run_with_nothing_to_send_is_in_nobodys_way(path: Path) -> None:
