@@ -51,13 +51,17 @@ def detach(places: t.Sequence[Path]) -> None:
 def _part(folder: Path, path: Path, result: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
+    heard, tell = os.pipe()
     try:
         pid = os.fork()
     except OSError:  # no more processes for this user: it stays where it is
-        os.close(result)
+        for fd in (result, heard, tell):
+            os.close(fd)
         path.unlink()
         return
     if pid:
+        os.close(tell)
+        os.read(heard, 1)  # until the other one has left the session, whose end could be its own before
         facts = {"pid": pid, "born": birth(pid), "result": str(path), "progress": str(folder / f"{pid}{PROGRESS}")}
         sys.stdout.write(json.dumps({"changed": False, MARK: facts}) + "\n")
         sys.stdout.flush()
@@ -71,16 +75,19 @@ def _part(folder: Path, path: Path, result: int) -> None:
     # Its lock, held by descriptor 1, says that it is still written.
     os.close(result)
     durable.locked(1)
+    os.close(heard)
+    os.close(tell)
 
 
 def _sweep(folder: Path) -> None:
     """Removes results that nobody has come for. Raises OSError."""
     for file in folder.glob(f"*{RESULT}"):
-        if time.time() - file.stat().st_mtime > KEPT:
-            with suppress(OSError):
-                fd = durable.open_again(str(file))
-                try:
-                    if durable.locked(fd):
-                        file.unlink()
-                finally:
-                    os.close(fd)
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime < KEPT:
+                continue
+            fd = durable.open_again(str(file))
+            try:
+                if durable.locked(fd):
+                    file.unlink()
+            finally:
+                os.close(fd)
