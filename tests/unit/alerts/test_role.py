@@ -87,6 +87,9 @@ def test_secrets_are_marked() -> None:
         ({"alert_slack_url": URL, "alert_webhook_url": URL}, (["slack", "webhook"], [], [])),
         ({"alert_daily_slack_url": URL, "alert_daily": True}, ([], ["slack"], [])),
         ({"alert_pager_key": "k"}, (["pager"], [], [])),
+        # As -e gives them.
+        ({"alert_mail_to": "a@b", "alert_calls": "false", "alert_daily": "true"}, ([], ["mail"], [])),
+        ({"alert_slack_url": URL, "alert_pager_key": "k", "alert_calls": "no", "alert_weekly": "no"}, ([], [], [])),
         ({"alert_pager_key": "k", "alert_calls": False, "alert_daily": True}, ([], [], [])),
     ],
 )
