@@ -120,12 +120,13 @@ class Follower:
 
     def reaching(self, work: t.Callable[[], T]) -> T:
         """What `work` returns, however often the host must be reached anew. Raises what it has raised last."""
-        since, tried = self._now(), 0
+        since, tried = -1.0, 0
         while True:
             try:
                 return work()
             except self._lost as error:
-                if self._now() - since >= self._patience:
+                since = since if tried else self._now()
+                if tried and self._now() - since >= self._patience:
                     raise self._lost(f"{error}. {self._goes_on()}") from error
                 self._show(f"cannot be reached, and goes on as process {self._job.pid}: trying again")
             self._sleep(PAUSES[min(tried, len(PAUSES) - 1)])
