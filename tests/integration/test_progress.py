@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import progress
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import DbFault
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution, Ref, Seen
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Rebuild, Reindex, Task, Vacuum
@@ -35,6 +36,8 @@ CREATE INDEX orders_slow ON orders (slow(id))
 
 # Where there is a second index InnoDB says how far it is with it.
 COLUMNS = "id int PRIMARY KEY, note varchar(200), key k (note)"
+
+CONSUMER = "UPDATE performance_schema.setup_consumers SET ENABLED = '{}' WHERE NAME = 'events_stages_current'"
 
 
 @contextmanager
@@ -93,6 +96,8 @@ def test_postgresql_tells_of_a_vacuum_and_of_an_index(postgresql: Server, databa
             until(lambda: "rebuilding index" in getattr(ask(), "phase", ""), what="the table's new indexes")
             seen = ask() or Seen()
         assert seen.rows == 750, seen
+        with used.engine.session(name) as session:
+            assert progress.streaming(session.worker(lock_timeout=1.0), "nobody") is None, "no backup is under way"
 
 
 @pytest.mark.parametrize("product", ["mariadb", "mysql"])
@@ -101,7 +106,11 @@ def test_mariadb_and_mysql_tell_of_an_alter(product: str, pool: Pool, database: 
     name = database(server)
     my.fill(server, name, "orders", COLUMNS, "i, repeat('x', 200)", 50_000)
     if product == "mysql":
-        server.sql("UPDATE performance_schema.setup_consumers SET ENABLED = 'YES' WHERE NAME = 'events_stages_current'")
-    with my.use(server) as used, working(used, Rebuild(Ref(name, ("orders",)))) as ask:
-        seen = phases(ask, "alter")
+        server.sql(CONSUMER.format("YES"))
+    try:
+        with my.use(server) as used, working(used, Rebuild(Ref(name, ("orders",)))) as ask:
+            seen = phases(ask, "alter")
+    finally:
+        if product == "mysql":
+            server.sql(CONSUMER.format("NO"))
     assert seen.whole and seen.percent is not None and 0 < seen.percent <= 100
