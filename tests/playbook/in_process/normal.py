@@ -18,6 +18,8 @@ from typing import Any
 from ansible.module_utils.testing import patch_module_args
 from ansible.plugins.action import ActionBase
 
+BUILTIN = ("ansible.builtin", "ansible.legacy")
+
 
 class ActionModule(ActionBase):
     """One task."""
@@ -30,7 +32,8 @@ class ActionModule(ActionBase):
         collection, _dot, name = self._task.action.rpartition(".")
         arguments = dict(self._task.args)
         self._update_module_args(self._task.action, arguments, task_vars or {})
-        module = importlib.import_module(f"ansible_collections.{collection}.plugins.modules.{name}")
+        place = "ansible.modules" if collection in BUILTIN else f"ansible_collections.{collection}.plugins.modules"
+        module = importlib.import_module(f"{place}.{name}")
         printed = io.StringIO()
         with redirect_stdout(printed), patch_module_args(arguments), suppress(SystemExit):
             module.main()
