@@ -109,9 +109,11 @@ def test_on_a_terminal_hosts_tell_how_far_they_are_and_one_that_is_killed_is_nam
 
     with ThreadPoolExecutor() as beside, pg.transaction(server, names["killed"], LOCKED):
         with pg.transaction(server, names["slow"], LOCKED):
-            running = beside.submit(play, "maintenance", where, show=shown.append, terminal=True)
+            env = {"ANSIBLE_REMOTE_TMP": str(tmp_path / "tmp"), "ANSIBLE_PIPELINING": "false"}
+            running = beside.submit(play, "maintenance", where, env=env, show=shown.append, terminal=True)
             until(lambda: all(map(told, hosts)) or running.done(), 60, "lines of both hosts")
             assert not running.done(), said(running.result())
+            assert not list((tmp_path / "tmp").rglob("AnsiballZ_*")), "their arguments lie nowhere while they run"
             (registered,) = (tmp_path / "killed" / "running").glob("*.json")
             os.kill(int(registered.stem), signal.SIGKILL)
         played = running.result()
