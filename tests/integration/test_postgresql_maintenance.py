@@ -200,7 +200,8 @@ def test_a_lost_guard_is_taken_again_or_ends_the_run(postgresql: Server, databas
     name = database(postgresql)
     postgresql.script("CREATE TABLE t (id int)", database=name)
     task = Vacuum(Ref(name, ("public", "t")))
-    lose = """SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"""
+    # Waits until it has ended.
+    lose = """SELECT pg_terminate_backend(pid, 20000) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"""
     with use(postgresql) as pg, use(postgresql) as other, pg.engine.guard([name], 0):
         postgresql.sql(lose)
         pg.carry_out(task)
