@@ -148,14 +148,17 @@ def test_what_lies_out_of_line_makes_a_table_due(postgresql: Server, database: M
 def test_what_nobody_has_counted_is_unknown(postgresql: Server, database: Make) -> None:
     """Counters of before the last vacuum are lost: what it found still counts; without one it may be anything."""
     name = database(postgresql)
-    for table in ("never", "once"):
+    for table in ("never", "once", "since"):
         fill(postgresql, name, table, "middle")
         postgresql.sql(f"DELETE FROM {table} WHERE id % 2 = 0", database=name)
     postgresql.sql("VACUUM once", database=name)
     postgresql.sql("ANALYZE", database=name)
     postgresql.sql("SELECT pg_stat_reset()", database=name)
+    postgresql.sql("DELETE FROM since WHERE id % 8 = 1", database=name)
     with use(postgresql) as pg:
-        never, once = (pg.table(name, table, ESTIMATE).bloat for table in ("never", "once"))
+        never, once, since = (pg.table(name, table, ESTIMATE).bloat for table in ("never", "once", "since"))
+    assert since is not None
+    assert since.low < 5, "deletions alone were counted"
     assert never is not None
     assert once is not None
     assert never.low < 5

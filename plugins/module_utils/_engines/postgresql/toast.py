@@ -73,7 +73,7 @@ class Toast(NamedTuple):
             return max(self.reltuples, float(self.live))
         most = max(self.reltuples, 0.0) + self.added
         if self.dead > most:
-            return most
+            return most if self.reltuples >= 0 else None
         return float(self.live)
 
 
