@@ -55,6 +55,7 @@ def package(log: Log) -> None:
     log.run("ansible-galaxy", "collection", "install", tarball, "--offline", env=FROM_TARBALL)
     for kind, folder in (("module", "modules"), ("filter", "filter")):
         _check_documentation(log, kind, _plugins(folder))
+    _check_links()
     _check_documentation(log, "role", [path.name for path in sorted((ROOT / "roles").glob("*")) if path.is_dir()])
 
 
@@ -72,6 +73,14 @@ def _check_contents(tarball: Path) -> None:
     strange = sorted({name.split("/", maxsplit=1)[0] for name in names} - SHIPPED)
     if strange:
         raise StepFailed(f"the tarball holds what users do not need: {', '.join(strange)}")
+
+
+def _check_links() -> None:
+    """A role whose files are other roles' files has them also where it was installed."""
+    found = {path: path.resolve() for path in INSTALLED.rglob("roles/policies/*/main/*.yml")}
+    astray = [str(path) for path, file in found.items() if not file.is_file() or not file.is_relative_to(INSTALLED)]
+    if astray or not found:
+        raise StepFailed(f"links that lead nowhere: {', '.join(astray) or 'there are none'}")
 
 
 def _plugins(folder: str) -> list[str]:

@@ -54,6 +54,8 @@ def refresh_copy() -> Path:
     for name in wanted:
         target = COPY / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink():
+            target.unlink()  # a copy does not replace it
         shutil.copy2(ROOT / name, target, follow_symlinks=False)
     return COPY
 

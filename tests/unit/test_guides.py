@@ -89,7 +89,7 @@ def role_options() -> dict[str, dict[str, Any]]:
     """Options by the name of the role."""
     found = {}
     for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"].get("options", {})
         found[path.parents[1].name] = spec
     return found
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,3 +149,16 @@ def test_the_connection_is_what_every_module_takes() -> None:
     made = _made(first["vars"]["dbfleet_connection"], **given)
     assert made == {name: given[variable] for name, variable in variables.items()}
     assert _made(first["vars"]["dbfleet_connection"], db_engine="sqlite") == {"engine": "sqlite"}
+
+
+@pytest.mark.parametrize("folder", ["defaults", "vars"])
+def test_the_policies_are_those_of_all_roles_that_an_assessment_takes(folder: str) -> None:
+    shown = {path.stem: path for path in (ROOT / "roles/policies" / folder / "main").iterdir()}
+    first, *_others = yaml.safe_load((ROOT / "playbooks/maintenance.yml").read_text(encoding="utf-8"))
+    (assess,) = (task["block"][0] for task in first["tasks"] if "block" in task)
+    taken = re.findall(r"\b(\w+)_policy\b", str(assess["dbfleet.maintenance.db_assess_facts"]))
+    assert shown.keys() == {*taken} - {"statistics"}  # it has no role: its variables are the play's
+    assert {name: path.resolve() for name, path in shown.items()} == {
+        name: ROOT / "roles" / name / folder / "main.yml" for name in shown
+    }
+    assert all(path.is_symlink() and not path.readlink().is_absolute() for path in shown.values())
