@@ -27,6 +27,13 @@ options:
       - By default V(/var/lib/dbfleet/journal.sqlite) where that can be written to, else C(dbfleet/journal.sqlite) in
         the user's state directory. Losing it costs speed and history, never correctness.
     type: str
+  journal_keep:
+    description:
+      - How long the journal remembers runs, steps and sizes, as V(90d), at least a day. What is older is forgotten by
+        the next run that writes into it, never in check mode. What the next steps are decided by, such as cursors and
+        refresh times, is one entry an object, and kept for at least 400 days.
+    type: str
+    default: 400d
   allow_untested:
     description:
       - Allow rewrites on a major version newer than any that was tested.

@@ -12,7 +12,7 @@ options:
   since:
     description:
       - How far back to look, as V(30d), by the clock of the host where the module runs. Trends are made of the same
-        time. The journal itself forgets what is older than 400 days.
+        time. The journal itself forgets what is older than O(journal_keep) of the modules that write into it.
     type: str
     default: 30d
   servers:

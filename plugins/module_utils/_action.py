@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ._errors import DbFault, Held, Stopped
 from ._frame import Memory, Stages, choice
-from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution
+from ._options import CONNECTION, EXECUTION, SELECTION, asked_for, execution, journal_keep
 from ._protocols import Engine, Operation
 from ._records import Execution, Finding, Measured, Outcome, Plan, Ref, Server
 
@@ -160,7 +160,8 @@ class Action:
         closed = how.time_budget is not None and how.time_budget <= 0
         if not closed:
             self.control.execution = how
-        journal = open_journal(params["journal"], self.address, readonly=self.check, warn=self.module.warn)
+        where, keep = params["journal"], journal_keep(params)
+        journal = open_journal(where, self.address, readonly=self.check, warn=self.module.warn, keep=keep)
         with journal:
             try:
                 # A run counts once, under the guard: before it one row is enough to know that there is something to do.

@@ -19,7 +19,10 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 Facts = dict[str, t.Any]
-READING = {name: EXECUTION[name] for name in ("jobs", "lock_timeout", "journal", "allow_untested", "max_results")}
+READING = {
+    name: EXECUTION[name]
+    for name in ("jobs", "lock_timeout", "journal", "journal_keep", "allow_untested", "max_results")
+}
 OPERATIONS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate")
 PLANNERS = ("vacuum", "reindex", "refresh_views", "cleanup", "backup", "rotate", "preflight")
 SAMPLE = 10  # steps an operation in db_due: a fleet's results cost memory on the controller

@@ -12,6 +12,7 @@ from ._records import Execution
 from ._units import duration, size
 
 Spec = dict[str, dict[str, t.Any]]
+LEAST_KEPT = 86400.0  # seconds of the journal: a night has to find the one before
 
 CONNECTION: Spec = {
     "engine": {"type": "str", "required": True, "choices": ["postgresql", "mysql", "mariadb", "sqlite"]},
@@ -55,6 +56,7 @@ EXECUTION: Spec = {
     "max_replica_lag": {"type": "str"},
     "stop_file": {"type": "path"},
     "journal": {"type": "str"},
+    "journal_keep": {"type": "str", "default": "400d"},
     "allow_untested": {"type": "bool", "default": False},
     "assume_free_space": {"type": "str"},
     "max_results": {"type": "int", "default": 200},
@@ -81,6 +83,7 @@ def execution(params: t.Mapping[str, t.Any]) -> Execution:
         raise BadInput("replicas are named, but not how much lag is too much", cure="Give max_replica_lag, such as 10s")
     if params.get("window_timezone") and not params.get("window"):
         raise BadInput("window_timezone is given without a window", cure="Give window as 22:00-06:00")
+    journal_keep(params)
     return Execution(
         jobs=params.get("jobs") or 2,
         time_budget=_positive(params, "time_budget", "leave no time for anything"),
@@ -96,6 +99,15 @@ def execution(params: t.Mapping[str, t.Any]) -> Execution:
         if params.get("assume_free_space") is None
         else size(params["assume_free_space"], "assume_free_space"),
     )
+
+
+def journal_keep(params: t.Mapping[str, t.Any]) -> float:
+    """How long the journal remembers, in seconds. Raises BadInput."""
+    given = params.get("journal_keep") or EXECUTION["journal_keep"]["default"]
+    found = duration(given, "journal_keep")
+    if found < LEAST_KEPT:
+        raise BadInput(f"journal_keep: {given} is less than a day", cure="Give at least 1d; 400d is the default")
+    return found
 
 
 def _seconds(params: t.Mapping[str, t.Any], name: str) -> float | None:

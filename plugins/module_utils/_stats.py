@@ -47,11 +47,12 @@ def keep(module: AnsibleModule, measured: Measured) -> None:
     """Writes sizes and readings into the journal for trends: at most one an hour, none in check mode."""
     if module.check_mode:
         return
+    from ._options import journal_keep
     from ._run.journal import open_journal
 
-    path, address = module.params["journal"], measured.server.address
+    path, address, age = module.params["journal"], measured.server.address, journal_keep(module.params)
     try:
-        journal = open_journal(path, address, readonly=False, warn=module.warn)
+        journal = open_journal(path, address, readonly=False, warn=module.warn, keep=age)
     except BadInput as refused:  # who only reads may do so without a place to write to
         module.warn(f"No sizes are kept for trends: {refused.cause}")
         return

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,25 @@ def test_failures_in_a_row_end_with_a_good_run(pool: Pool, database: Callable[[S
     fact = told(asked)
     assert fact["failures"] == []
     assert [r["status"] for r in fact["runs"]] == ["done", "failed", "failed"]
+
+
+def test_modules_forget_what_is_older_than_they_are_told(lite: Callable[..., Path], tmp_path: Path) -> None:
+    """Runs of three weeks, each a week after the other; check mode forgets nothing."""
+    path, journal = lite(), tmp_path / "journal.sqlite"
+    churn_file(path)
+    asked = {"engine": "sqlite", "databases": [str(path)], "journal": str(journal), "journal_keep": "10d"}
+    forced = {"force": True, "tables": ["jobs"]}
+    runs, sizes = [], []
+    for _week in range(4):
+        if journal.exists():
+            with closing(sqlite3.connect(journal)) as db, db:
+                db.execute("UPDATE runs SET began = began - 7 * 86400")
+                db.execute("UPDATE sizes SET at = at - 7 * 86400, hour = hour - 7 * 24")
+        run("db_vacuum", asked | forced, check=True)
+        run("db_stats_facts", general(asked))
+        assert run("db_vacuum", asked | forced).changed
+        with closing(sqlite3.connect(journal)) as db:
+            runs.append(db.execute("SELECT count(*) FROM runs").fetchone()[0])
+            sizes.append(db.execute("SELECT count(DISTINCT hour) FROM sizes").fetchone()[0])
+    # By the run before: two weeks old, then, are those before the last but one.
+    assert (runs, sizes[-1]) == ([1, 2, 3, 3], 3)

@@ -47,6 +47,8 @@ def test_every_option_is_read() -> None:
     [
         ({"jobs": 0}, "jobs"),
         ({"jobs": -1}, "jobs"),
+        ({"journal_keep": "23h"}, "journal_keep"),
+        ({"journal_keep": "a year"}, "journal_keep"),
         ({"retries": -1}, "retries"),
         ({"max_results": 0}, "max_results"),
         ({"time_budget": "0s"}, "time_budget"),

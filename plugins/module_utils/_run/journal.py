@@ -22,6 +22,7 @@ if t.TYPE_CHECKING:
     from typing import Self
 
 Warn = t.Callable[[str], None]
+KEEP = 400 * 86400.0  # seconds: a year, and the same month of the last one to compare with
 
 
 class Journal:
@@ -75,7 +76,7 @@ class Journal:
         """Steps that a run without any (outside its window, say) leaves to the next one."""
 
     def end_run(self, status: str) -> None:
-        """Ends the run (done, failed, stopped) and forgets what is older than 400 days, and was so a run before."""
+        """Ends the run (done, failed, stopped) and forgets what is too old, and was so a run before."""
 
     def samples(self) -> t.Mapping[Ref, tuple[Sample, ...]]:
         """Sizes of the last 30 days, oldest first. Read when they are asked for: most runs need none."""
@@ -106,10 +107,13 @@ class Journal:
         self.shut()
 
 
-def open_journal(path: str | None, address: str, *, readonly: bool, warn: Warn | None = None) -> Journal:
+def open_journal(
+    path: str | None, address: str, *, readonly: bool, warn: Warn | None = None, keep: float = KEEP
+) -> Journal:
     """The journal of the server at `address`: at `path`, at the default place for None, nowhere for "none".
 
-    `readonly` (check mode) changes no file. Raises BadInput for a given path that cannot be used.
+    `readonly` (check mode) changes no file. A run that ends forgets what is `keep` seconds old.
+    Raises BadInput for a given path that cannot be used.
     """
     tell = warn or (lambda text: None)
     if path == "none":
@@ -123,16 +127,17 @@ def open_journal(path: str | None, address: str, *, readonly: bool, warn: Warn |
                 raise NotAJournal("it is not a file")
             if readonly and not _writable(place):
                 tell(f"The journal {place} cannot be written by this user: a run, other than check mode, refuses that")
-            return _open_at(place, address, readonly, tell)
+            return _open_at(place, address, readonly, tell, keep)
         except (OSError, RuntimeError, ValueError, sqlite3.Error, NotAJournal) as error:
             raise BadInput(
                 f"journal: {path!r} cannot be used: {error}", cure="Name another file in a directory of yours, or none"
             ) from error
     problems: list[str] = []
     for directory in state_directories():
-        journal = _try_at(directory / "journal.sqlite", address, readonly, tell, problems)
-        if journal:
-            return journal
+        try:
+            return _open_at(directory / "journal.sqlite", address, readonly, tell, keep)
+        except (OSError, sqlite3.Error, NotAJournal) as error:
+            problems.append(f"{directory}: {error}")
     tell(f"No journal can be kept ({'; '.join(problems) or 'no place for it'}): nothing is learned from this run")
     return Journal()
 
@@ -142,20 +147,12 @@ def _writable(path: Path) -> bool:
     return os.access(nearest, os.W_OK) and (nearest == path or nearest.is_dir())
 
 
-def _try_at(path: Path, address: str, readonly: bool, warn: Warn, problems: list[str]) -> Journal | None:
-    try:
-        return _open_at(path, address, readonly, warn)
-    except (OSError, sqlite3.Error, NotAJournal) as error:
-        problems.append(f"{path.parent}: {error}")
-    return None
-
-
-def _open_at(path: Path, address: str, readonly: bool, warn: Warn) -> Journal:
+def _open_at(path: Path, address: str, readonly: bool, warn: Warn, keep: float) -> Journal:
     if not readonly:
         from .keeper import FileJournal
 
         make_private(path.parent)
-        return FileJournal(path, address, warn)
+        return FileJournal(path, address, warn, keep)
     try:
         with reading(path) as db:
             return Journal(recall(db, address, time.time()) if db else None, path=path, address=address)

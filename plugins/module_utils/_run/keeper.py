@@ -20,10 +20,10 @@ from pathlib import Path
 from .._records import Key, Outcome, Ref, Sample, Step, Tick
 from .file import NotAJournal, is_corrupt, move_aside, open_for_writing, transaction
 from .host import birth
-from .journal import Journal, Warn
+from .journal import KEEP, Journal, Warn
 from .memory import interrupted, recall, written
 
-KEEP_SECONDS = 400 * 86400.0  # a year, and the same month of the last one to compare with
+MEMORY = ("attempts", "cursors", "owned", "deferred", "notes")  # of each object one: kept however short history is
 FADE = 0.95  # what a kind's rate keeps of its past at each step: the last twenty steps make most of it
 PATIENCE = 3  # failed writes in a row after which the journal is left alone
 
@@ -33,9 +33,9 @@ Write = t.Callable[[sqlite3.Connection], object]
 class FileJournal(Journal):
     """A journal that writes. Raises OSError, sqlite3.Error, NotAJournal when it is made, and nothing afterwards."""
 
-    def __init__(self, path: Path, address: str, warn: Warn) -> None:
+    def __init__(self, path: Path, address: str, warn: Warn, keep: float = KEEP) -> None:
         super().__init__(path=path, address=address)
-        self._file, self._address, self._warn = path, address, warn
+        self._file, self._address, self._warn, self._keep = path, address, warn, keep
         self._db: sqlite3.Connection | None = None
         self._module, self._run = "", 0
         self._rows: dict[Key, int] = {}
@@ -240,17 +240,19 @@ class FileJournal(Journal):
     def end_run(self, status: str) -> None:
         ended = (time.time(), status, self._run)
         self._write(lambda db: db.execute("UPDATE runs SET ended = ?, status = ? WHERE id = ?", ended))
-        self.prune(min(time.time(), self._earlier) - KEEP_SECONDS)
+        self._prune(min(time.time(), self._earlier))
 
-    def prune(self, before: float) -> None:
-        """Forgets what happened before that moment (seconds since 1970)."""
+    def _prune(self, now: float) -> None:
+        """Forgets what is too old: history by the option, and what the next steps are decided by after 400 days."""
+        before = now - self._keep
 
         def write(db: sqlite3.Connection) -> None:
             # By its own time: a run while the clock stood in 1970 makes those before it no older.
             db.execute("DELETE FROM steps WHERE run IN (SELECT id FROM runs WHERE began < ?)", (before,))
             gone = db.execute("DELETE FROM runs WHERE began < ?", (before,)).rowcount
-            for table in ("attempts", "cursors", "owned", "deferred", "sizes", "notes"):
-                gone += db.execute(f"DELETE FROM {table} WHERE at < ?", (before,)).rowcount
+            gone += db.execute("DELETE FROM sizes WHERE at < ?", (before,)).rowcount
+            for table in MEMORY:
+                gone += db.execute(f"DELETE FROM {table} WHERE at < ?", (now - max(KEEP, self._keep),)).rowcount
             if gone:
                 _sweep(db)
 
@@ -270,7 +272,7 @@ class FileJournal(Journal):
     def sample_all(self, sizes: t.Sequence[tuple[Ref, int, int | None]], now: datetime) -> None:
         from . import samples
 
-        self._write(lambda db: samples.keep(db, self._address, sizes, now))
+        self._write(lambda db: samples.keep(db, self._address, sizes, now, self._keep))
 
     def shut(self) -> None:
         if self._db is not None:
@@ -300,8 +302,7 @@ def _bury(db: sqlite3.Connection) -> None:
 
 
 def _sweep(db: sqlite3.Connection) -> None:
-    tables = ("steps", "attempts", "cursors", "owned", "deferred", "sizes", "notes")
-    used = " UNION ".join(f"SELECT object FROM {table}" for table in tables)
+    used = " UNION ".join(f"SELECT object FROM {table}" for table in ("steps", "sizes", *MEMORY))
     db.execute(f"DELETE FROM objects WHERE id NOT IN ({used})")
 
 

@@ -18,7 +18,7 @@ from .memory import read_ref, written
 
 Size = tuple[Ref, int, t.Optional[int]]  # an object, its bytes, its rows
 HOUR, DAY, WEEK = 3600.0, 24, 168  # seconds; hours
-DENSE, DAILY, ALL = 2 * DAY, 60 * DAY, 400 * DAY  # hours: from these ages on one a day, one a week, none
+DENSE, DAILY = 2 * DAY, 60 * DAY  # hours: from these ages on one a day, one a week
 RECENT = 30 * DAY  # hours: of these trends are made
 MOST = 200  # objects beside databases that samples are read of: those that changed most
 
@@ -50,8 +50,11 @@ HAVING max(s.bytes) > min(s.bytes) OR o.ref LIKE '%, [], ""]' OR o.ref LIKE '[""
 SAMPLES = "SELECT at, bytes, rows FROM sizes WHERE object = ? AND hour BETWEEN ? AND ? ORDER BY hour"
 
 
-def keep(db: sqlite3.Connection, address: str, sizes: t.Sequence[Size], now: datetime) -> None:
-    """Writes down what is new, at most once an hour, within the caller's transaction. Raises sqlite3.Error."""
+def keep(db: sqlite3.Connection, address: str, sizes: t.Sequence[Size], now: datetime, age: float) -> None:
+    """Writes down what is new, at most once an hour, within the caller's transaction. Raises sqlite3.Error.
+
+    Samples of an `age` of so many seconds are forgotten.
+    """
     moment = now.timestamp()
     hour = int(moment // HOUR)
     found = {written(ref): (size, rows) for ref, size, rows in sizes}
@@ -66,14 +69,14 @@ def keep(db: sqlite3.Connection, address: str, sizes: t.Sequence[Size], now: dat
             new.append((thing, hour, moment, *found[ref]))
     db.executemany("INSERT OR IGNORE INTO sizes VALUES (?, ?, ?, ?, ?)", new)
     if newest // DAY != hour // DAY:
-        thin(db, newest)  # by the last time: a clock that jumps ahead makes nothing old
+        thin(db, newest, int(age // HOUR))  # by the last time: a clock that jumps ahead makes nothing old
 
 
-def thin(db: sqlite3.Connection, hour: int) -> None:
+def thin(db: sqlite3.Connection, hour: int, age: int) -> None:
     """Once a day: what has got older is needed less exactly."""
     db.execute(THIN, {"before": hour - DENSE, "span": DAY})
     db.execute(THIN, {"before": hour - DAILY, "span": WEEK})
-    db.execute("DELETE FROM sizes WHERE hour < ?", (hour - ALL,))
+    db.execute("DELETE FROM sizes WHERE hour < ?", (hour - age,))
 
 
 def recall(

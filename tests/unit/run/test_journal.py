@@ -29,6 +29,7 @@ from .engines import step, table
 
 ADDRESS = "db1:5432"
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+DAY = 86400.0
 
 
 @pytest.fixture
@@ -201,6 +202,59 @@ def test_what_is_older_than_400_days_is_forgotten(path: Path) -> None:
     assert known == [{old.key, new.key}, {new.key}]  # the first may have been a clock that jumped ahead
     assert rows(path, "SELECT count(*) FROM objects") == [(1,)]
     assert rows(path, "SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM steps)") == [(2, 2)]
+
+
+def aged(path: Path, days: float) -> None:
+    """All that the journal holds is so much older."""
+    db = sqlite3.connect(path)
+    columns = (
+        "runs.began",
+        "steps.began",
+        *(f"{name}.at" for name in ("attempts", "cursors", "owned", "notes", "sizes")),
+    )
+    with db:
+        for name, column in (one.split(".") for one in columns):
+            db.execute(f"UPDATE {name} SET {column} = {column} - {days} * 86400")
+    db.close()
+
+
+def test_history_is_kept_as_long_as_wanted_and_what_steps_are_decided_by_longer(path: Path) -> None:
+    """What a rebuild has left half-built must be known as ours however short history is."""
+    old, new, half = step("old", size=10), step("new", size=10), step("half", size=10)
+    counts = "SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM steps), (SELECT count(*) FROM sizes)"
+    with writing(path) as journal:
+        record(journal, ended(old))
+        journal.start(half)
+        journal.tick(half, Tick(Amount(), "12", "orders_ccnew"))
+        journal.sample("shop", old.task.ref, 1000, 5, datetime.now(UTC))
+        journal.end_run("done")
+    aged(path, 8)
+    with writing(path, keep=90 * DAY) as journal:
+        journal.end_run("done")
+    assert rows(path, counts) == [(2, 2, 1)]
+    with open_journal(str(path), ADDRESS, readonly=True, keep=7 * DAY) as journal:  # check mode
+        journal.begin_run("db_vacuum", check=True)
+        journal.end_run("done")
+    assert rows(path, counts) == [(2, 2, 1)]
+    with writing(path, keep=7 * DAY) as journal:
+        record(journal, ended(new))
+        journal.end_run("done")
+    assert rows(path, counts) == [(2, 1, 0)]
+    known = reading(path)
+    assert (known.past().keys(), known.cursor(half)) == ({old.key, new.key}, "12")
+    assert known.owned() == {half.key: ("orders_ccnew",)}
+
+
+def test_samples_are_forgotten_also_where_no_run_has_anything_to_do(path: Path) -> None:
+    now, ref = datetime.now(UTC), step("orders").task.ref
+    for days in (20, 10, 0):
+        with open_journal(str(path), ADDRESS, readonly=False, keep=15 * DAY) as journal:
+            journal.sample("shop", ref, 1000 - days, 5, now - timedelta(days=days))
+    # By the time before the last: a clock that jumps ahead makes nothing old.
+    assert rows(path, "SELECT bytes FROM sizes ORDER BY at") == [(980,), (990,), (1000,)]
+    with open_journal(str(path), ADDRESS, readonly=False, keep=15 * DAY) as journal:
+        journal.sample("shop", ref, 1001, 5, now + timedelta(days=1))
+    assert rows(path, "SELECT bytes FROM sizes ORDER BY at") == [(990,), (1000,), (1001,)]
 
 
 def test_a_clock_that_jumps_makes_nothing_old(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
