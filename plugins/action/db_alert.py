@@ -263,7 +263,19 @@ def _limits(options: Data) -> t.Any:
         growth=(float(size(options["growth"], "growth")), 0.0),
         table=(float(size(options["table_size"], "table_size")), 0.0),
         overdue=seconds("run_max_age"),
+        operations=_ages(options["operation_max_age"] or {}),
     )
+
+
+def _ages(given: Data) -> dict[str, float]:
+    """Of those that are not named the default. Raises BadInput."""
+    from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._alarms import MAX_AGES
+
+    unknown = sorted(set(map(str, given)) - set(MAX_AGES))
+    if unknown:
+        cure = f"There are {', '.join(MAX_AGES)}"
+        raise BadInput(f"operation_max_age: {', '.join(unknown)} is no operation", cure=cure)
+    return {name: duration(str(age), "operation_max_age") for name, age in {**MAX_AGES, **given}.items()}
 
 
 class Outcome(t.NamedTuple):

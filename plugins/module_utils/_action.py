@@ -174,6 +174,9 @@ class Action:
             if self.check or closed or not any(not s.skip for s in plan.steps):
                 self.outcomes = self._foreseen(plan, how, stages.engine)
                 journal.put_off([o for o in self.outcomes if o.status == "deferred"])
+                if not (self.check or closed) and any(run.module == self.name for run in journal.died()):
+                    journal.begin_run(self.name)  # what it died over is no more to be done
+                    journal.end_run("done")
             else:
                 self._apply(stages, how, journal, plan)
 

@@ -18,6 +18,8 @@ from ._records import Execution, Measured, Plan, Server
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
+    from ._past import Died
+
 Facts = dict[str, t.Any]
 READING = {
     name: EXECUTION[name]
@@ -59,7 +61,7 @@ def look(
         server = watch.run(engine.greet)
         address = server.address
         stages = Stages(engine, server, asked, chosen, how)
-        known, rates = _remembered(module, address, stages.wants.samples) if memory else (Memory(), {})
+        known, rates, died = _remembered(module, address, stages.wants.samples) if memory else (Memory(), {}, ())
         measured, plans = watch.run(lambda: stages.plans(known))
     except DbFault as fault:
         raise type(fault)(
@@ -74,16 +76,22 @@ def look(
         from ._run.forecast import forecast
 
         plans = {n: forecast(p, known.past, rates, known.overdue, server.now) for n, p in plans.items()}
+    if died:
+        from ._operations.died import findings
+
+        plans["journal"] = Plan(findings=findings(died))
     return engine, measured, plans
 
 
-def _remembered(module: AnsibleModule, address: str, samples: bool) -> tuple[Memory, t.Mapping[str, float]]:
+def _remembered(
+    module: AnsibleModule, address: str, samples: bool
+) -> tuple[Memory, t.Mapping[str, float], t.Sequence[Died]]:
     from ._run.journal import open_journal
 
     with open_journal(module.params["journal"], address, readonly=True, warn=module.warn) as journal:
         sizes = journal.samples() if samples else {}
         memory = Memory(journal.past(), journal.overdue(), journal.owned(), journal.notes(), sizes)
-        return memory, journal.rates()
+        return memory, journal.rates(), journal.died()
 
 
 # ---- db_bloat_facts --------------------------------------------------------------------------------------------------

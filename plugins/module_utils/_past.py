@@ -106,3 +106,13 @@ class Past(NamedTuple):
     streaks: tuple[Streak, ...] = ()
     series: tuple[Series, ...] = ()
     backed: tuple[Backed, ...] = ()
+
+
+class Died(NamedTuple):
+    """A run that began, and never came to its end: its process is gone."""
+
+    module: str
+    began: float  # seconds since 1970
+    pid: int
+    kind: str = ""  # of the first step that it was in
+    ref: Ref = Ref("")

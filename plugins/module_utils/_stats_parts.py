@@ -255,7 +255,7 @@ def maintenance(measured: Measured, plans: t.Mapping[str, Plan]) -> Facts:
     found = {}
     for name, plan in plans.items():
         due = [s for s in plan.steps if not s.skip]
-        if name not in ("advice", "preflight"):  # they plan no step
+        if name not in ("advice", "preflight", "journal"):  # they plan no step
             found[name] = {
                 "steps": len(due),
                 "seconds": round(sum(s.expected.seconds for s in due), 3),

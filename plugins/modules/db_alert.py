@@ -221,6 +221,21 @@ options:
       - A host on which no run has come to its end for so long is critical.
     type: str
     default: 26h
+  operation_max_age:
+    description:
+      - A host on which an operation has not come to its end for so long is a warning, where a run has carried it out
+        before, and the assessment still asks for it. So nights in which nothing but statistics ran hide no backup
+        that is not made any more. Operations that are not named keep their default, V(0s) is never, and none is
+        looked for earlier than O(run_max_age).
+      - What counts is a run that was told of by O(ran), or where the journals were read a step that was done.
+    type: dict
+    default:
+      backup: 26h
+      cleanup: 26h
+      vacuum: 26h
+      reindex: 8d
+      refresh_views: 26h
+      rotate_backups: 26h
   wait:
     description:
       - How long to wait for another run that sends by the same O(state_path).

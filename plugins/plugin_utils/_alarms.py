@@ -13,7 +13,12 @@ import json
 import typing as t
 from datetime import datetime
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import say_bytes, say_count, say_seconds
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import (
+    duration,
+    say_bytes,
+    say_count,
+    say_seconds,
+)
 
 from ._fleet import WRONG
 from ._night import name_of
@@ -30,6 +35,16 @@ KINDS = (
     *("statements", "growth", "bloat", "table"),
 )
 # Findings whose figure is judged by a limit of ours.
+# After how long without one an operation is overdue, in the words of the option. The usual plan rebuilds once a week.
+MAX_AGES = {
+    "backup": "26h",
+    "cleanup": "26h",
+    "vacuum": "26h",
+    "reindex": "8d",
+    "refresh_views": "26h",
+    "rotate_backups": "26h",
+}
+MAX_SECONDS = {operation: duration(age, operation) for operation, age in MAX_AGES.items()}
 TOLD_BY_FIGURES = ("connections", "slow_statement", "wraparound", "growth", "disk_full", "large_table")
 CONTACT, RAN, KNOWN = "contact", "ran", "known"  # evidence beside what signs() calls measured
 
@@ -48,6 +63,7 @@ class Limits(t.NamedTuple):
     growth: tuple[float, float] = (float(100 << 20), 0.0)  # bytes a day
     table: tuple[float, float] = (float(1 << 30), 0.0)  # bytes
     overdue: float = 93600.0  # seconds
+    operations: t.Mapping[str, float] = MAX_SECONDS
 
 
 class Alarm(t.NamedTuple):
@@ -70,6 +86,7 @@ class Known(t.NamedTuple):
     levels: t.Mapping[str, str]
     since: t.Mapping[str, datetime]
     well: t.Mapping[str, datetime]
+    did: t.Mapping[str, t.Mapping[str, datetime]] = {}  # of each host, the operations that it has, as well()
 
 
 def evidence(data: Data, ran: t.Collection[str]) -> dict[str, set[str]]:
@@ -138,7 +155,16 @@ class _Judge:
             yield Alarm("unreachable", name, "", CRITICAL, f"out of reach: {text}", needs=(CONTACT,))
         if state == "silent":
             yield Alarm("missing", name, "", CRITICAL, "was expected and did not report", needs=(CONTACT,))
-        yield self._overdue(host)
+        late = self._overdue(host)
+        yield late
+        for alarm in self._operations(name):
+            # Where nothing runs at all that is said once.
+            if not late or alarm.key in self.known.levels:
+                yield alarm
+        for one in host["signs"].get("died", ()):
+            # Not the words, which have a time: nobody is called twice for a night.
+            needs = ("assessment", "history")
+            yield Alarm("failed", name, f"{one['run']} died", WARNING, one["text"], needs=needs)
 
     def _overdue(self, host: Data) -> Alarm | None:
         if self.ran and went_well(host):
@@ -148,6 +174,14 @@ class _Judge:
         if not self.limits.overdue or age < self.limits.overdue:
             return None
         return Alarm("overdue", host["host"], "", CRITICAL, f"no run without errors for {say_seconds(age)}")
+
+    def _operations(self, host: str) -> t.Iterator[Alarm]:
+        """What a run has carried out there before, and none does any more, beside others that do."""
+        for operation, last in self.known.did.get(host, {}).items():
+            age, limit = (self.now - last).total_seconds(), self.limits.operations.get(operation, 0.0)
+            if limit and age >= max(limit, self.limits.overdue):
+                text = f"no run without errors for {say_seconds(age)}"
+                yield Alarm("overdue", host, operation.replace("_", " "), WARNING, text)
 
     def failure(self, one: Data) -> Alarm | None:
         """An error of the host itself, or all that failed in one operation."""

@@ -56,11 +56,13 @@ def looked(state: State, data: Data, wanted: Wanted, ran: t.Collection[str], inv
     names = [host["host"] for host in data["hosts"]]
     well = [host["host"] for host in data["hosts"] if ran and went_well(host)]
     state = _calls.seen(_calls.without(state, wanted.limits.kinds), names, (), now)
+    state = _calls.did(state, data["hosts"], ran, now)
     found = alarms(data, wanted.limits, _calls.known(state), ran, now)
     state = _calls.updated(state, found, evidence(data, ran), inventory, now)
     state = _calls.seen(state, (), well, now)
     kept = {*inventory, *names}
-    state["hosts"] = {name: at for name, at in state["hosts"].items() if name in kept}
+    for part in ("hosts", "operations"):
+        state[part] = {name: found for name, found in state[part].items() if name in kept}
     if ran:
         state = _calls.counted(state, now.astimezone(wanted.hours.zone).date(), data["summary"])
     return state

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ._alarms import KINDS
+from ._alarms import KINDS, MAX_AGES
 from ._alert_times import DAYS
 
 CHANNELS = ["mail", "slack", "webhook", "pager"]
@@ -50,6 +50,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "growth": {"type": "str", "default": "100MB"},
     "table_size": {"type": "str", "default": "1GB"},
     "run_max_age": {"type": "str", "default": "26h"},
+    "operation_max_age": {"type": "dict", "default": MAX_AGES},
     "wait": {"type": "str", "default": "5m"},
     "run": {"type": "str"},
     "sent": {"type": "list", "elements": "dict"},

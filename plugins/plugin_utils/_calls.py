@@ -10,6 +10,7 @@ told what stands. Where the state is lost everything is told again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import typing as t
 from datetime import date, datetime, timedelta
@@ -42,7 +43,7 @@ class Call(t.NamedTuple):
 
 
 def empty() -> State:
-    parts: tuple[str, ...] = ("alarms", "told", "summaries", "hosts", "days", "pages", "pending")
+    parts: tuple[str, ...] = ("alarms", "told", "summaries", "hosts", "operations", "days", "pages", "pending")
     return {"format": FORMAT, **{name: {} for name in parts}}
 
 
@@ -92,6 +93,7 @@ def known(state: State) -> Known:
         levels={key: one["level"] for key, one in alarms.items()},
         since={key: _moment(one["since"]) for key, one in alarms.items()},
         well={name: _moment(at) for name, at in hosts.items()},
+        did={name: {o: _moment(at) for o, at in own.items()} for name, own in state["operations"].items()},
     )
 
 
@@ -126,7 +128,7 @@ def _over(one: Data, evidence: t.Collection[str] | None, inventory: t.Collection
     """Only who was looked at again can be well again."""
     if evidence is not None:
         return any(need in evidence for need in one["needs"])
-    return one["host"] not in inventory and now - _moment(one["seen"]) > FORGOTTEN
+    return one["host"] not in inventory and abs(now - _moment(one["seen"])) > FORGOTTEN
 
 
 def _calmer(told: State, alarms: t.Mapping[str, Data]) -> State:
@@ -150,7 +152,8 @@ def call(state: State, channel: str, now: datetime, reminder: float) -> Call:
 
 
 def _age(told: Data, now: datetime) -> float:
-    return (now - _moment(told["at"])).total_seconds()
+    """How long ago; also of what a clock has written that was ahead, or nobody is reminded until then."""
+    return abs((now - _moment(told["at"])).total_seconds())
 
 
 def _of(state: State, channel: str) -> State:
@@ -223,10 +226,49 @@ def told(state: State, pending: t.Iterable[Data]) -> State:
 
 def seen(state: State, names: t.Iterable[str], well: t.Iterable[str], now: datetime) -> State:
     """When each host was well last; one that is new gets its time to become so."""
-    at, hosts = now.isoformat(timespec="seconds"), dict(state["hosts"])
+    # What lies ahead was written by a clock that was wrong: it silences nobody until then.
+    at, hosts = _text(now), {name: _latest(at, None, now) for name, at in state["hosts"].items()}
     for name in names:
         hosts.setdefault(name, at)
     return {**state, "hosts": {**hosts, **dict.fromkeys(well, at)}}
+
+
+def did(state: State, hosts: t.Iterable[Data], ran: t.Collection[str], now: datetime) -> State:
+    """When each operation came to its end on each host, of those that a run has been asked to carry out there.
+
+    One that is not meant for the host any more is left out; a look that does not know that leaves all as it is.
+    """
+    known = {name: dict(own) for name, own in state["operations"].items()}
+    for host in hosts:
+        signs, own = host["signs"], known.get(host["host"], {})
+        asked, done = signs.get("asked"), signs.get("done") or {}
+        if asked is not None:
+            own = {name: at for name, at in own.items() if name in asked or (ran and name not in ran)}
+            for name in ran:
+                if name in asked:
+                    own[name] = _text(now) if _ended(name, host, asked[name]) else own.get(name, _text(now))
+        known[host["host"]] = {name: _latest(at, done.get(name), now) for name, at in own.items()}
+    return {**state, "operations": known}
+
+
+def _ended(operation: str, host: Data, due: bool) -> bool:
+    """Whether nothing was left to do for it, also where others failed."""
+    result = next((one for one in host["operations"] if one["operation"] == operation), None)
+    if result is None:
+        return not due
+    return not result["failed"] and bool(result["done"] or not result["deferred"])
+
+
+def _latest(known: str, told: t.Any, now: datetime) -> str:
+    """By ourselves, or by the journal of the host; what lies ahead is of a clock that was wrong."""
+    moments = [_moment(known)]
+    with contextlib.suppress(TypeError, ValueError):
+        moments += [_moment(told)] if told else []
+    return _text(max((one for one in moments if one <= now), default=now))
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def counted(state: State, day: date, summary: Data) -> State:
@@ -238,4 +280,5 @@ def counted(state: State, day: date, summary: Data) -> State:
     for name in ("bytes_freed", "rows", "failures"):
         sums[name] += summary[name]
     days[day.isoformat()] = sums
-    return {**state, "days": {name: days[name] for name in sorted(days)[-REMEMBERED:]}}
+    past = [name for name in sorted(days) if name <= day.isoformat()]  # others were counted while the clock was ahead
+    return {**state, "days": {name: days[name] for name in past[-REMEMBERED:]}}

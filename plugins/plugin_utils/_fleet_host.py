@@ -299,7 +299,7 @@ def _failure(name: str, state: str, operation: str, step: Vars, again: Vars) -> 
         "database": step["database"],
         "object": step["object"],
         "name": _night.name_of(step),
-        "error": step["error"],
+        "error": step["error"] or "it was killed",
         "times": again.get("times") or 1,
         "since": again.get("since"),
     }

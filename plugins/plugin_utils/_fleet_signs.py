@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import typing as t
 
+from ._night import DUE, FACTS
+
 Data = dict[str, t.Any]
 Vars = t.Mapping[str, t.Any]
 
 STATEMENTS, TABLES = 5, 10  # of each host: the slowest, the largest
+DIED = "run_died"  # a finding's code
+OPERATIONS = {due: name for name, due in DUE.items()}
+MODULES = {fact: name for name, fact in FACTS.items()}
 LONGEST = 300  # characters of a statement
 YOUNG = 50.0  # percent of the age of a forced freeze: younger databases are no news
 
@@ -29,6 +34,9 @@ def signs(due: Vars, stats: Vars, history: Vars, results: t.Mapping[str, Vars], 
         "transaction_ids": _ages(stats),
         "urgent": [_urgent(one, due, stats) for one in findings if one["priority"] == 1],
         "recommended": _recommended(stats, findings),
+        "asked": _asked(due),
+        "done": _done(history),
+        "died": _died(due, history),
     }
 
 
@@ -50,6 +58,46 @@ def _measured(due: Vars, stats: Vars, history: Vars, results: t.Mapping[str, Var
     if history or stats:
         yield "growth"
     yield from (f"did {operation}" for operation in results)
+
+
+def _asked(due: Vars) -> dict[str, bool] | None:
+    """The operations that the host is to have, and whether there is something to do; None where nobody knows."""
+    if not due:
+        return None
+    if any(one["code"] == "not_primary" for one in due["findings"]):
+        return {}  # left alone on purpose
+    found = {name: one for name, one in due.items() if isinstance(one, t.Mapping) and "steps" in one}
+    return {OPERATIONS.get(name, name): bool(one["due"]) for name, one in found.items() if one.get("assessed")}
+
+
+def _done(history: Vars) -> dict[str, str]:
+    """By the journal, when a step of each operation last ended well. Statistics alone are no vacuum."""
+    found: dict[str, str] = {}
+    for one in history.get("operations") or ():
+        name, at = _operation(one["operation"]), one.get("last_done_at")
+        if at and (name, one["kind"]) != ("vacuum", "analyze"):
+            found[name] = max(at, found.get(name, at))
+    return found
+
+
+def _died(due: Vars, history: Vars) -> list[Data]:
+    """Runs whose process is gone: by the assessment, or where the server could not be asked by the journal."""
+    if due:
+        told = (one for one in due["findings"] if one["code"] == DIED)
+        return [{"run": str(one["message"]).partition(" ")[0], "text": one["message"]} for one in told]
+    newest: dict[tuple[str, str], Vars] = {}
+    for one in history.get("runs") or ():  # the newest come first
+        newest.setdefault((one["server"], one["operation"]), one)
+    return [
+        {"run": one["operation"], "text": f"{one['operation']} began at {one['at']} and died: its process is gone"}
+        for one in newest.values()
+        if one["status"] == "interrupted"
+    ]
+
+
+def _operation(module: str) -> str:
+    """Of the playbooks, by the name of its module."""
+    return MODULES.get(module, module.removeprefix("db_"))
 
 
 def _statements(stats: Vars) -> list[Data]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -19,7 +21,7 @@ from tests.fleet import Server
 
 from .churn import churn, churn_file
 from .conftest import Pool
-from .module_runner import Ran, run
+from .module_runner import Ran, run, start, until
 from .test_check_equals_run import options
 from .test_runs import connected, hold
 
@@ -106,6 +108,51 @@ def test_failures_in_a_row_end_with_a_good_run(pool: Pool, database: Callable[[S
     fact = told(asked)
     assert fact["failures"] == []
     assert [r["status"] for r in fact["runs"]] == ["done", "failed", "failed"]
+
+
+def test_a_run_that_died_is_told_by_the_next_assessment(
+    pool: Pool, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    server = pool.get("postgresql-18")
+    name = database(server)
+    churn(server, name, small=True)
+    asked = options(server, name, tmp_path, actions=["reclaim"], lock_timeout="1m", tables=["jobs"])
+    journal, assess = Path(asked["journal"]), general(asked, statistics=False)
+
+    def at_work() -> bool:
+        if not journal.exists():
+            return False
+        with closing(sqlite3.connect(journal)) as db:
+            return bool(db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'steps'").fetchone()[0]) and bool(
+                db.execute("SELECT count(*) FROM steps WHERE status = 'running'").fetchone()[0]
+            )
+
+    def died() -> list[str]:
+        found = run("db_assess_facts", assess).fact("db_due")["findings"]
+        return [one["message"] for one in found if one["code"] == "run_died"]
+
+    with connected(server, name) as other:
+        hold(other, server)
+        night = start("db_vacuum", asked)
+        until(at_work, what="the first step")
+        assert died() == []  # it is alive
+        night.send(signal.SIGKILL)
+        night.wait()
+        (said,) = died()
+    assert re.fullmatch(
+        rf"db_vacuum began at [\d-]+ [\d:]+ UTC and died: process {night.pid} is gone; it was at reclaim of"
+        rf" public.jobs in {name}",
+        said,
+    )
+    run("db_vacuum", asked)
+    assert died() == []
+    # A run that finds nothing left to do has come to its end, too; one in check mode says nothing of it.
+    with closing(sqlite3.connect(journal)) as db, db:
+        db.execute("UPDATE runs SET status = 'interrupted'")
+    run("db_vacuum", asked, check=True)
+    assert len(died()) == 1
+    run("db_vacuum", asked)
+    assert died() == []
 
 
 def test_modules_forget_what_is_older_than_they_are_told(lite: Callable[..., Path], tmp_path: Path) -> None:

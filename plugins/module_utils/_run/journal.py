@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .._errors import BadInput
+from .._past import Died
 from .._records import Attempt, Key, Note, Outcome, Ref, Sample, Step, Tick
 from .file import NotAJournal, reading
 from .host import make_private, state_directories
@@ -52,6 +53,10 @@ class Journal:
     def notes(self) -> t.Mapping[Key, Note]:
         """What the last step of each kind that ended well left for the next one on the same object."""
         return self._memory.notes
+
+    def died(self) -> tuple[Died, ...]:
+        """Runs of the last days that never came to their end, unless a later one of their module did."""
+        return self._memory.died
 
     def cursor(self, step: Step) -> str | None:
         """Where an earlier run stopped in this step."""

@@ -11,11 +11,15 @@ import sqlite3
 import typing as t
 from datetime import datetime, timezone
 
+from .._past import Died
 from .._records import Attempt, Key, Note, Ref
 from .._tuples import NamedTuple
 from .host import alive
 
 FORGET_SECONDS = 30 * 86400.0  # deferred steps and cursors of runs so long ago mean nothing any more
+
+
+TOLD_SECONDS = 3 * 86400.0  # a run that died is told for so long, unless one of its module comes to its end before
 
 
 class Memory(NamedTuple):
@@ -25,6 +29,7 @@ class Memory(NamedTuple):
     cursors: t.Mapping[Key, str] = {}
     owned: t.Mapping[Key, tuple[str, ...]] = {}
     notes: t.Mapping[Key, Note] = {}
+    died: tuple[Died, ...] = ()
 
 
 def written(ref: Ref) -> str:
@@ -67,7 +72,9 @@ def recall(db: sqlite3.Connection, address: str, now: float) -> Memory:
     ):
         key = (kind, read_ref(ref))
         owned[key] = (*owned.get(key, ()), str(json.loads(owns)))
-    return Memory(past, rates, _overdue(db, address, now), cursors, owned, _notes(db, address))
+    return Memory(
+        past, rates, _overdue(db, address, now), cursors, owned, _notes(db, address), tuple(_died(db, address, now))
+    )
 
 
 def _notes(db: sqlite3.Connection, address: str) -> dict[Key, Note]:
@@ -91,6 +98,23 @@ def interrupted(db: sqlite3.Connection) -> list[int]:
         )
         if not alive(pid, born)
     ]
+
+
+def _died(db: sqlite3.Connection, address: str, now: float) -> t.Iterator[Died]:
+    """The last run of each module, where it died. Also one that a later run of another module has found dead."""
+    dead = set(interrupted(db))
+    newest = "SELECT max(id) FROM runs WHERE address = ? GROUP BY module"
+    for run, module, began, status, pid in db.execute(
+        f"SELECT id, module, began, status, pid FROM runs WHERE id IN ({newest}) AND began >= ? ORDER BY id",
+        (address, now - TOLD_SECONDS),
+    ).fetchall():
+        if run in dead or status == "interrupted":
+            step = db.execute(
+                "SELECT o.kind, o.ref FROM steps s JOIN objects o ON o.id = s.object"
+                " WHERE s.run = ? AND s.status IN ('running', 'interrupted') ORDER BY s.id LIMIT 1",
+                (run,),
+            ).fetchone()
+            yield Died(module, began, pid, *((step[0], read_ref(step[1])) if step else ()))
 
 
 def _overdue(db: sqlite3.Connection, address: str, now: float) -> frozenset[Key]:

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._alarms import KINDS, Limits
 from tests.playbook.results import GB, MB, assessed, finding, history, mixed, ran, step
 
-from .watch import GONE, HEALTHY, Watch, measured, stats, wrong
+from .watch import GONE, HEALTHY, WANTED, Watch, at, measured, stats, wrong
 
 SLOW = {"text": "SELECT  *\nFROM orders", "database": "shop", "calls": 12, "mean_seconds": 3.0}
 
@@ -158,11 +158,142 @@ def test_a_host_on_which_no_run_ends_well_is_overdue() -> None:
     assert watch.tell({"db1": HEALTHY, "db2": HEALTHY}) == []
     # Looks in between are no runs.
     assert watch.tell({"db1": HEALTHY, "db2": HEALTHY}, 25.9, ran=()) == []
-    assert watch.tell({"db1": HEALTHY}, 26, ran=["vacuum"]) == []
+    assert watch.tell({"db1": HEALTHY}, 26) == []
     assert watch.tell({"db1": HEALTHY, "db2": HEALTHY}, 26, ran=()) == [
         "Databases: 1 critical: db2 no run without errors for 1 d 2 h"
     ]
     assert watch.tell({"db1": HEALTHY, "db2": HEALTHY}, 27) == ["Databases: 1 over"]
+
+
+def test_an_operation_that_runs_no_more_is_overdue_beside_others_that_do() -> None:
+    watch = Watch()
+    assert watch.tell({"db1": HEALTHY}) == []
+    for day in range(1, 8):  # nights with nothing but vacuum
+        told = watch.tell({"db1": HEALTHY}, 24 * day, ran=["vacuum"])
+        late = "Databases: 4 warnings: no run without errors for too long"
+        assert told == ([late] if day == 2 else [])  # reindex has its week
+    names = {one["subject"] for one in watch.state["alarms"].values()}
+    assert names == {"backup", "cleanup", "refresh views", "rotate backups"}
+    assert watch.tell({"db1": HEALTHY}, 24 * 8, ran=["vacuum"]) == [
+        "Databases: 1 warning: db1 reindex no run without errors for 8 d"
+    ]
+    assert watch.tell({"db1": HEALTHY}, 24 * 8 + 1) == ["Databases: 5 over"]
+
+
+def test_where_nothing_runs_any_more_that_is_said_once() -> None:
+    watch = Watch()
+    watch.tell({"db1": HEALTHY})
+    assert [watch.tell({"db1": HEALTHY}, hour, ran=()) for hour in (26, 24 * 9)] == [
+        ["Databases: 1 critical: db1 no run without errors for 1 d 2 h"],
+        [],
+    ]
+
+
+def test_an_operation_counts_where_it_ended_though_another_failed() -> None:
+    def night(status: str) -> dict[str, Any]:
+        found = assessed(due=["backup", "vacuum"])
+        backup = ran("db_backup", [step("dump", "shop", status)])
+        failing = ran("db_vacuum", [step("vacuum", "public.t", "failed")])
+        return {"db1": {"maintenance_assessed": found, "backup_result": backup, "vacuum_result": failing}}
+
+    watch = Watch()
+    for day in range(3):
+        watch.look(night("done"), 24 * day)
+    assert [one["subject"] for one in overdue(watch)] == [""]  # no night without errors
+    watch.look({"db1": HEALTHY}, 24 * 3, ran=["reindex"])
+    # Backup was made at 48 h, and had nothing to do with the errors.
+    assert [one["subject"] for one in overdue(watch)] == ["vacuum"]
+
+
+def overdue(watch: Watch) -> list[dict[str, Any]]:
+    return [one for one in watch.state["alarms"].values() if one["kind"] == "overdue"]
+
+
+@pytest.mark.parametrize(
+    ("result", "late"),
+    [
+        (ran("db_backup", [step("dump", "shop", "deferred")]), "backup"),
+        (ran("db_backup", [step("dump", "shop", "failed")]), ""),  # which is an error of the host
+        (None, "backup"),  # it was due, and never began: outside of the window, say
+    ],
+)
+def test_an_operation_that_never_comes_to_its_end_is_overdue(result: Any, late: str) -> None:
+    host = {"maintenance_assessed": assessed(due=["backup"], idle=True)}
+    watch = Watch()
+    for day in range(3):
+        watch.look({"db1": host if result is None else {**host, "backup_result": result}}, 24 * day)
+    assert [one["subject"] for one in overdue(watch)] == [late]
+
+
+def test_what_a_host_is_not_meant_to_have_is_not_missed() -> None:
+    never = assessed()
+    never["ansible_facts"]["db_due"]["rotate"]["assessed"] = False
+    standby = assessed(findings=[finding(3, "not_primary", "", "it is a standby")], due=["backup"], idle=True)
+    hosts = {"db1": {"maintenance_assessed": never}, "db2": {"maintenance_assessed": standby}}
+    watch = Watch()
+    watch.tell(hosts)
+    watch.tell(hosts, 48, ran=["vacuum"])
+    assert {one["subject"] for one in overdue(watch) if one["host"] == "db1"} == {"backup", "cleanup", "refresh views"}
+    assert not any(one["host"] == "db2" for one in overdue(watch))
+    # Somebody takes the folder of backups away: nobody is called for them from then on.
+    never["ansible_facts"]["db_due"]["backup"]["assessed"] = False
+    watch.tell({"db1": {"maintenance_assessed": never}}, 49, ran=())
+    assert {one["subject"] for one in overdue(watch)} == {"cleanup", "refresh views"}
+
+
+def test_the_journal_tells_of_runs_that_others_made() -> None:
+    watch = Watch()
+    watch.tell({"db1": HEALTHY})
+    done = history("db1", MB)
+    done["ansible_facts"]["db_history"]["operations"] = [
+        {"operation": "db_backup", "kind": "dump", "last_done_at": at(47).isoformat()},
+        {"operation": "db_backup_rotate", "kind": "remove_backup", "last_done_at": at(47).isoformat()},
+        {"operation": "db_cleanup", "kind": "delete", "last_done_at": at(4800).isoformat()},  # a clock that was wrong
+        {"operation": "db_refresh_views", "kind": "refresh", "last_done_at": None},
+        {"operation": "db_vacuum", "kind": "analyze", "last_done_at": at(47).isoformat()},  # is no vacuum
+    ]
+    watch.tell({"db1": {**HEALTHY, "maintenance_history": done}}, 48, ran=["reindex"])
+    assert {one["subject"] for one in overdue(watch)} == {"cleanup", "refresh views", "vacuum"}
+
+
+def test_a_run_that_died_calls_once_and_is_over_with_the_next_one() -> None:
+    def host(*findings: Any) -> dict[str, Any]:
+        return {"db1": {"maintenance_assessed": assessed(findings=findings)}}
+
+    died = finding(
+        2, "run_died", "", "db_backup began at 2026-11-22 01:10 UTC and died: process 7 is gone", database=""
+    )
+    watch = Watch()
+    assert watch.tell(host(died), ran=()) == [f"Databases: 1 warning: db1 {died['message']}"]
+    assert watch.tell(host(died), 1, ran=()) == []
+    assert watch.tell(host(), 2, ran=()) == ["Databases: 1 over"]
+
+
+def test_a_run_that_died_is_told_by_the_journal_where_the_server_is_gone_too() -> None:
+    told = history("db1", MB)
+    run = {"server": "db1:5432", "operation": "db_vacuum"}
+    told["ansible_facts"]["db_history"]["runs"] = [
+        {**run, "status": "interrupted", "at": "2026-11-22T01:10:03+00:00"},
+        {**run, "status": "interrupted", "at": "2026-11-21T01:10:03+00:00"},
+        {**run, "operation": "db_backup", "status": "done", "at": "2026-11-22T00:10:03+00:00"},
+        {**run, "operation": "db_backup", "status": "interrupted", "at": "2026-11-21T00:10:03+00:00"},
+    ]
+    (died,) = (one for one in wrong({"db1": {**GONE, "maintenance_history": told}}).values() if one.kind == "failed")
+    assert died.text == "db_vacuum began at 2026-11-22T01:10:03+00:00 and died: its process is gone"
+
+
+# ---- clocks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_was_ahead_silences_nobody() -> None:
+    """A run on a controller whose clock was a year ahead, until somebody saw it."""
+    watch = Watch(WANTED._replace(reminder=3600.0, weekly=["slack"]))
+    full = measured(stats(connections=99.0))
+    watch.tell({"db1": full, "db2": HEALTHY}, 24 * 365)
+    assert len(watch.tell({"db1": full, "db2": HEALTHY}, 0)) == 2  # reminded; and the week's summary, which was due
+    assert [*watch.state["days"]] == ["2026-11-22"]
+    late = watch.tell({"db1": full, "db2": HEALTHY}, 26, ran=())
+    assert any("no run without errors" in subject for subject in late)
 
 
 def test_a_host_that_is_new_gets_its_time() -> None:

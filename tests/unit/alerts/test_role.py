@@ -102,3 +102,23 @@ def test_each_kind_of_message_has_its_own_recipients() -> None:
     assert made("alert_recipients", **given) == {"call": ["dba@b"], "daily": [], "weekly": ["boss@b"]}
     addresses = made("alert_addresses", alert_slack_url=URL, alert_daily=True, alert_daily_slack_url=f"{URL}/daily")
     assert (addresses["call"]["slack"], addresses["daily"]["slack"]) == (URL, f"{URL}/daily")
+
+
+@pytest.mark.parametrize(
+    ("given", "ran"),
+    [
+        ({}, ["backup", "vacuum"]),
+        ({"vacuum_actions": ["analyze"]}, ["backup"]),
+        ({"vacuum_actions": "analyze"}, ["backup"]),
+        ({"vacuum_actions": ["vacuum", "analyze"]}, ["backup", "vacuum"]),
+        ({"ansible_run_tags": ["vacuum"]}, ["vacuum"]),
+        ({"ansible_run_tags": ["vacuum"], "vacuum_actions": ["analyze"]}, []),  # which is no night's work
+        ({"maintenance_only_assess": True}, []),
+    ],
+)
+def test_what_a_night_has_carried_out(given: dict[str, Any], ran: list[str]) -> None:
+    """Statistics between the nights must not hide that these have stopped."""
+    plays = yaml.safe_load((ROLE.parents[1] / "playbooks/maintenance.yml").read_text(encoding="utf-8"))
+    (task,) = (task for play in plays for task in play["tasks"] if task["name"] == "Alert")
+    known = {"maintenance_chosen": ["backup", "vacuum"], "ansible_run_tags": ["all"], **given}
+    assert Templar(DataLoader(), known).template(trust_as_template(task["vars"]["alert_ran"])) == ran

@@ -22,7 +22,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._run import fi
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._run.memory import written
 
 from .engines import step
-from .test_journal import ADDRESS, ended, fingerprint, record, rows, writing
+from .test_journal import ADDRESS, ended, fingerprint, reading, record, rows, writing
 
 MONTH = 30 * 86400.0
 
@@ -134,6 +134,30 @@ def test_a_row_of_failures_is_counted_beyond_the_time_asked_for(path: Path) -> N
     assert [(s.times, s.operation) for s in past.streaks] == [(4, "db_vacuum")]
     assert past.streaks[0].last - past.streaks[0].first == pytest.approx(21 * 86400)
     assert read(path, "another:1").streaks == ()
+
+
+def died(path: Path, address: str = ADDRESS) -> list[tuple[str, str, str]]:
+    """What an assessment is told of runs that never came to their end."""
+    with reading(path, address) as journal:
+        return [(run.module, run.kind, str(run.ref)) for run in journal.died()]
+
+
+def test_a_run_that_died_is_told_until_one_of_its_module_comes_to_its_end(path: Path) -> None:
+    once(path)
+    assert died(path) == []
+    killed(path)
+    told = [("db_vacuum", "vacuum", "public.orders")]
+    assert died(path) == told
+    assert died(path, "another:1") == []
+    once(path)  # which has found it dead, and says so in the journal
+    rows_changed(path, "UPDATE runs SET module = 'db_backup' WHERE id = 3")
+    assert rows(path, "SELECT status FROM runs WHERE id = 2") == [("interrupted",)]
+    assert died(path) == told
+    once(path, "failed")
+    assert died(path) == []
+    killed(path)
+    rows_changed(path, f"UPDATE runs SET began = began - {4 * 86400}")
+    assert died(path) == []  # nobody has to hear of it for ever
 
 
 def test_a_run_that_was_killed_says_so_and_nothing_is_written(path: Path) -> None:
