@@ -24,6 +24,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import BadInput, Held
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._units import duration, percentage, size
 from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._alert_options import OPTIONS
+from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._alert_words import plain
 
 if t.TYPE_CHECKING:
     from ansible_collections.dbfleet.maintenance.plugins.plugin_utils._alert_messages import Message, Wanted
@@ -38,6 +39,10 @@ MAILER = "community.general.mail"
 MAILED, MAILED_IN_PART = "Mail sent successfully", ("Failed to send mail to at least one recipient",)
 CRASHED = re.compile("^(Task failed: )?(Module failed: )?")
 LONGEST = 400  # characters of an error
+SECRET = 6  # characters from which on a part of an address may be one
+# An apostrophe within a word opens nothing; what was cut has no end.
+QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)""", re.DOTALL)
+NOBODY = "Nobody is told of anything: no channel has a recipient, by calls, daily or weekly"
 LOST = "What was told before is not known: everything is told again."
 
 
@@ -84,7 +89,8 @@ class ActionModule(ActionBase):
                 self._save(options["state_path"], run, state, end=not found, aside=bool(damaged))
             except (StateLost, Held) as fault:
                 lost = str(fault)
-        return self._shown(found, state, run, [words for words in (damaged, lost) if words], lost)
+        nobody = "" if wanted.calls or wanted.daily or wanted.weekly else NOBODY
+        return self._shown(found, state, run, [words for words in (damaged, lost, nobody) if words], lost)
 
     def _data(self, options: Data) -> Data:
         from ansible_collections.dbfleet.maintenance.plugins.plugin_utils import _fleet, _fleet_host
@@ -306,9 +312,35 @@ def outcome(one: Vars) -> Outcome:
         error = "" if ok else str(one.get("msg") or "no answer")
     if not ok and not error:
         error = "it was not sent"
-    host = str(one.get("host") or urlsplit(str(one.get("url") or "")).hostname or "")
-    words = re.sub(r"https?://\S+", "(address)", " ".join(CRASHED.sub("", error).split()))
-    return Outcome(str(message["id"]), str(message["channel"]), ok, host, words[:LONGEST])
+    address = _parts_of(str(one.get("url") or ""))
+    host, words = str(one.get("host") or address.hostname or ""), CRASHED.sub("", error)
+    if message["channel"] != "mail":
+        words = _hidden(words, address)
+    words = re.sub(r"https?://\S+", "(address)", " ".join(words.split()))
+    return Outcome(str(message["id"]), str(message["channel"]), ok, host, plain(words, LONGEST))
+
+
+class _Address(t.NamedTuple):
+    """What may be said of an address, and what may not."""
+
+    hostname: str = ""
+    secrets: tuple[str, ...] = ()
+
+
+def _parts_of(url: str) -> _Address:
+    try:
+        found = urlsplit(url)
+        secrets = (url, found.path, found.query, found.username, found.password, *found.path.split("/"))
+        return _Address(found.hostname or "", tuple(one for one in secrets if one and len(one) >= SECRET))
+    except ValueError:  # brackets that do not close
+        return _Address("", (url,))
+
+
+def _hidden(words: str, address: _Address) -> str:
+    """Errors over an address quote what is wrong with it, also where it does not begin as one."""
+    for secret in sorted(address.secrets, key=len, reverse=True):
+        words = words.replace(secret, "(address)")
+    return QUOTED.sub("(hidden)", words)
 
 
 def _refusal(one: Vars) -> str:

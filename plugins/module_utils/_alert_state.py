@@ -89,6 +89,8 @@ def _hold(lock: t.IO[str], run: str) -> None:
 
 
 def _read(path: Path) -> str | None:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise OSError(f"{path} is not a file")
     try:
         return path.read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:

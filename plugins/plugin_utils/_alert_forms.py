@@ -14,7 +14,7 @@ from html import escape
 from ._alert_words import Letter, Line, plain
 from ._calls import Call, Data, Page
 
-LONGEST_SLACK = 3500  # characters: from 4,000 on Slack cuts a text in pieces
+LONGEST_SLACK = 1900  # characters: Slack cuts a text of 4,000 in pieces, Discord refuses more than 2,000
 LONGEST_PAGER = 1000  # the summary of an event: 1,024 at most
 LISTED = 50  # alarms in the data of a webhook and of an event
 INKS = {"critical": "#d5382c", "warning": "#a86400", "good": "#1e8449", "plain": "#66758a"}  # on white and on black

@@ -61,7 +61,7 @@ def restored(found: t.Any) -> State:
         _moment(one["at"] if "at" in one else one["seen"])
         if not all(isinstance(one[name], str) for name in ("kind", "host", "subject", "level", "text", "page")):
             raise ValueError("an alarm in it is damaged")
-        tuple(() if "at" in one else one["needs"])
+        tuple(() if "at" in one else (one["fix"], *one["needs"]))
     tuple(one["run"] for one in state["pending"].values())
     if not all(isinstance(day.get(name), int) for day in state["days"].values() for name in SUMS):
         raise ValueError("the sums of a day in it are damaged")

@@ -24,7 +24,9 @@ from tests.playbook.results import assessed, finding, unreachable
 from .playing import churned, said, write_hosts
 
 SECRETS = ("SECRET-PATH", "SECRET-KEY", "SECRET-PASSWORD")
-HARM = "x\nBcc: all@example.com\n\n<b>bold</b> <!channel> @everyone \"'"
+HARM = (
+    "x\nBcc: all@example.com\n\n<b>bold</b> <!channel> @everyone {{ '{{ 6 * 7 }}' }} \"'"  # a template that makes one
+)
 
 
 @pytest.fixture
@@ -108,13 +110,19 @@ def test_from_the_first_call_to_the_last(taken: Receivers, tmp_path: Path) -> No
         "alert_mail_username": "dba",
         "alert_mail_password": "SECRET-PASSWORD",
         "alert_timeout": 1,  # for what never answers
+        # Addresses that are none are secrets, too.
+        "alert_daily": True,
+        "alert_daily_slack_url": "127.0.0.1/SECRET-PATH",
+        "alert_daily_webhook_url": "http://127.0.0.1:SECRET-PATH/",
+        "alert_daily_mail_to": [],
     }
+    from_a_file = {"alert_slack_url": f"{taken.url}/slack/SECRET-PATH\n"}  # it ends with a line
     wrong = {"db1": full(99.0), "db2": unreachable()["maintenance_assessed"]}
     right = {"db1": full(10.0), "db2": assessed()}
     plays = [
         night("planned", wrong) | {"check_mode": True},
         night("lost", wrong, **nowhere),
-        night("told", wrong, alert_daily=True, alert_daily_slack_url="", alert_daily_webhook_url=""),
+        night("told", wrong, alert_daily=True, alert_daily_slack_url="", alert_daily_webhook_url="", **from_a_file),
         # A host reads and keeps the same file as the controller did.
         night("over", right, alert_webhook_url="", alert_mail_to=[], alert_state_host="keeper"),
     ]
@@ -124,6 +132,7 @@ def test_from_the_first_call_to_the_last(taken: Receivers, tmp_path: Path) -> No
     (untold,) = [line for line in output.splitlines() if "UNTOLD" in line and '"msg"' in line]
     for words in ("slack by 127.0.0.1: Status code was 500", "webhook by 127.0.0.1", "pager by 127.0.0.1"):
         assert words in untold
+    assert "slack by an unknown host: unknown url type: (hidden)" in untold
     assert "mail by 127.0.0.1: [Errno 111] Connection refused" in untold
     chat = [one["text"].splitlines()[0] for one in taken.posted("/slack/SECRET-PATH")]
     assert chat == ["*told: 2 critical: out of reach, connections*", "*over: 2 over*"]
@@ -154,6 +163,7 @@ def names_mean_nothing(taken: Receivers) -> None:
     assert day.recipients == {"dba@example.com", "second@example.com"}
     assert day.message["Bcc"] is None
     assert day.message["Auto-Submitted"] == "auto-generated"
+    assert "{{ 6 * 7 }}" in day.text
     assert "<b>bold" not in day.text and "&lt;b&gt;bold&lt;/b&gt;" in day.text
     assert all(
         "<!" not in one["text"] and "@everyone" not in one["text"] for _path, one in taken.posts if "text" in one

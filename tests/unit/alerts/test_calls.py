@@ -229,13 +229,18 @@ def damaged() -> list[Any]:
     good = json.dumps(watch.state)
     key = next(iter(watch.state["alarms"]))
     harms: list[Any] = [None, [], "text", 1, {}, {"format": 2}]
-    parts = ("alarms", "told", "hosts", "days", "pages", "pending", "summaries")
+    parts = ("alarms", "told", "hosts", "operations", "days", "pages", "pending", "summaries")
     harms += [{**json.loads(good), part: []} for part in parts]
     for field in watch.state["alarms"][key]:
         if field != "fix":
             harmed = json.loads(good)
             harmed["alarms"][key][field] = None
             harms.append(harmed)
+    without = json.loads(good)
+    del without["alarms"][key]["fix"]
+    harms.append(without)
+    wrong_operations: tuple[Any, ...] = ([], {"vacuum": None}, {"vacuum": "2026-11-22"})
+    harms += [{**json.loads(good), "operations": {"db1": wrong}} for wrong in wrong_operations]
     wrong_times = ("yesterday", "2026-11-22T04:30:00", 3)
     harms += [{**json.loads(good), "hosts": {"db1": wrong}} for wrong in wrong_times]
     wrong_days: tuple[Any, ...] = ({}, [], {"runs": "many"})

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,6 +166,19 @@ def test_whether_mails_can_be_sent_is_known_before_anything_goes_out(
         assert alert(TROUBLED, path, check=True)["mailer"] is False
 
 
+def test_nobody_to_be_told_is_said(path: Path) -> None:
+    """A variable whose name was mistyped looks as if all were well."""
+    assert alert(TROUBLED, path, calls=[])["warnings"] == [db_alert.NOBODY]
+    assert "warnings" not in alert(TROUBLED, path, calls=[], weekly=["mail"])
+
+
+def test_a_state_that_is_a_pipe_is_not_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    found = alert(TROUBLED, path)
+    assert len(found["messages"]) == 1
+    assert "is not a file" in found["state_error"]
+
+
 def test_the_state_holds_no_address(path: Path) -> None:
     all_went_out(alert(TROUBLED, path, report_url="https://example.com/secret"), path)
     assert "https://" not in path.read_text(encoding="utf-8")
@@ -208,6 +222,44 @@ SLACK, MAIL = {"id": "call-slack", "channel": "slack"}, {"id": "call-mail", "cha
             "slack by h: x (address) y",
         ),
         ({"item": SLACK}, False, "slack by an unknown host: no answer"),
+        # Addresses that are none: what is wrong with them is quoted.
+        (
+            {"item": SLACK, "status": -1, "msg": "unknown url type: 'hooks.example.com/SECRET'"},
+            False,
+            "slack by an unknown host: unknown url type: (hidden)",
+        ),
+        (
+            {"item": SLACK, "status": -1, "url": "http://[SECRET/x", "msg": 'x "it\'s /SECRET" y http://[SECRET/x'},
+            False,
+            "slack by an unknown host: x (hidden) y (address)",
+        ),
+        (
+            {"item": SLACK, "status": -1, "msg": "no port: 'it\\'s SECRET' and an end that was cut 'SECR"},
+            False,
+            "slack by an unknown host: no port: (hidden) and an end that was cut (hidden)",
+        ),
+        (
+            {"item": SLACK, "status": -1, "msg": "URL can't contain control signs. '/SECRET x' (at b' ')"},
+            False,
+            "slack by an unknown host: URL can't contain control signs. (hidden) (at (hidden))",
+        ),
+        # A receiver may say the address again, as it likes.
+        (
+            {
+                "item": SLACK,
+                "status": 500,
+                "url": "https://h/services/T0/SECRET?key=SECOND",
+                "msg": "500: /SECRET SECOND",
+            },
+            False,
+            "slack by h: 500: /(address) SECOND",
+        ),
+        ({"item": SLACK, "status": -1, "url": "https://h/x", "msg": "got \x00\u202e\nX"}, False, "slack by h: got X"),
+        (
+            {"item": SLACK, "failed": True, "msg": "The uri action failed to execute in the expected time frame (50)"},
+            False,
+            "slack by an unknown host: The uri action failed to execute in the expected time frame (50)",
+        ),
         ({"item": MAIL, "msg": MAILED, "host": "mx"}, True, ""),
         (
             {"item": MAIL, "msg": "Task failed: Module failed: [Errno 111] Connection refused", "host": "mx"},

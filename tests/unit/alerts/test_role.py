@@ -68,6 +68,14 @@ def test_the_module_gets_every_option() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["send", "mail"])
+def test_whoever_answers_sign_by_sign_keeps_nobody_for_ever(name: str) -> None:
+    """The timeout of a module is of each read; and a message that took too long is no reason not to send the rest."""
+    (task,) = (task for task in read(f"tasks/{name}.yml") if "loop" in task)
+    assert made("timeout", timeout=trust_as_template(task["timeout"]), alert_timeout="20") == 50
+    assert (task["ignore_errors"], task["no_log"]) == (True, True)
+
+
 def test_secrets_are_marked() -> None:
     secret = {name for name, spec in SPECS.items() if spec.get("no_log")}
     assert secret == {name for name in SPECS if name.endswith(("_slack_url", "_webhook_url", "_password", "_key"))} | {
