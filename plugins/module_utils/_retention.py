@@ -119,6 +119,7 @@ class Expired(NamedTuple):
     parts: tuple[Part, ...] = ()
     children: tuple[Child, ...] = ()  # leaf first
     triggers: tuple[str, ...] = ()  # that fire for each row that is deleted
+    heirs: tuple[str, ...] = ()  # tables whose rows a query of this one shows as well; no rule on it looks at them
     depot: Depot | None = None
     files: Files | None = None
     detaching: tuple[Leftover, ...] = ()  # partitions whose detaching, or dropping afterwards, was interrupted

@@ -244,11 +244,12 @@ def test_numbers_that_come_again_find_room_in_the_archive(tmp_path: Path) -> Non
     assert [row["id"] for row in rows_of(path, "kept")] == ["#1e0", "#1e0"]
 
 
-def test_an_archive_whose_keys_are_narrower_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("otherwise", ["", " ON CONFLICT REPLACE", " ON CONFLICT IGNORE"])
+def test_an_archive_whose_keys_are_narrower_says_so(tmp_path: Path, otherwise: str) -> None:
     path = make(
         tmp_path / "a.db",
         "CREATE TABLE t (id INT, at TEXT)",
-        "CREATE TABLE kept (id INT UNIQUE, at TEXT)",
+        f"CREATE TABLE kept (id INT UNIQUE{otherwise}, at TEXT)",
         "INSERT INTO t VALUES (1, '2020-01-01'), (1, '2020-01-02')",
     )
     with pytest.raises(Refused, match="kept does not take a row"):

@@ -284,6 +284,15 @@ def triggers_fire(case: Case) -> t.Iterator[Finding]:
         yield case.say(3, "triggers_fire", message)
 
 
+def rows_elsewhere(case: Case) -> t.Iterator[Finding]:
+    for expired in case.expired:
+        if expired.heirs:
+            names = ", ".join(expired.heirs[:LISTED]) + (", …" if len(expired.heirs) > LISTED else "")
+            message = f"tables inherit from it, and this rule does not look at their rows: {names}"
+            yield case.say(3, "rows_in_children", message, fix="Write a rule for each of them that is to lose rows")
+            return
+
+
 def archive_grows(case: Case) -> t.Iterator[Finding]:
     for expired in case.expired:
         if expired.depot and expired.depot.missing:
@@ -303,6 +312,7 @@ NOTICES: tuple[t.Callable[[Case], t.Iterator[Finding]], ...] = (
     no_date_index,
     no_child_index,
     triggers_fire,
+    rows_elsewhere,
     archive_grows,
     counted_in_vain,
 )

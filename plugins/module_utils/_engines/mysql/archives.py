@@ -75,6 +75,8 @@ def trouble(source: Store, found: Store) -> str:
         return f"it is no table with transactions ({found.engine or found.type.lower()})"
     for field in source.fields:
         other = found.field(field.name)
+        if other is not None and other.generated and other.computed != field.computed:
+            return f"its column {other.name} is computed, and does not take what the table has"
         if other is not None and not other.generated and not takes(field, other):
             return f"its column {other.name} ({_said(other)}) does not take {_said(field)}"
     for other in found.fields:

@@ -14,6 +14,7 @@ from ..._retention import Expiry
 from .names import quoted
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EARLIEST = datetime(1, 1, 1, tzinfo=timezone.utc)
 INTEGERS = ("tinyint", "smallint", "mediumint", "int", "bigint")
 DATES = ("date", "datetime", "timestamp")
 UNITS = {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}  # in microseconds
@@ -153,11 +154,18 @@ def span(values: t.Iterable[str], data_type: str, expiry: Expiry) -> tuple[str, 
     if data_type in INTEGERS:
         numbers = [int(v) for v in known]
         unit = timedelta(microseconds=UNITS[expiry.unit])
-        ends = [EPOCH + unit * n for n in (min(numbers), max(numbers))]
-    else:
-        zone = timezone.utc if data_type == "timestamp" else zone_of(expiry.zone)
-        ends = [_moment(v).replace(tzinfo=zone).astimezone(timezone.utc) for v in (min(known), max(known))]
-    return ends[0].isoformat(), ends[1].isoformat()
+        return _iso(lambda: EPOCH + unit * min(numbers)), _iso(lambda: EPOCH + unit * max(numbers))
+    zone = timezone.utc if data_type == "timestamp" else zone_of(expiry.zone)
+    first, last = (_moment(v).replace(tzinfo=zone) for v in (min(known), max(known)))
+    return _iso(lambda: first.astimezone(timezone.utc)), _iso(lambda: last.astimezone(timezone.utc))
+
+
+def _iso(moment: t.Callable[[], datetime]) -> str:
+    """What lies before the year 1 as its first day: applications write the least that a type can hold for "never"."""
+    try:
+        return moment().isoformat()
+    except OverflowError:
+        return EARLIEST.isoformat()
 
 
 def _moment(text: str) -> datetime:

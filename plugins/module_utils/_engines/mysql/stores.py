@@ -20,7 +20,7 @@ TABLES = """
      WHERE TABLE_SCHEMA = %s AND TABLE_NAME IN ({})"""
 COLUMNS = """
     SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, IS_NULLABLE,
-           COLUMN_DEFAULT, EXTRA
+           COLUMN_DEFAULT, EXTRA, GENERATION_EXPRESSION
       FROM information_schema.COLUMNS
      WHERE TABLE_SCHEMA = %s AND TABLE_NAME IN ({})
      ORDER BY ORDINAL_POSITION"""
@@ -44,6 +44,7 @@ class Field(NamedTuple):
     nullable: bool
     default: str | None
     extra: str
+    computed: str = ""  # by which expression
 
     @property
     def generated(self) -> bool:
@@ -156,9 +157,8 @@ def read(link: Link, database: str, names: t.Iterable[str]) -> dict[str, Store]:
     for row in link.rows(COLUMNS.format(marks), values):
         texts = [str(value or "") for value in row]
         default = None if row[7] is None else str(row[7])
-        fields[texts[0]].append(
-            Field(texts[1], texts[2], texts[3].lower(), texts[4], texts[5], texts[6] == "YES", default, texts[8])
-        )
+        filled = texts[6] == "YES", default, texts[8], texts[9]
+        fields[texts[0]].append(Field(texts[1], texts[2], texts[3].lower(), texts[4], texts[5], *filled))
     indexes = _indexes(link, marks, values)
     found = {}
     for name, kind, engine, options, rows, length in link.rows(TABLES.format(marks), values):

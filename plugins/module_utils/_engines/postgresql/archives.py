@@ -26,6 +26,10 @@ SELECT c.oid::pg_catalog.int8, pg_catalog.has_table_privilege(c.oid, 'INSERT'),
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s
 """
+SAME_TREE = """
+SELECT pg_catalog.pg_partition_root(%s::pg_catalog.oid::pg_catalog.regclass)
+     = pg_catalog.pg_partition_root(%s::pg_catalog.oid::pg_catalog.regclass)
+"""
 # A wider type of the same kind: every value of the first fits into each of the others, and comes back as it was.
 WIDER: t.Mapping[str, tuple[str, ...]] = {
     "smallint": ("integer", "bigint", "numeric"),
@@ -69,7 +73,7 @@ def existing(session: Session, source: Subject, ref: Ref, user: str) -> Depot:
     if there is None or there.oid == source.oid:
         return Depot(ref, exists=True, why_not="it is the table itself" if there else "it has just gone")
     missing = _missing(source, there)
-    why = _unfit(source, there, user, bool(may_insert))
+    why = _related(session, source, there) or _unfit(source, there, user, bool(may_insert))
     if missing and not owns and not why:
         why = f"it lacks {missing[0][0]}, and {user} may not add columns to it"
     return Depot(ref, exists=True, missing=missing, why_not=why)
@@ -84,9 +88,18 @@ def _missing(source: Subject, there: Subject) -> tuple[tuple[str, str], ...]:
     return tuple((c.name, c.type) for c in source.columns if there.column(c.name) is None)
 
 
+def _related(session: Session, source: Subject, there: Subject) -> str:
+    """Rows that leave one partition would come back into another one of the same table."""
+    parted = all(one.partition or one.kind == "p" for one in (source, there))
+    same = parted and session.rows(SAME_TREE, (source.oid, there.oid))[0][0]
+    return "both are parts of one partitioned table" if same else ""
+
+
 def _unfit(source: Subject, there: Subject, user: str, may_insert: bool) -> str:
     if there.kind not in ("r", "p"):
         return "it is no table"
+    if there.unlogged and not source.unlogged:
+        return "it is UNLOGGED: after a crash of the server its rows would be gone"
     if not (there.may_name and may_insert and there.may_read):
         return f"{user} may not write to it: GRANT SELECT, INSERT ON {there.spelled} TO {quoted(user)}"
     if there.hidden:

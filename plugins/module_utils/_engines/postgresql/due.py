@@ -16,7 +16,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 UNITS = {"seconds": 1_000_000, "milliseconds": 1000, "microseconds": 1}  # of a microsecond
 NUMBERS = ("smallint", "integer", "bigint", "numeric")
 DATES = ("date", "timestamp without time zone", "timestamp with time zone")
-FIRST_DAY = "'0001-01-01 00:00:00+00'::pg_catalog.timestamptz"
+LEAST = "-1e18"  # of a number that still says when
+EARLY = "'4000-01-01 BC'::pg_catalog.timestamp"
 ZONE = "SELECT pg_catalog.timezone(%s, pg_catalog.now())"  # an error where the server does not know it
 
 
@@ -51,14 +52,23 @@ def bound(moment: datetime, column: Column, expiry: Expiry) -> str:
     return f"{local}::pg_catalog.date" if column.base == "date" else local
 
 
-def moment_of(value: str, column: Column, expiry: Expiry) -> str:
-    """A value of this column as a moment, in SQL."""
+def seconds_of(value: str, column: Column, expiry: Expiry) -> str:
+    """A value of this column in seconds since 1970, in SQL.
+
+    None is too early for it: applications write the least that a type can hold for "never", and neither to_timestamp
+    nor another time zone takes that.
+    """
     if column.base == "timestamp with time zone":
-        return value
+        return f"extract(epoch FROM {value})::pg_catalog.float8"
     if column.base in NUMBERS:
-        seconds = f"{value}::pg_catalog.float8 OPERATOR(pg_catalog./) {1_000_000 // UNITS[expiry.unit]}"
-        return f"pg_catalog.to_timestamp({seconds})"
-    return f"pg_catalog.timezone({literal(expiry.zone)}, {value}::pg_catalog.timestamp)"
+        number = f"greatest({value}::pg_catalog.numeric, {LEAST}::pg_catalog.numeric)::pg_catalog.float8"
+        return f"({number} OPERATOR(pg_catalog./) {1_000_000 // UNITS[expiry.unit]}::pg_catalog.float8)"
+    local = f"{value}::pg_catalog.timestamp"
+    there = f"pg_catalog.timezone({literal(expiry.zone)}, {local})"
+    return (
+        f"CASE WHEN {local} OPERATOR(pg_catalog.<) {EARLY} THEN extract(epoch FROM {local})"
+        f" ELSE extract(epoch FROM {there}) END::pg_catalog.float8"
+    )
 
 
 def in_time(column: Column, expiry: Expiry, alias: str) -> list[str]:

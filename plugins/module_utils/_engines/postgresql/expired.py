@@ -112,7 +112,7 @@ class _Reader:
             empty = empty._replace(depot=archives.depot(self.session, found.subject, name, self.user))
         triggers = dict.fromkeys(name for leaf in found.leaves.values() for name in leaf.triggers)
         triggers.update(dict.fromkeys(found.subject.triggers))
-        return self._counted(empty._replace(triggers=tuple(triggers)), found, column)
+        return self._counted(empty._replace(triggers=tuple(triggers), heirs=tuple(found.subject.heirs)), found, column)
 
     def _files(self, sought: Sought, ref: Ref) -> Files:
         from ..._files import shelf

@@ -15,7 +15,7 @@ from ..._retention import Column as Told
 from ..._retention import Expiry, Frame
 from ..._tuples import NamedTuple
 from .connection import Connection
-from .due import EPOCH, moment_of
+from .due import EPOCH, seconds_of
 from .names import quoted, table_name
 from .subject import Column, Subject
 
@@ -58,9 +58,9 @@ class Removal(NamedTuple):
 
     def _moment_in(self, column: Column, expiry: Expiry) -> str:
         alias = quoted(self.alias)
-        moment = moment_of(f"{alias}.{quoted(column.name)}", column, expiry)
+        seconds = seconds_of(f"{alias}.{quoted(column.name)}", column, expiry)
         version = ", ".join(f"{alias}.{name}::pg_catalog.text" for name in ("tableoid", "ctid", "xmin"))
-        return f", {version}, extract(epoch FROM {moment})::pg_catalog.float8"
+        return f", {version}, {seconds}"
 
     def run(self, connection: Connection, conditions: str) -> tuple[int, Frame | None]:
         """Rows removed, and in memory where they are wanted there. Raises Refused where the archive kept less."""

@@ -33,7 +33,7 @@ WITH published AS MATERIALIZED (
      WHERE p.pubdelete
 )
 SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
-       c.relispartition,
+       c.relispartition, c.relpersistence = 'u',
        pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
        pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.has_table_privilege(c.oid, 'DELETE'),
        pg_catalog.has_any_column_privilege(c.oid, 'UPDATE'),
@@ -50,6 +50,10 @@ SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog
        EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type = '3'),
        ARRAY(SELECT g.tgname::pg_catalog.text FROM pg_catalog.pg_trigger g
               WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND g.tgtype & 8 = 8
+              ORDER BY 1),
+       ARRAY(SELECT h.oid::pg_catalog.regclass::pg_catalog.text
+               FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class h ON h.oid = i.inhrelid
+              WHERE i.inhparent = c.oid AND c.relkind = 'r'
               ORDER BY 1),
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_catalog.pg_table_size(c.oid) ELSE 0 END,
        CASE WHEN c.reltuples < 0 OR c.relpages = 0 AND c.reltuples > 0 THEN NULL
@@ -158,6 +162,7 @@ class Subject(NamedTuple):
     name: str
     kind: str  # r, p, v, m, f
     partition: bool
+    unlogged: bool  # empty after a crash of the server
     may_name: bool
     may_read: bool
     may_delete: bool
@@ -168,6 +173,7 @@ class Subject(NamedTuple):
     delete_rule: bool
     insert_rule: bool
     triggers: list[str]  # that a DELETE fires
+    heirs: list[str]  # tables that inherit from it, as SQL writes them: rows of their own, no partitions
     bytes: int
     estimate: float | None  # rows; None: nobody has counted
     live: int | None
