@@ -68,6 +68,7 @@ def test_strange_tables_of_postgresql(pool: Pool, database: Make, tmp_path: Path
     server = pool.get("postgresql-18")
     name, folder = database(server), tmp_path / "archive"
     server.script(STRANGE_POSTGRESQL, database=name)
+    server.sql(f"ALTER DATABASE {name} SET quote_all_identifiers = on", database=name)
     files = {"archive_after": "1d", "archive_dir": str(folder)}
     asked = options(
         server,
@@ -86,6 +87,14 @@ def test_strange_tables_of_postgresql(pool: Pool, database: Make, tmp_path: Path
     assert "UNLOGGED" in refused["crashes"]
     assert "one partitioned table" in refused["whole"]
     assert server.sql("SELECT count(*) FROM heir, crashes, whole", database=name) == [["1"]]
+    # Neither triggers nor foreign keys would hold.
+    server.script(
+        f"INSERT INTO days VALUES (9, '2001-01-01'); ALTER DATABASE {name} SET session_replication_role = replica",
+        database=name,
+    )
+    ran = run("db_cleanup", asked)
+    assert not ran.changed
+    assert "replica" in said(ran, "not_applicable")["days"]
 
 
 STRANGE_MYSQL = (

@@ -200,6 +200,7 @@ class Connector:
             "default_transaction_isolation": "read committed",
             "default_transaction_deferrable": "off",
             "standard_conforming_strings": "on",
+            "quote_all_identifiers": "off",  # names of types are compared
             "datestyle": "ISO",
             "timezone": "UTC",
             "jit": "off",  # compiling a query of catalogs takes longer than running it

@@ -33,7 +33,7 @@ WITH published AS MATERIALIZED (
      WHERE p.pubdelete
 )
 SELECT c.oid::pg_catalog.int8, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
-       c.relispartition, c.relpersistence = 'u',
+       c.relispartition, c.relpersistence = 'u', pg_catalog.current_setting('session_replication_role') = 'replica',
        pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
        pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.has_table_privilege(c.oid, 'DELETE'),
        pg_catalog.has_any_column_privilege(c.oid, 'UPDATE'),
@@ -163,6 +163,7 @@ class Subject(NamedTuple):
     kind: str  # r, p, v, m, f
     partition: bool
     unlogged: bool  # empty after a crash of the server
+    unchecked: bool  # this login's sessions fire no triggers, and check no foreign keys
     may_name: bool
     may_read: bool
     may_delete: bool
@@ -236,6 +237,9 @@ def delete_refused(subject: Subject, user: str) -> tuple[str, str]:
         return why, f"ALTER ROLE {quoted(user)} BYPASSRLS, or let the table's owner run this"
     if subject.delete_rule:
         return "a rule (CREATE RULE … ON DELETE) turns a DELETE into something else", "Replace the rule by a trigger"
+    if subject.unchecked:
+        why = f"neither triggers nor foreign keys hold for {user}: session_replication_role is replica"
+        return why, f"ALTER ROLE {quoted(user)} RESET session_replication_role, or ALTER DATABASE … RESET it"
     published = subject.publications and subject.kind == "r"
     keyed = any(index.primary for index in subject.indexes)
     if published and (subject.identity == "n" or (subject.identity == "d" and not keyed)):

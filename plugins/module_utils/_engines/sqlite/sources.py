@@ -212,7 +212,7 @@ def take_hanging(tables: t.Sequence[Shape], one: Hanging) -> str:
 
 
 def copy(shape: Shape, number: int, to: str) -> str:
-    """OR ABORT outranks what a constraint of the archive says (ON CONFLICT REPLACE would remove rows that are there)."""
+    """OR ABORT outranks what a constraint of the archive says: ON CONFLICT REPLACE would remove rows of it."""
     columns = ", ".join(quoted(c.name) for c in shape.columns)
     rows = f"SELECT {columns} FROM {shape.words} WHERE {in_set(shape, number)}"
     return f"INSERT OR ABORT INTO main.{quoted(to)} ({columns}) {rows}"
