@@ -171,6 +171,8 @@ def uncounted(case: Case) -> t.Iterator[Finding]:
     """What nobody could count must not be taken for little."""
     if case.assessed or not case.due or (case.rows is not None and (case.of_rows is not None or not case.rows)):
         return
+    if any(expired.why_not or expired.ambiguous for expired in case.expired):
+        return  # nobody tried to
     message = "nothing is removed: how many rows are due, and of how many, could not be counted"
     yield case.say(2, "counting_timed_out", message, fix="An index that begins with the date column makes it cheap")
 
@@ -281,7 +283,11 @@ def triggers_fire(case: Case) -> t.Iterator[Finding]:
     if names and case.due:
         more = ", …" if len(names) > LISTED else ""
         message = f"for each row that leaves a trigger fires: {', '.join(names[:LISTED])}{more}"
-        yield case.say(3, "triggers_fire", message)
+        fix = ""
+        if any(expired.parts and not expired.sought.archive for expired in case.expired):
+            message += "; but none for the rows of partitions that are dropped whole"
+            fix = "Where each row has to fire them, set partitions: never"
+        yield case.say(3, "triggers_fire", message, fix=fix)
 
 
 def rows_elsewhere(case: Case) -> t.Iterator[Finding]:

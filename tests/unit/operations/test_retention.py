@@ -106,6 +106,7 @@ KEYLESS = Piece(ref("events"), 10, 900, (), False, "two rows may be the same")
 REFUSED: list[tuple[str, int, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("no_such_column", 2, RULE, {}, {"why_not": "no column at", "code": "no_such_column", "pieces": ()}),
     ("not_applicable", 2, RULE, {}, {"why_not": "it is a view", "pieces": ()}),
+    ("not_applicable", 2, RULE, {}, {"why_not": "it is a view", "pieces": (), "rows": None, "of_rows": None}),
     ("ambiguous_table", 2, RULE, {}, {"ambiguous": (ref("events"), Ref("shop", ("old", "events"))), "pieces": ()}),
     ("no_backup", 1, RULE, {"require_backup": "26h"}, {}),
     ("archive_differs", 2, ARCHIVE, {}, {"depot": Depot(ref("attic"), True, (), "id is a text there")}),
@@ -133,6 +134,7 @@ def test_a_refusal_stands_before_any_step(
     assert told.priority == priority
     assert told.fix or told.cure or code in ("not_applicable", "no_such_column", "circular_children")
     assert told.message.startswith("rule old: ")
+    assert "why_not" not in found or codes(plan) == {code}
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,12 @@ def test_a_walk_without_an_index_on_the_date_is_told_with_the_index() -> None:
 
 
 def test_triggers_and_bare_foreign_keys_are_named() -> None:
+    plan = made(RULE, triggers=("audit_events",))
+    told = finding(plan, "triggers_fire")
+    assert ("audit_events" in told.message, "dropped" in told.message, told.fix) == (True, False, "")
+    plan = made(RULE, triggers=("audit_events",), parts=(Part(ref("events_1"), 10, 900, True),))
+    assert "partitions: never" in finding(plan, "triggers_fire").fix
     plan = made({**RULE, "on_children": "delete"}, triggers=("audit_events",), children=(child(indexed=False),))
-    assert "audit_events" in finding(plan, "triggers_fire").message
     assert finding(plan, "no_child_index").cure == CreateIndex(ref("items"), ("event_id",))
     assert plan.steps[0].measured["triggers"] == ["audit_events"]
 

@@ -35,7 +35,7 @@ REFUSED: t.Mapping[str, str] = {
     "53200": "The server is out of memory: lower maintenance_work_mem or max_connections",
     "54000": "",
     "25006": "The session is read-only: is this a standby?",
-    "22021": "A name in this database is not valid UTF-8: rename what it belongs to",  # character_not_in_repertoire
+    "22021": "A name or a value in this database is not valid UTF-8: mend it there",  # character_not_in_repertoire
 }
 CROWDED = r"too many (clients|connections)|remaining connection slots"
 
