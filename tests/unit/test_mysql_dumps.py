@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.mending import Mended
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.scanning import Content, Scanner
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.scanning import (
+    END_OF_ROWS,
+    SEMICOLONS,
+    Content,
+    Scanner,
+    _end_of_rows,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
 
 ESCAPES = {"\0": "\\0", "\n": "\\n", "\r": "\\r", "\\": "\\\\", "'": "\\'", '"': '\\"', "\x1a": "\\Z"}
@@ -97,6 +103,31 @@ def test_what_is_damaged_is_refused(old: bytes, new: bytes, why: str) -> None:
     assert old in text
     with pytest.raises(Refused, match=why):
         scanned(text.replace(old, new), 11)
+
+
+@given(
+    text=st.lists(st.sampled_from([b");\n", b";", b")", b"\n", b"a", b";" * SEMICOLONS])).map(b"".join),
+    at=st.integers(0, 20),
+)
+def test_the_end_of_rows_is_where_it_is(text: bytes, at: int) -> None:
+    assert _end_of_rows(text, at) == text.find(END_OF_ROWS, at)
+
+
+def test_lines_that_are_compared_need_not_be_looked_at_twice() -> None:
+    text = written({"t": [[(1, "a", None), (2, "b", None)]], "u": [[(1, "a", None)]]}, "rows")
+    damaged = text.replace(b"(1,'a',NULL),\n", b"(1,'a'\n")
+    found = []
+    for each in (text, damaged):
+        scanner = Scanner(compared={"t"})
+        scanner.feed(each)
+        scanner.end()
+        found.append(scanner.content)
+    whole, other = found
+    assert whole == scanned(text, 7) and other.rows == whole.rows
+    assert other.sums["t"] != whole.sums["t"] and other.sums["u"] == whole.sums["u"]
+    for compared in (frozenset[str](), frozenset({"u"})):
+        with pytest.raises(Refused, match="damaged"):
+            Scanner(compared=compared).feed(damaged)
 
 
 def reader(text: bytes, size: int) -> Callable[[int], bytes]:

@@ -136,9 +136,9 @@ def decode(backup: Backup, decrypt: t.Any, stop: t.Any) -> Work:
 
         yield from hot_copy.decode(backup, decrypt, stop)
         return
-    rows, sums = t.cast("dict[str, int]", {}), t.cast("dict[str, int]", {})
+    rows, sums, known = t.cast("dict[str, int]", {}), t.cast("dict[str, int]", {}), checksums(backup)
     for stored in backup.files:
-        scanner, last = Scanner(), time.monotonic()
+        scanner, last = Scanner(compared=known), time.monotonic()
         with reader.opened(backup, stored, decrypt) as stream:
             for data in iter(lambda: stream.read(1 << 20), b""):
                 scanner.feed(data)
