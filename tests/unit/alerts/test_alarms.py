@@ -241,6 +241,27 @@ def test_what_a_host_is_not_meant_to_have_is_not_missed() -> None:
     assert {one["subject"] for one in overdue(watch)} == {"cleanup", "refresh views"}
 
 
+def test_a_run_that_is_asked_for_less_does_not_forget_the_rest() -> None:
+    """What it is not asked for it does not assess."""
+    less = assessed()
+    for name in ("backup", "cleanup", "reindex", "refresh_views", "rotate"):
+        less["ansible_facts"]["db_due"][name]["assessed"] = False
+    watch = Watch()
+    watch.tell({"db1": HEALTHY})
+    watch.tell({"db1": {"maintenance_assessed": less}}, 26, ran=["vacuum"])
+    assert {one["subject"] for one in overdue(watch)} == {"backup", "cleanup", "refresh views", "rotate backups"}
+
+
+def test_fleets_that_are_looked_after_once_a_week_are_not_missed_earlier() -> None:
+    limits = Limits(overdue=8 * 86400.0, operations={**WANTED.limits.operations, "cleanup": 0.0})
+    watch = Watch(WANTED._replace(limits=limits))
+    watch.tell({"db1": HEALTHY})
+    watch.tell({"db1": HEALTHY}, 24 * 7, ran=["vacuum"])
+    assert overdue(watch) == []
+    watch.tell({"db1": HEALTHY}, 24 * 8, ran=["vacuum"])
+    assert "cleanup" not in {one["subject"] for one in overdue(watch)} >= {"backup", "reindex"}
+
+
 def test_the_journal_tells_of_runs_that_others_made() -> None:
     watch = Watch()
     watch.tell({"db1": HEALTHY})
@@ -292,8 +313,14 @@ def test_a_clock_that_was_ahead_silences_nobody() -> None:
     watch.tell({"db1": full, "db2": HEALTHY}, 24 * 365)
     assert len(watch.tell({"db1": full, "db2": HEALTHY}, 0)) == 2  # reminded; and the week's summary, which was due
     assert [*watch.state["days"]] == ["2026-11-22"]
-    late = watch.tell({"db1": full, "db2": HEALTHY}, 26, ran=())
-    assert any("no run without errors" in subject for subject in late)
+    late = Watch(inventory=["db1", "gone"])
+    late.tell({"db1": HEALTHY, "gone": GONE}, 24 * 365)
+    assert late.tell({"db1": HEALTHY}, 0, ran=()) == []
+    assert late.tell({"db1": HEALTHY}, 26, ran=()) == ["Databases: 1 critical: db1 no run without errors for 1 d 2 h"]
+    late.inventory = {"db1"}
+    late.look({"db1": HEALTHY}, 27)
+    assert not any(one["host"] == "gone" for one in late.state["alarms"].values())
+    assert late.state["operations"].keys() == late.state["hosts"].keys() == {"db1"}
 
 
 def test_a_host_that_is_new_gets_its_time() -> None:

@@ -166,6 +166,11 @@ def test_whether_mails_can_be_sent_is_known_before_anything_goes_out(
         assert alert(TROUBLED, path, check=True)["mailer"] is False
 
 
+def test_operations_that_are_not_named_keep_their_age() -> None:
+    ages = db_alert._ages({"backup": "8d", "cleanup": "0s"})
+    assert (ages["backup"], ages["cleanup"], ages["vacuum"]) == (8 * 86400, 0, 26 * 3600)
+
+
 def test_nobody_to_be_told_is_said(path: Path) -> None:
     """A variable whose name was mistyped looks as if all were well."""
     assert alert(TROUBLED, path, calls=[])["warnings"] == [db_alert.NOBODY]
@@ -193,6 +198,8 @@ def test_the_state_holds_no_address(path: Path) -> None:
         ({"bloat_min_size": "1"}, "bloat_min_size: '1' is not understood"),
         ({"summary_at": "morning"}, "summary_at: 'morning' is no time of day"),
         ({"timezone": "Mars"}, "timezone: 'Mars' is not known"),
+        ({"operation_max_age": {"backups": "8d"}}, "operation_max_age: backups is no operation"),
+        ({"operation_max_age": {"backup": "soon"}}, "operation_max_age: 'soon' is not understood"),
         ({"calls": ["pigeon"]}, "pigeon"),
         ({"daily": ["pager"]}, "pager"),
         ({"kinds": ["noise"]}, "noise"),
