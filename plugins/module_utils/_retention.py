@@ -96,6 +96,7 @@ class Depot(NamedTuple):
     exists: bool
     missing: tuple[tuple[str, str], ...] = ()  # (column, type) that the source has and it has not
     why_not: str = ""  # why rows cannot go there
+    triggers: tuple[str, ...] = ()  # that fire for each row that comes: they may put another one there
 
 
 class Files(NamedTuple):

@@ -58,6 +58,8 @@ INSERT INTO heir VALUES (1, '2001-01-01');
 CREATE TABLE crashes (id int PRIMARY KEY, at timestamptz);
 INSERT INTO crashes VALUES (1, '2001-01-01');
 CREATE UNLOGGED TABLE crashes_archive (LIKE crashes);
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER watcher BEFORE INSERT ON crashes_archive FOR EACH ROW EXECUTE FUNCTION f();
 CREATE TABLE whole (at timestamptz) PARTITION BY RANGE (at);
 CREATE TABLE whole_archive PARTITION OF whole DEFAULT;
 INSERT INTO whole VALUES ('2001-01-01')
@@ -85,6 +87,7 @@ def test_strange_tables_of_postgresql(pool: Pool, database: Make, tmp_path: Path
     assert "heir" in said(check, "rows_in_children")["family"]
     refused = said(check, "archive_differs")
     assert "UNLOGGED" in refused["crashes"]
+    assert "watcher" in said(check, "archive_triggers")["crashes"]
     assert "one partitioned table" in refused["whole"]
     assert server.sql("SELECT count(*) FROM heir, crashes, whole", database=name) == [["1"]]
     # Neither triggers nor foreign keys would hold.
@@ -105,6 +108,7 @@ STRANGE_MYSQL = (
     "CREATE TABLE computed (id int PRIMARY KEY, at datetime, v int)",
     "INSERT INTO computed VALUES (1, '2001-01-01', 7)",
     "CREATE TABLE computed_archive (id int PRIMARY KEY, at datetime, v int AS (id * 2) STORED)",
+    "CREATE TRIGGER watcher BEFORE INSERT ON computed_archive FOR EACH ROW SET NEW.at = NULL",
 )
 
 
@@ -123,4 +127,5 @@ def test_strange_tables_of_mysql(mysql: Server, database: Make, tmp_path: Path) 
     )
     check = assure_moved(mysql, name, asked, folder, {"epoch": 3, "days": 2})
     assert "its column v is computed" in said(check, "archive_differs")["computed"]
+    assert "watcher" in said(check, "archive_triggers")["computed"]
     assert len(rows_of(mysql, "computed", database=name)) == 1

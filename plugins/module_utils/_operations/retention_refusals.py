@@ -290,6 +290,14 @@ def triggers_fire(case: Case) -> t.Iterator[Finding]:
         yield case.say(3, "triggers_fire", message, fix=fix)
 
 
+def archive_triggers(case: Case) -> t.Iterator[Finding]:
+    for expired in case.expired if case.due else ():
+        if expired.depot and expired.depot.triggers:
+            names = ", ".join(expired.depot.triggers[:LISTED])
+            message = f"for each row that comes into the archive {expired.depot.ref} a trigger fires: {names}"
+            yield case.say(3, "archive_triggers", message, fix="Rows are kept as it leaves them: let it change none")
+
+
 def rows_elsewhere(case: Case) -> t.Iterator[Finding]:
     for expired in case.expired:
         if expired.heirs:
@@ -318,6 +326,7 @@ NOTICES: tuple[t.Callable[[Case], t.Iterator[Finding]], ...] = (
     no_date_index,
     no_child_index,
     triggers_fire,
+    archive_triggers,
     rows_elsewhere,
     archive_grows,
     counted_in_vain,

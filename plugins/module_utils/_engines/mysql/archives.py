@@ -24,6 +24,10 @@ from .stores import PRIMARY, Field, Store, read
 
 SCHEMAS = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s"
 # Each takes what those before it take.
+TRIGGERS = """
+    SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
+     WHERE EVENT_OBJECT_SCHEMA = %s AND EVENT_OBJECT_TABLE = %s AND EVENT_MANIPULATION = 'INSERT'
+     ORDER BY TRIGGER_NAME"""
 FAMILIES = (
     ("tinytext", "text", "mediumtext", "longtext"),
     ("tinyblob", "blob", "mediumblob", "longblob"),
@@ -55,7 +59,8 @@ def look(link: Link, source: Store, to: Ref, grants: Grants) -> Depot:
     needed = ["INSERT", *(["ALTER"] if missing else [])]
     lacking = grants.missing(needed, to.database, to.path[0])
     why = f"the login may not: {grants.statement(lacking, to.database, to.path[0])}" if lacking else ""
-    return Depot(to, True, missing, why or trouble(source, found))
+    triggers = tuple(str(row[0]) for row in link.rows(TRIGGERS, (to.database, to.path[0])))
+    return Depot(to, True, missing, why or trouble(source, found), triggers)
 
 
 def _no_place(link: Link, source: Store, to: Ref, grants: Grants) -> str:

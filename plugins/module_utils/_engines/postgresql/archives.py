@@ -26,6 +26,11 @@ SELECT c.oid::pg_catalog.int8, pg_catalog.has_table_privilege(c.oid, 'INSERT'),
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s
 """
+TRIGGERS = """
+SELECT g.tgname::pg_catalog.text FROM pg_catalog.pg_trigger g
+ WHERE g.tgrelid = %s::pg_catalog.oid AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND g.tgtype & 4 = 4
+ ORDER BY 1
+"""
 SAME_TREE = """
 SELECT pg_catalog.pg_partition_root(%s::pg_catalog.oid::pg_catalog.regclass)
      = pg_catalog.pg_partition_root(%s::pg_catalog.oid::pg_catalog.regclass)
@@ -76,7 +81,8 @@ def existing(session: Session, source: Subject, ref: Ref, user: str) -> Depot:
     why = _related(session, source, there) or _unfit(source, there, user, bool(may_insert))
     if missing and not owns and not why:
         why = f"it lacks {missing[0][0]}, and {user} may not add columns to it"
-    return Depot(ref, exists=True, missing=missing, why_not=why)
+    triggers = tuple(name for (name,) in session.rows(TRIGGERS, (oid,)))
+    return Depot(ref, exists=True, missing=missing, why_not=why, triggers=triggers)
 
 
 def _may_create(session: Session, ref: Ref, user: str) -> str:

@@ -46,6 +46,7 @@ def look(db: sqlite3.Connection, database: str, source: Shape, asked: str, dated
         return Found(depot, () if depot.why_not else tuple(_made(db, source, name, dated)))
     missing = tuple((c.name, _type(c)) for c in source.columns if found.column(c.name) is None)
     depot = Depot(Ref(database, (found.name,)), exists=True, missing=missing, why_not=_why_not(source, found))
+    depot = depot._replace(triggers=shapes.triggers(db, found.name, "INSERT"))
     added = (f"ALTER TABLE {found.words} ADD COLUMN {quoted(name)} {kind}".rstrip() for name, kind in missing)
     return Found(depot, () if depot.why_not else tuple(added))
 
