@@ -100,3 +100,15 @@ def test_where_there_is_room(about: dict[str, str], sites: dict[str, Site]) -> N
     plan = planned(made(1, about=about), **sites)
     assert task(plan).site == "/srv/new"
     assert ("unfinished_restore" in {f.code for f in plan.findings}) == bool(sites["site"].left)
+
+
+def test_a_drill_elsewhere_names_the_views_that_it_does_not_try() -> None:
+    """They need databases that are not in the backup; also where the drill was done before, and nothing is due."""
+    there: dict[str, Any] = {"target_dir": None, "database": "shop", "drill": True}
+    for level in ("decode", "restore"):
+        held = made(1, database="shop", method="dump", about={"foreign": '["far", "wide"]'}, level=level)
+        (found,) = planned(held, **there).findings
+        assert (found.code, found.ref) == ("views_not_tried", Ref("shop")) and found.message.endswith(": far, wide")
+        assert planned(held, **there, drill_on="same_server").findings == ()
+    for about in ({"foreign": "[]"}, {"foreign": "nonsense"}, {}):
+        assert planned(made(1, database="shop", method="dump", about=about, level="decode"), **there).findings == ()
