@@ -189,6 +189,7 @@ class Database(NamedTuple):
     large: tuple[Table, ...] = ()  # whose rows a backup may write apart, largest first; when backups were asked for
     repository: Repository | None = None  # of the server, when asked for: backups that another program keeps
     wreck: bool = False  # a restore is under way in it, or has died; when backups were asked for
+    bare: bool = False  # there is nothing in it; when backups were asked for, where a restore may die before its mark
 
 
 class Attempt(NamedTuple):

@@ -262,6 +262,7 @@ class Restore(NamedTuple):
     owner: str = ""  # the account that it belongs to; "": the engine's choice
     prove: bool = True  # a server is started on it, and stopped, before it is called done
     parents: tuple[Backup, ...] = ()  # what an incremental one builds on, the full one first
+    founded: bool = False  # the database was being made by a run of ours that died: while bare, it is nobody's
 
     @property
     def kind(self) -> str:

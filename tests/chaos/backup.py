@@ -54,6 +54,7 @@ class Kind(NamedTuple):
     options: Mapping[str, Any]
     phases: tuple[str, ...]
     of: str = ""  # the kind whose backups are restored
+    journal: bool = False  # with one
 
 
 BACKUP = (*DUMPED[2:], *VERIFIED, *COPIED)
@@ -69,7 +70,7 @@ def kinds(engine: str, key: str) -> dict[str, Kind]:
     drill = {"drill": True}
     proof = {"verify": "restore", "min_interval": "30d"}
     proven = Kind("db_backup", {**physical, **proof}, PREPARED.get(engine, APART[1:]), "physical")
-    restore = (*(["founded"] if engine == "postgresql" else []), "made", "loading", "comparing", "complete")
+    restore = ("founded", "made", "loading", "comparing", "complete")
     if engine == "sqlite":
         return {
             "dump": Kind("db_backup", {}, ("scratch file", *BACKUP)),
@@ -83,7 +84,8 @@ def kinds(engine: str, key: str) -> dict[str, Kind]:
     found = {
         "dump": Kind("db_backup", {}, (*first, *BACKUP)),
         "encrypted": Kind("db_backup", locked, (*first, *WRITTEN)),
-        "restore": Kind("db_restore", {}, restore, "dump"),
+        # What died before it could mark what it was making is known by the journal alone.
+        "restore": Kind("db_restore", {}, restore, "dump", journal=engine != "postgresql"),
         "drill": Kind("db_restore", drill, APART, "dump"),
         "drill beside": Kind("db_restore", {**drill, "drill_on": "same_server"}, (*restore[:-1], "verifying"), "dump"),
     }
@@ -221,7 +223,7 @@ class Test:
     def _run(
         self, kind: Kind, more: Mapping[str, Any], output: str, stop: Stop | None = None, *, check: bool = False
     ) -> Run:
-        options = {**kind.options, "backup_dir": str(self.folder), "journal": "none", **more}
+        options = {**kind.options, "backup_dir": str(self.folder), "journal": self._journal(kind), **more}
         if kind.module == "db_backup":
             options = {**self.ground.backup_options(), "copy_to": str(self.copies), **options}
         else:
@@ -238,6 +240,9 @@ class Test:
             check=check,
             traces=self.traces,
         )
+
+    def _journal(self, kind: Kind) -> str:
+        return str(self.case / "journal.sqlite3") if kind.journal else "none"
 
     def _passage(self) -> int:
         phase, kind = self.cell.phase, self.cell.kind

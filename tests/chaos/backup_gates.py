@@ -249,6 +249,7 @@ def _copied(gates: _Gates) -> None:
 def _restored(gates: _Gates) -> None:
     gates.after(feeding.Fed, "__init__", "loading")
     _restored_by_postgresql(gates)
+    gates.before(my_restoring, "mark", "founded")
     gates.underway(my_restoring, "load", "made")
     gates.before(my_restoring, "compare", "comparing")
     gates.after(my_restoring, "compare", "complete")

@@ -27,6 +27,7 @@ CELLS = {
     "mariadb": [
         ("streams", "moment", "killed"),
         ("streams", "writing", "session ended"),
+        ("restore", "founded", "killed"),
         ("restore", "loading", "killed"),
         ("physical", "writing", "killed"),
         ("drill beside", "loading", "killed"),

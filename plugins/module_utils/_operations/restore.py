@@ -191,6 +191,7 @@ def plan(policy: Policy, measured: Measured) -> Plan:
         jobs=policy.jobs,
         decrypt=policy.decrypt,
         on=policy.on,
+        founded=not policy.drill and _founded(measured, policy.target),
     )
     deed = "a drill of" if policy.drill else "asked for:"
     reason = f"{deed} the backup of {backup.database or 'the whole server'} of {age} ago"
@@ -263,13 +264,19 @@ def _refuse(policy: Policy, measured: Measured, backup: Backup) -> None:
         raise Refused(f"backup {backup.id} is of {backup.engine}, and this is {server.engine}")
     if backup.encryption and policy.decrypt is None:
         raise BadInput(f"backup {backup.id} is encrypted with {backup.encryption}", cure="Give decrypt")
-    there = {info.name for info in server.databases} - {d.name for d in measured.databases if d.wreck}
+    free = {d.name for d in measured.databases if d.wreck or (d.bare and _founded(measured, d.name))}
+    there = {info.name for info in server.databases} - free
     if not policy.drill and policy.target in there and not policy.replace:
         raise Refused(
             "a database of this name is there",
             database=policy.target,
             cure="Restore it under another name (target), or say replace: true",
         )
+
+
+def _founded(measured: Measured, name: str) -> bool:
+    """Whether a run that died was about to create it, as the journal says. It may have had no time to mark it."""
+    return name in measured.owned.get(("restore", Ref(name)), ())
 
 
 def _globals(policy: Policy, backup: Backup, shelf: Shelf) -> Backup | None:

@@ -150,7 +150,8 @@ class MySQL:
             grants = self._grants or read_grants(session)
             known = self._sources[name]
             found = found._replace(bytes=known.bytes, large=streams.large(known, server, grants, name))
-            found = found._replace(wreck=restoring.MARK in known.tables)
+            bare = not known.tables and restoring.bare(session, name)
+            found = found._replace(wreck=restoring.MARK in known.tables, bare=bare)
             found = found._replace(findings=tuple(backup.findings(session, grants, self._sources[name], server)))
         if not (wants.tables or wants.bloat or wants.index_bloat or wants.leftovers or wants.exact):
             return found

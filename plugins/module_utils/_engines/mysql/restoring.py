@@ -34,6 +34,10 @@ TABLES = """
 # A database cannot be renamed when it is whole: until then it has this table.
 MARK = "dbfleet_restoring"
 MARKED = "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+BARE = """
+    SELECT NOT EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s)
+       AND NOT EXISTS (SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s)
+       AND NOT EXISTS (SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s)"""
 CLIENT_ERROR = re.compile(r"^ERROR (\d{4}) ", re.MULTILINE)
 ECHO = re.compile(r"^-+\n((?:/\*!\d+ )?[A-Z][^\n(]{0,80})", re.MULTILINE)
 ORDER = ("definitions", "tables", "dump", "globals")  # views need their tables
@@ -103,6 +107,7 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
         return
     fits(backup, server)
     there = bool(link.rows(EXISTS, (target,))) and not wreck(link, target)
+    there = there and not (task.founded and bare(link, target))
     if there and not task.replace:
         raise Refused("it is there already", database=target, cure="Name another target, or ask for replace: true")
     yield from intact(backup, link.stopped)
@@ -136,6 +141,10 @@ def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: D
 def found(link: t.Any, backup: Backup, name: str) -> None:
     """A database that says of itself that it is not complete."""
     link.run(create(backup, name))
+    mark(link, name)
+
+
+def mark(link: t.Any, name: str) -> None:
     link.run(marking(name))
 
 
@@ -151,6 +160,11 @@ def unmarking(name: str) -> str:
 def wreck(link: t.Any, name: str) -> bool:
     """Whether a restore that died has left it."""
     return bool(link.rows(MARKED, (name, MARK)))
+
+
+def bare(link: t.Any, name: str) -> bool:
+    """Whether there is nothing in it, as far as the login sees: as one that has just been created."""
+    return bool(link.rows(BARE, (name,) * 3)[0][0])
 
 
 def drop(link: t.Any, name: str) -> None:
