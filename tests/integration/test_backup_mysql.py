@@ -23,7 +23,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups impor
     Encryption,
     Sheltered,
 )
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import accounts
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import accounts, restoring
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import MissingMeans, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Wants
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Dump, Restore, Verify
@@ -327,6 +327,29 @@ def test_a_backup_that_does_not_fit_is_refused_before_anything_is_touched(
         shelter.restore(backup, f"{name}_copy")
     assert mysql.sql(f"SHOW DATABASES LIKE '{name}_copy'") == []
     assert mysql.sql(f"SELECT COUNT(*) FROM {name}.plain") == [["4"]]
+
+
+@pytest.mark.parametrize("founded", [False, True])
+def test_what_somebody_made_while_the_backup_was_read_stays(
+    mysql: Server, database: Make, shelter: Shelter, monkeypatch: pytest.MonkeyPatch, founded: bool
+) -> None:
+    """Also where the name was free before, or a run that died had left it with nothing in it."""
+    name, target = database(mysql), database(mysql)
+    mysql.script("CREATE TABLE t (a int)", database=name)
+    backup = shelter.dump(name)
+    if not founded:
+        mysql.sql(f"DROP DATABASE {target}")
+    real = restoring.intact
+
+    def meanwhile(*words: Any) -> Iterator[Any]:
+        yield from real(*words)
+        mysql.sql(f"CREATE DATABASE IF NOT EXISTS {target}")
+        mysql.script("CREATE TABLE theirs (a int)", database=target)
+
+    monkeypatch.setattr(restoring, "intact", meanwhile)
+    with pytest.raises(Refused, match="there already"):
+        shelter.restore(backup, target, founded=founded)
+    assert mysql.sql(f"SHOW TABLES FROM {target}") == [["theirs"]]
 
 
 @pytest.fixture

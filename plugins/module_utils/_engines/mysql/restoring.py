@@ -106,10 +106,9 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
         yield Tick(note=backup.id)
         return
     fits(backup, server)
-    there = bool(link.rows(EXISTS, (target,))) and not wreck(link, target)
-    there = there and not (task.founded and bare(link, target))
+    there = _taken(link, task)
     if there and not task.replace:
-        raise Refused("it is there already", database=target, cure="Name another target, or ask for replace: true")
+        raise _in_the_way(target)
     yield from intact(backup, link.stopped)
     if there and backup.level != "restore":
         # What replaces a database has been restored once before.
@@ -119,10 +118,24 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
     yield Tick(owns="" if there else target)
     if there:
         link.run(f"DROP DATABASE {quoted(target)}")
+    elif _taken(link, task):  # by now: it has taken as long as reading the backup
+        raise _in_the_way(target)
     elif link.rows(EXISTS, (target,)):
         drop(link, target)
     yield from _filled(link, backup, server, target, task.decrypt)
     yield Tick(note=backup.id)
+
+
+def _taken(link: t.Any, task: Restore) -> bool:
+    """Whether a database of that name is there which no restore of ours has left behind."""
+    target = task.ref.database
+    if not link.rows(EXISTS, (target,)) or wreck(link, target):
+        return False
+    return not (task.founded and bare(link, target))
+
+
+def _in_the_way(target: str) -> Refused:
+    return Refused("it is there already", database=target, cure="Name another target, or ask for replace: true")
 
 
 def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: Decryption | None) -> Work:
