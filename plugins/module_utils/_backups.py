@@ -49,6 +49,7 @@ class Backup(NamedTuple):
     level: str = ""  # of LEVELS, reached so far
     verified_at: datetime | None = None
     copies: tuple[str, ...] = ()  # where it was copied to, and verified there
+    copying: tuple[str, ...] = ()  # where something of it may be that no run has finished, or not yet
     about: t.Mapping[str, str] = {}  # what a restore needs beside: character set, collation, owner, position in the log
     folder: str = ""  # where the manifest was found; not part of it
 

@@ -34,6 +34,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import 
     copies,
     durable,
     feeding,
+    folder,
     pump,
     reader,
     sinks,
@@ -237,10 +238,10 @@ def _verified(gates: _Gates) -> None:
 
 def _copied(gates: _Gates) -> None:
     system = _System()
-    put(copies, os=system)
-    gates.after(copies, "_copy_file", "copying")
+    put(folder, os=system)
+    gates.after(folder, "copy_file", "copying")
     gates.after(system, "rename", "copy renamed")
-    gates.after(copies, "write_manifest", "copy there")
+    gates.after(folder, "write_manifest", "copy there")
 
 
 # ---- restored, tried out ---------------------------------------------------------------------------------------------

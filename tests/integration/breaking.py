@@ -15,13 +15,6 @@ from typing import Self
 from urllib.parse import urlsplit
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Breaking:
     """Passes bytes on; when `after` bytes went to the server, the connection that carries the next one is reset.
 

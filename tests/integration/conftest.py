@@ -9,11 +9,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Bucket
 from tests.fleet import Fleet, Missing, Server
+from tests.fleet.bucket import Service
 from tests.fleet.installations import postgresql_majors
 from tests.playbook import KEEP_PACKED
 
@@ -158,3 +160,21 @@ def lite(tmp_path: Path) -> Callable[[str], Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """An S3 protocol server."""
+    try:
+        with Service() as found:
+            yield found
+    except Missing as why:
+        missing(why)
+
+
+@pytest.fixture
+def bucket(service: Service) -> tuple[Any, str, Bucket]:
+    """A client of the test's own, the name of a new bucket, and how our code reaches it."""
+    name = f"bucket-{os.urandom(4).hex()}"
+    service.client.create_bucket(Bucket=name)
+    return service.client, name, Bucket(**service.options())

@@ -43,7 +43,8 @@ def plain(backup: Backup) -> dict[str, t.Any]:
     """As it stands in the file."""
     fields: dict[str, t.Any] = {"version": FORMAT, "id": backup.id, "version_of_server": backup.version}
     fields.update({name: getattr(backup, name) for name in (*TEXTS, *MORE_TEXTS)})
-    fields["arguments"], fields["copies"] = list(backup.arguments), list(backup.copies)
+    fields["arguments"] = list(backup.arguments)
+    fields["copies"], fields["copying"] = list(backup.copies), list(backup.copying)
     for name in ("began", "ended", "verified_at"):
         moment = getattr(backup, name)
         fields[name] = moment and moment.astimezone(timezone.utc).isoformat()
@@ -146,6 +147,7 @@ def _parse(fields: t.Mapping[str, t.Any], folder: str) -> Backup:
         pin=_boolean(fields.get("pin", False)),
         verified_at=None if verified is None else _moment(verified),
         copies=_texts(fields.get("copies", [])),
+        copying=_texts(fields.get("copying", [])),
         about=_about(fields.get("about", {})),
         folder=folder,
     )

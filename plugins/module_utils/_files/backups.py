@@ -83,6 +83,7 @@ def amend(
     level: str = "",
     at: datetime | None = None,
     copies: t.Sequence[str] = (),
+    copying: t.Sequence[str] = (),
     without: t.Sequence[str] = (),
     rows: t.Mapping[str, int] | None = None,
     sums: t.Mapping[str, str] | None = None,
@@ -90,8 +91,8 @@ def amend(
 ) -> Backup:
     """Writes into the manifest as it is now: how far it was verified (never less than before), where copies are.
 
-    `without`: where there is none any more. What only a later version of the collection knows stays as it is. Raises
-    Busy, Refused, Vanished.
+    `copying`: where something of it is about to be; `without`: where nothing of it is any more. What only a later
+    version of the collection knows stays as it is. Raises Busy, Refused, Vanished.
     """
     path = path_of(backup)
     with durable.refusing(f"{path} cannot be changed"), _held(backup):
@@ -102,6 +103,8 @@ def amend(
                 fields["level"] = level
                 fields["verified_at"] = (at or datetime.now(timezone.utc)).astimezone(timezone.utc).isoformat()
             fields["copies"] = [to for to in dict.fromkeys((*now.copies, *copies)) if to not in without]
+            ended = (*copies, *without)
+            fields["copying"] = [to for to in dict.fromkeys((*now.copying, *copying)) if to not in ended]
             fields["rows"] = now.rows if rows is None else dict(rows)
             fields["sums"] = now.sums if sums is None else dict(sums)
             fields["pin"] = now.pin if pin is None else pin

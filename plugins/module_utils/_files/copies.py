@@ -1,43 +1,24 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Copies of a backup elsewhere: in a folder (a mounted share), or in a bucket (s3.py). Verified there, or not there."""
+"""Copies of a backup elsewhere: in a folder (folder.py), or in a bucket (s3.py). Verified there, or not there."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import typing as t
 from contextlib import suppress
 
-from .._backups import Backup, Bucket, Stored
-from .._errors import BadInput, Refused, Stopped, Vanished
-from . import backups, durable, unfinished
-from .backup_manifest import MANIFEST, PARTIAL, Distrusted, path_of, read_manifest, write_manifest
-from .pipeline import BLOCK
-from .pump import Pace, Worker
-from .reader import compare, forget
+from .._backups import Backup, Bucket
+from .._errors import BadInput, Busy, Gone, Refused, Vanished
+from . import backups, durable, folder, underway
+from .backup_manifest import MANIFEST
+from .pump import Worker
+from .underway import Progress
+from .unfinished import folder_name
 
 BUCKET = "s3://"
-
-
-class Progress:
-    """Between a copy that is made in a thread and whoever ticks for it."""
-
-    def __init__(self, rate_limit: int | None) -> None:
-        self.bytes, self.pace = 0, Pace(rate_limit)
-
-    def more(self, size: int) -> None:
-        """So much was copied. Raises Stopped."""
-        self.bytes += size
-        self.pace.keep(size)
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Raises Stopped."""
-        if self.pace.halt.is_set():
-            raise Stopped("stopped")
 
 
 def copy(
@@ -50,13 +31,40 @@ def copy(
 ) -> t.Generator[int, None, None]:
     """Copies, reads it again there and compares; then the manifest there, then `copies` of the manifest here.
 
-    Yields bytes since the last time, at least once a second. What is there already, and whole, is verified only.
-    Raises BadInput, Busy, Refused, MissingMeans, Gone, Stopped: then no manifest is there.
+    Before anything is there `copying` of the manifest here says so: whoever copies or rotates next cleans up after a
+    run that died. What is there already, and whole, is verified only. Yields bytes since the last time, at least once
+    a second. Raises BadInput, Busy, Refused, MissingMeans, Gone, Stopped: then no manifest is there.
     """
     progress = Progress(rate_limit)
     there = _place(to, bucket)
-    yield from _worked(lambda: there.copy(backup, progress), progress, stop)
-    backups.amend(backup, copies=[to])
+    with underway.held(backup):
+        yield from _worked(lambda: _copied(there, backup, to, progress), progress, stop)
+        try:
+            backups.amend(backup, copies=[to])
+        except Vanished:
+            there.remove(backup)  # it was rotated meanwhile: nobody would ever look for its copy
+            raise
+
+
+def _copied(there: Place, backup: Backup, to: str, progress: Progress) -> None:
+    there.ready(backup)
+    for left in underway.died(backup, to):
+        # What cannot be settled now is found again by the next run.
+        with suppress(Busy, Refused, Gone), underway.held(left):
+            if there.holds(left, progress):
+                backups.amend(left, copies=[to])
+            else:
+                there.remove(left)
+                backups.amend(left, without=[to])
+    backups.amend(backup, copying=[to])
+    try:
+        there.copy(backup, progress)
+    except BaseException:
+        # A place that does not answer now keeps what it has, which is no backup: as above, the next run finds it.
+        with suppress(Exception):
+            there.remove(backup)
+            backups.amend(backup, without=[to])
+        raise
 
 
 def fetch(
@@ -73,7 +81,7 @@ def fetch(
     Stopped: then no manifest is here.
     """
     progress, bring = Progress(rate_limit), _bringing(backup, source, bucket)
-    told = backup._replace(copies=tuple(dict.fromkeys((*backup.copies, source))))
+    told = backup._replace(copies=tuple(dict.fromkeys((*backup.copies, source))), copying=())
     yield from _worked(lambda: _fetched(told, bring, progress), progress, stop)
 
 
@@ -93,20 +101,17 @@ def _worked(
     yield progress.bytes - told
 
 
-Bring = t.Callable[[Stored, str, Progress], None]  # one file, to be there whole
-
-
-def _bringing(backup: Backup, source: str, bucket: Bucket | None) -> Bring:
+def _bringing(backup: Backup, source: str, bucket: Bucket | None) -> folder.Bring:
     if source.startswith(BUCKET):
         from .s3_reading import Reading
 
         reading = Reading(source, bucket or Bucket())
         return lambda stored, path, progress: reading.bring(backup, stored, path, progress)
-    there = os.path.join(source, unfinished.folder_name(backup.database))
-    return lambda stored, path, progress: _copy_file(os.path.join(there, stored.name), path, stored, progress)
+    there = os.path.join(source, folder_name(backup.database))
+    return lambda stored, path, progress: folder.copy_file(os.path.join(there, stored.name), path, stored, progress)
 
 
-def _fetched(backup: Backup, bring: Bring, progress: Progress) -> None:
+def _fetched(backup: Backup, bring: folder.Bring, progress: Progress) -> None:
     with durable.refusing(f"{backup.folder} cannot be written"):
         why_not = durable.why_not(os.path.dirname(backup.folder))
         if why_not or os.path.islink(backup.folder):
@@ -117,7 +122,7 @@ def _fetched(backup: Backup, bring: Bring, progress: Progress) -> None:
         if os.path.lexists(left):
             with suppress(Vanished):
                 backups.remove(backup)
-        _made(backup, backup.folder, bring, progress)
+        folder.made(backup, backup.folder, bring, progress)
 
 
 def remove(backup: Backup, to: str, *, bucket: Bucket | None = None) -> int:
@@ -125,7 +130,8 @@ def remove(backup: Backup, to: str, *, bucket: Bucket | None = None) -> int:
 
     Raises BadInput, Busy, Refused, MissingMeans, Gone.
     """
-    freed = _place(to, bucket).remove(backup)
+    with underway.held(backup):
+        freed = _place(to, bucket).remove(backup)
     with suppress(Vanished):
         backups.amend(backup, without=[to])
     return freed
@@ -133,6 +139,12 @@ def remove(backup: Backup, to: str, *, bucket: Bucket | None = None) -> int:
 
 class Place(t.Protocol):
     """Where copies are."""
+
+    def ready(self, backup: Backup) -> None:
+        """Raises where nothing can be copied to, before anything is said or done."""
+
+    def holds(self, backup: Backup, progress: Progress) -> bool:
+        """Whether all of it is there, verified."""
 
     def copy(self, backup: Backup, progress: Progress) -> None: ...
 
@@ -146,146 +158,4 @@ def _place(to: str, bucket: Bucket | None) -> Place:
         return Store(to, bucket or Bucket())
     if not os.path.isabs(to):
         raise BadInput(f"copy_to: {to!r} is neither an absolute path nor {BUCKET}bucket/prefix")
-    return _Folder(to)
-
-
-class _Folder:
-    """It has to be there: what is made where a share is not mounted would be no copy elsewhere."""
-
-    def __init__(self, to: str) -> None:
-        self._to = to
-
-    def copy(self, backup: Backup, progress: Progress) -> None:
-        place = os.path.join(self._to, unfinished.folder_name(backup.database))
-        with durable.refusing(f"{place} cannot be written"):
-            why_not = durable.why_not(self._to) if os.path.isdir(self._to) else f"{self._to} is not there"
-            if why_not:
-                raise Refused(f"copy_to: {why_not}", cure="Mount it, or make it, for the user that the module runs as")
-            if os.path.realpath(place) == os.path.realpath(backup.folder):
-                raise BadInput(f"copy_to: {self._to} is where the backups are")
-            durable.make_folder(place)
-            # What copies that died left there, also of older backups: nobody may ever copy those again.
-            unfinished.sweep(place, backup.server, backup.database)
-            if not self._is_there(backup, place, progress):
-                self._copy(backup, place, progress)
-
-    def _is_there(self, backup: Backup, place: str, progress: Progress) -> bool:
-        """A copy that was changed is taken away, to be made again."""
-        try:
-            there = read_manifest(os.path.join(place, backup.id + MANIFEST))
-        except FileNotFoundError:
-            return False
-        except Distrusted:
-            durable.unlink(os.path.join(place, backup.id + MANIFEST))
-            return False
-        try:
-            if there.files != backup.files:
-                raise Refused("it holds other files")
-            for stored in there.files:
-                _verify(os.path.join(place, stored.name), stored, progress)
-        except (Refused, FileNotFoundError):
-            backups.remove(there)
-            return False
-        return True
-
-    def _copy(self, backup: Backup, place: str, progress: Progress) -> None:
-        try:
-            told = read_manifest(path_of(backup))
-        except Distrusted as error:
-            raise Refused(f"{path_of(backup)} cannot be read: {error}") from error
-
-        def bring(stored: Stored, path: str, progress: Progress) -> None:
-            _copy_file(os.path.join(backup.folder, stored.name), path, stored, progress)
-
-        _made(told, place, bring, progress)
-
-    def remove(self, backup: Backup) -> int:
-        place = os.path.join(self._to, unfinished.folder_name(backup.database))
-        with durable.refusing(f"{place} cannot be removed"):
-            if not os.path.isdir(self._to):
-                raise Refused(f"copy_to: {self._to} is not there", cure="Mount it, so that the copy can be removed")
-            freed = _clear(place, backup.id) if os.path.isdir(place) else 0
-            with suppress(Vanished):
-                freed += backups.remove(backup._replace(folder=place))
-        return freed
-
-
-def _made(backup: Backup, place: str, bring: Bring, progress: Progress) -> None:
-    """Its files in that folder, read again there, and then its manifest."""
-    _clear(place, backup.id)
-    marker = unfinished.Marker(place, backup.id, backup.server, backup.database)
-    made, tops = False, list(dict.fromkeys(file.name.split("/")[0] for file in backup.files))
-    try:
-        for name in tops:
-            marker.add(name)
-        for stored in backup.files:
-            path = os.path.join(place, _partial(stored.name))
-            durable.make_folder(os.path.dirname(path))
-            bring(stored, path, progress)
-            _verify(path, stored, progress)
-        for name in tops:
-            os.rename(os.path.join(place, name + PARTIAL), os.path.join(place, name))
-        durable.sync_folder(place)
-        progress.go_on()
-        write_manifest(backup._replace(folder=place))
-        made = True
-    finally:
-        if not made:
-            _drop(place, backup.id, tops)
-        marker.drop()
-
-
-def _clear(place: str, ident: str) -> int:
-    """What an earlier copy that died left behind. Raises Busy, Refused."""
-    if not os.path.lexists(os.path.join(place, ident + PARTIAL)):
-        return 0
-    return unfinished.clear(os.path.dirname(place), [os.path.join(os.path.basename(place), ident + PARTIAL)])
-
-
-def _drop(place: str, ident: str, tops: t.Sequence[str]) -> None:
-    """What cannot be removed now is found by whoever copies next: the marker names it."""
-    with suppress(OSError):
-        unfinished.take_away(place, [ident + MANIFEST], last="")
-        unfinished.take_away(place, [name + tail for name in tops for tail in (PARTIAL, "")], last="")
-
-
-def _partial(name: str) -> str:
-    first, *inside = name.split("/")
-    return "/".join([first + PARTIAL, *inside])
-
-
-def _copy_file(source: str, path: str, stored: Stored, progress: Progress) -> None:
-    """Raises Refused where the backup itself is not what it was."""
-    found, size = hashlib.sha256(), 0
-    space = memoryview(bytearray(BLOCK))
-    reading = durable.open_to_read(source)
-    try:
-        writing = durable.create(path)
-        try:
-            for count in iter(lambda: os.readv(reading, [space]), 0):
-                found.update(space[:count])
-                durable.write_all(writing, space[:count])
-                size += count
-                progress.more(count)
-            os.fsync(writing)
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
-    compare(source, stored, size, found.hexdigest())
-
-
-def _verify(path: str, stored: Stored, progress: Progress) -> None:
-    """Read again, from the disk. Raises Refused, OSError."""
-    found, size = hashlib.sha256(), 0
-    space = memoryview(bytearray(BLOCK))
-    fd = durable.open_to_read(path)
-    try:
-        forget(fd)
-        for count in iter(lambda: os.readv(fd, [space]), 0):
-            found.update(space[:count])
-            size += count
-            progress.go_on()
-    finally:
-        os.close(fd)
-    compare(path, stored, size, found.hexdigest())
+    return folder.Folder(to)

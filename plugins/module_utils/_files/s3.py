@@ -16,18 +16,18 @@ from .._backups import Backup, Bucket, Stored
 from .._errors import BadInput, DbFault, Refused
 from .._tuples import NamedTuple
 from . import durable
-from .backup_manifest import MANIFEST, path_of
+from .backup_manifest import MANIFEST
 from .pipeline import BLOCK
 from .reader import compare
 from .s3_client import ABSENT, AT_ONCE, client, code_of, fault_of
+from .underway import told
 from .unfinished import folder_name
 
 if t.TYPE_CHECKING:
-    from .copies import Progress
+    from .underway import Progress
 
 PART = 16 << 20  # bytes; at least, of each but the last
 MOST_PARTS = 9000  # the protocol takes 10,000
-LARGEST_MANIFEST = 1 << 26
 
 
 class Piece(NamedTuple):
@@ -52,35 +52,45 @@ class Store:
 
     # ---- what copies.py asks for
 
+    def ready(self, backup: Backup) -> None:
+        """Raises Refused, Gone."""
+        from botocore.exceptions import ClientError
+
+        # A HEAD would not tell a bucket that is not there from an object.
+        manifest = self._key(backup, backup.id + MANIFEST)
+        with self._said():
+            try:
+                self._client.get_object(Bucket=self._bucket, Key=manifest)["Body"].close()
+            except ClientError as error:
+                if code_of(error) not in ABSENT:
+                    raise
+
+    def holds(self, backup: Backup, progress: Progress) -> bool:
+        """Raises Refused, Gone, Stopped."""
+        with self._said():
+            return self._is_there(backup, self._key(backup, backup.id + MANIFEST), progress)
+
     def copy(self, backup: Backup, progress: Progress) -> None:
-        """Raises Refused, Gone, Stopped: then no manifest is there."""
+        """The manifest last. Raises Refused, Gone, Stopped: what is there then has to be removed."""
         manifest = self._key(backup, backup.id + MANIFEST)
         with self._said():
             if self._is_there(backup, manifest, progress):
                 return
             self._delete([manifest])
-            sent: list[str] = []
-            try:
-                for stored in backup.files:
-                    sent.append(self._key(backup, stored.name))
-                    self._send(backup, stored, sent[-1], progress)
-                progress.go_on()
-                with durable.refusing(f"{path_of(backup)} cannot be read"), open(path_of(backup), "rb") as file:
-                    text = file.read(LARGEST_MANIFEST)
-                self._put(manifest, text)
-                if self._get(manifest) != text:
-                    raise Refused(f"{self._to}/{manifest} is not what was sent")
-            except BaseException:
-                # What the service does not answer to now is no backup all the same, and replaced by the next copy.
-                with suppress(Exception):
-                    self._delete([manifest, *sent])
-                raise
+            for stored in backup.files:
+                self._send(backup, stored, self._key(backup, stored.name), progress)
+            progress.go_on()
+            text = told(backup)
+            self._put(manifest, text)
+            if self._get(manifest) != text:
+                raise Refused(f"{self._to}/{manifest} is not what was sent")
 
     def remove(self, backup: Backup) -> int:
         """The manifest first: what dies on the way is no copy any more, and is removed by who removes it again."""
         manifest = self._key(backup, backup.id + MANIFEST)
         with self._said():
             freed = self._delete([manifest])
+            self._forget(self._key(backup, backup.id + "."))
             return freed + self._delete([self._key(backup, stored.name) for stored in backup.files])
 
     # ---- one file
@@ -110,7 +120,7 @@ class Store:
 
     def _in_parts(self, key: str, parts: t.Iterator[bytes], progress: Progress) -> str:
         """The checksum that the service has to come to. Nothing is left of an upload that fails."""
-        self._forget(key)
+        self._forget(key)  # nobody else sends it
         upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ChecksumAlgorithm="SHA256")
         ident = upload["UploadId"]
         try:
@@ -152,13 +162,13 @@ class Store:
         )
         return Piece(number, said["ETag"], digest)
 
-    def _forget(self, key: str) -> None:
-        """Uploads of this file that died: nobody else sends it."""
+    def _forget(self, beginning: str) -> None:
+        """Uploads that died, of files whose keys begin so."""
         with suppress(Exception):  # not every key may list them, and not every service knows how
-            found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key)
-            for upload in found.get("Uploads", []):
-                if upload["Key"] == key:
-                    self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload["UploadId"])
+            pages = self._client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=beginning):
+                for each in page.get("Uploads", ()):
+                    self._client.abort_multipart_upload(Bucket=self._bucket, Key=each["Key"], UploadId=each["UploadId"])
 
     # ---- what is there
 

@@ -15,11 +15,13 @@ from . import durable
 from .backup_manifest import ID, MANIFEST
 from .pipeline import BLOCK
 from .reader import compare
-from .s3 import LARGEST_MANIFEST, Store
+from .s3 import Store
 from .unfinished import folder_name
 
 if t.TYPE_CHECKING:
-    from .copies import Progress
+    from .underway import Progress
+
+LARGEST_MANIFEST = 1 << 26
 
 
 class Reading(Store):

@@ -155,7 +155,9 @@ def _removals(policy: Policy, shelf: Shelf, gone: t.Sequence[Backup], kept: int)
 
 
 def _removal(policy: Policy, shelf: Shelf, backup: Backup, reason: str, after: t.Sequence[Key] = ()) -> Step:
-    copies = tuple(c for c in backup.copies if policy.copy_to and c.rstrip("/") == policy.copy_to)
+    # Also where a run died before it had copied all of it, or could say so.
+    known = dict.fromkeys((*backup.copies, *backup.copying))
+    copies = tuple(c for c in known if policy.copy_to and c.rstrip("/") == policy.copy_to)
     if backup.id in shelf.vanished:  # its removal may have been interrupted there: what is left of it goes now
         copies = (policy.copy_to,)
     size = backup.bytes
@@ -259,7 +261,7 @@ def _of_shelf(
     if its_own:
         message = f"{say_count(its_own, 'backup')} of pgBackRest are left alone: it expires them itself"
         yield Finding(3, "pgbackrest_expires", here, message, fix="Set repo1-retention-full in its configuration")
-    elsewhere = sorted({c for b in mine for c in b.copies if c.rstrip("/") != policy.copy_to})
+    elsewhere = sorted({c for b in mine for c in (*b.copies, *b.copying) if c.rstrip("/") != policy.copy_to})
     if elsewhere:
         message = f"copies in {', '.join(elsewhere[:LISTED])} are not rotated here"
         yield Finding(3, "copies_left", here, message, fix="Give copy_to, or rotate there with that folder's own run")
