@@ -154,6 +154,9 @@ def stop_on_sigterm() -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
+    # Shells start what runs in their background so that it ignores Ctrl-C, and all that it starts would, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def counts_of(report: Path) -> Counts:

@@ -110,7 +110,7 @@ def test_a_pinned_horizon_is_named(
             assert found, ran.text
             word = {"snapshot": "long_report", "prepared": "left_behind"}[holder]
             assert word in found[0]["message"]
-            assert not ran.changed
+            assert not ran.changed, ran.text
         finally:
             if holder == "prepared":
                 postgresql.sql("ROLLBACK PREPARED 'left_behind'", database=name)
