@@ -74,7 +74,7 @@ def arm(gate: Gate, mutant: str = "") -> None:
     """Only ever in a child."""
     # Small tables are dumped by streams of their own.
     put(backup_streams, LEAST=1 << 20, WORTH=2 << 20)
-    gates = _Gates(gate)
+    gates = Gates(gate)
     _dumped(gates, mutant)
     _verified(gates)
     _copied(gates)
@@ -82,7 +82,7 @@ def arm(gate: Gate, mutant: str = "") -> None:
     _rotated(gates, mutant)
 
 
-class _System:
+class System:
     """The module os as a module of the product sees it, with something before or after some of its functions."""
 
     def __getattr__(self, name: str) -> Any:
@@ -93,7 +93,7 @@ def _ever(*_words: Any, **_more: Any) -> bool:
     return True
 
 
-class _Gates:
+class Gates:
     """Puts the gate around functions of the product."""
 
     def __init__(self, gate: Gate) -> None:
@@ -159,7 +159,7 @@ class _Gates:
 # ---- written ---------------------------------------------------------------------------------------------------------
 
 
-def _dumped(gates: _Gates, mutant: str) -> None:
+def _dumped(gates: Gates, mutant: str) -> None:
     feed = store.Part.feed
 
     def fed(self: Any, chunks: Iterable[bytes], **more: Any) -> Any:
@@ -178,10 +178,10 @@ def _dumped(gates: _Gates, mutant: str) -> None:
     for place, name in ((sinks.Disk, "finish"), (spread, "take")):
         gates.before(place, name, "written")
         gates.after(place, name, "flushed")
-    system = _System()
+    system = System()
     gates.before(system, "replace", "manifest half", lambda old, new: new.endswith(MANIFEST))
     put(durable, os=system)
-    system = _System()
+    system = System()
     put(store, os=system)
     gates.after(system, "rename", "renamed")
     gates.after(store, "write_manifest", "manifest there")
@@ -218,7 +218,7 @@ def _before_it(part: Callable[..., Any]) -> Callable[..., Any]:
 # ---- verified, copied ------------------------------------------------------------------------------------------------
 
 
-def _verified(gates: _Gates) -> None:
+def _verified(gates: Gates) -> None:
     amend = backups.amend
 
     def amended(backup: Any, **more: Any) -> Any:
@@ -236,8 +236,8 @@ def _verified(gates: _Gates) -> None:
     gates.after(feeding.Fed, "__init__", "reading")
 
 
-def _copied(gates: _Gates) -> None:
-    system = _System()
+def _copied(gates: Gates) -> None:
+    system = System()
     put(folder, os=system)
     gates.after(folder, "copy_file", "copying")
     gates.after(system, "rename", "copy renamed")
@@ -247,7 +247,7 @@ def _copied(gates: _Gates) -> None:
 # ---- restored, tried out ---------------------------------------------------------------------------------------------
 
 
-def _restored(gates: _Gates) -> None:
+def _restored(gates: Gates) -> None:
     gates.after(feeding.Fed, "__init__", "loading")
     _restored_by_postgresql(gates)
     gates.before(my_restoring, "mark", "founded")
@@ -263,7 +263,7 @@ def _restored(gates: _Gates) -> None:
     gates.after(backup_restore, "_place", "complete")
 
 
-def _restored_by_postgresql(gates: _Gates) -> None:
+def _restored_by_postgresql(gates: Gates) -> None:
     gates.before(interim, "literal", "founded")
     for place in (restoring, drill):
         gates.entered(place, "founded", "made")
@@ -279,8 +279,8 @@ def _restored_by_postgresql(gates: _Gates) -> None:
 # ---- rotated ---------------------------------------------------------------------------------------------------------
 
 
-def _rotated(gates: _Gates, mutant: str) -> None:
-    system = _System()
+def _rotated(gates: Gates, mutant: str) -> None:
+    system = System()
     put(backups, os=system)
     gates.after(system, "rename", "marked")
     gates.after(unfinished, "_remove_at", "deleted")
