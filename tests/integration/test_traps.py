@@ -93,7 +93,9 @@ def test_a_pinned_horizon_is_named(
     name = database(postgresql)
     table = "CREATE TABLE t AS SELECT n AS id, repeat('x', 50) AS s FROM generate_series(1, 20000) n"
     postgresql.sql(table, database=name)
-    # In a session of its own: the counters of the one before have arrived.
+    # A session's counters may arrive after its client has left: after the vacuum they would call for another one.
+    counted = "SELECT pg_catalog.pg_stat_get_tuples_inserted('t'::regclass)"
+    until(lambda: postgresql.sql(counted, database=name)[0][0] == "20000", what="its counters")
     postgresql.sql("VACUUM ANALYZE t", database=name)
     asked = options(postgresql, name, tmp_path, actions=["vacuum"])
     with connected(postgresql, name) as cursor:
