@@ -28,6 +28,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import write_manifest
 from tests.fleet import Fleet, Missing
 
+from . import backup_bucket
 from .backup_gates import ANY, COPIED, DUMPED, MUTANTS, PHASES, RESTORED, VERIFIED, arm
 from .backup_places import SPREAD, Ground, ground
 from .backup_rotation import KINDS as ROTATIONS
@@ -36,7 +37,7 @@ from .offspring import Offspring
 from .process import Run, Stop
 from .table import Broken, Cell, Field, How, What
 
-ENGINES = ("postgresql", "mariadb", "mysql", "sqlite", SPREAD, "files")
+ENGINES = ("postgresql", "mariadb", "mysql", "sqlite", SPREAD, "files", backup_bucket.ENGINE)
 MEANS = ("killed", "client killed", "session ended")
 PATIENCE = 20.0  # seconds in which what a run that died has started must have ended
 DAYS = timedelta(days=2)
@@ -108,7 +109,7 @@ def kinds(engine: str, key: str) -> dict[str, Kind]:
 PREPARED = {"mariadb": (*APART, "preparing")}
 KINDS = (
     *("dump", "streams", "encrypted", "gpg", "locked streams", "physical", "incremental"),
-    *("restore", "gpg restore", "drill", "drill beside", "drill physical", *ROTATIONS),
+    *("restore", "gpg restore", "drill", "drill beside", "drill physical", *ROTATIONS, *backup_bucket.KINDS),
 )
 
 
@@ -123,6 +124,8 @@ def _gpg(home: Path) -> None:
 
 
 def field(fleet: Fleet, engine: str, how: How) -> Field:
+    if engine == backup_bucket.ENGINE:
+        return backup_bucket.Buckets(fleet, how)
     return Rotations(fleet, how) if engine == "files" else Backups(fleet, engine, how)
 
 
@@ -317,7 +320,7 @@ class Test:
 
     def _again(self) -> None:
         """The next run: what is missing of the last backup is done, or another one is made."""
-        more = {"min_interval": "1s"} if self.number % 2 else {}
+        more = {"min_interval": "0s"} if self.number % 2 else {}
         self._next(more)
         self._verified("the next run says that all went well")
         if self.number % 3 == 0 and self._run(self.kind, {}, "third", check=True).result()["changed"]:
@@ -395,5 +398,6 @@ class Test:
             raise Broken(f"left behind: {left}")
 
 
-WHAT = What(ENGINES, KINDS, PHASES, MEANS, MUTANTS, field)
+ALL_PHASES = tuple(dict.fromkeys((*PHASES, *(phase for found in backup_bucket.PHASES.values() for phase in found))))
+WHAT = What(ENGINES, KINDS, ALL_PHASES, MEANS, (*MUTANTS, *backup_bucket.MUTANTS), field)
 __all__ = ["RESTORED", "WHAT"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import subprocess
@@ -37,11 +38,18 @@ class Service:
             stderr=subprocess.DEVNULL,
             env={**os.environ, **more},
         )
+        self._owner = os.getpid()
         self.client: Any = None
 
     def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def begin(self) -> Any:
+        """Its client, once it answers. At the end of this process it ends, at the latest."""
         import boto3
 
+        atexit.register(self.close)
         for _attempt in range(300):
             try:
                 urllib.request.urlopen(f"{self.url}/moto-api/", timeout=5).close()
@@ -50,15 +58,19 @@ class Service:
                 time.sleep(0.1)
         keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
         self.client = boto3.session.Session().client("s3", endpoint_url=self.url, region_name=self.region, **keys)
-        return self
+        return self.client
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.client:
-            self.client.close()
-        self._process.kill()
-        self._process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Stops it; in a child of whoever began it nothing happens."""
+        if os.getpid() == self._owner:
+            atexit.unregister(self.close)
+            self._process.kill()
+            self._process.wait()
 
     def options(self) -> dict[str, str]:
         """How a module reaches it: its option s3."""

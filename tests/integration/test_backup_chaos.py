@@ -17,6 +17,12 @@ CELLS = {
         ("dump", "manifest half", "killed"),
         ("dump", "copy there", "killed"),
         ("restore", "reading", "killed"),
+        ("gpg", "writing", "client killed"),
+    ],
+    "bucket": [
+        ("copy to bucket", "part there", "killed"),
+        ("fetch", "fetching", "killed"),
+        ("rotate bucket", "deleted there", "killed"),
     ],
     "postgresql": [
         ("streams", "writing", "killed"),
@@ -49,8 +55,9 @@ def test_whatever_dies_the_backup_before_it_is_whole_and_the_next_run_succeeds(e
         ("manifest first", "sqlite", "dump/manifest there/killed", r"sqlite3.zst is missing"),
         ("previous deleted first", "sqlite", "dump/writing/killed", "the earlier backup is gone"),
         ("files before the marker", "files", "rotate/deleted/killed", "is missing"),
+        ("copies that are not noted", "bucket", "copy to bucket/part there/killed", "left behind: ..upload of"),
     ],
 )
 def test_what_is_done_in_a_wrong_order_is_found(mutant: str, engine: str, cell: str, said: str) -> None:
-    code, text = chaos("backup", f"--engine={engine}", f"--cell={cell}", f"--mutant={mutant}")
+    code, text = chaos("backup", f"--engine={engine}", f"--cell={cell}", f"--mutant={mutant}", "--seed=3")
     assert code == 1 and re.search(f"FAILED.*{said}", text), text
