@@ -59,5 +59,6 @@ def test_whatever_dies_the_backup_before_it_is_whole_and_the_next_run_succeeds(e
     ],
 )
 def test_what_is_done_in_a_wrong_order_is_found(mutant: str, engine: str, cell: str, said: str) -> None:
-    code, text = chaos("backup", f"--engine={engine}", f"--cell={cell}", f"--mutant={mutant}", "--seed=3")
+    # With this seed one hit of each comes where what is wrong shows: before a run that goes on with something else.
+    code, text = chaos("backup", f"--engine={engine}", f"--cell={cell}", f"--mutant={mutant}", "--seed=2029")
     assert code == 1 and re.search(f"FAILED.*{said}", text), text
