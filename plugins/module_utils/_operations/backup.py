@@ -13,7 +13,7 @@ import typing as t
 from .._backups import LEVELS, Backup, Manner, Shelf, Sheltered, Unfinished
 from .._errors import BadInput
 from .._records import Amount, Database, Finding, Key, Measured, Plan, Ref, Server, Step, Wants
-from .._tasks import CopyBackup, DropLeftover, Dump, Task, Verify
+from .._tasks import CopyBackup, DropLeftover, Dump, Verify
 from .._units import say_bytes, say_count, say_seconds
 from . import backup_chain, backup_copies
 from .backup_options import OPTIONS, Policy, identity_of, policy, refuse_place
@@ -202,14 +202,12 @@ class _Planner:
         return [step, *self._copy(ref, manner, backup, (step.key,))]
 
     def _copy(self, ref: Ref, manner: Manner, backup: Backup | None, after: tuple[Key, ...]) -> list[Step]:
-        to = self.policy.copy_to
-        if not to or (backup and any(c.rstrip("/") == to for c in backup.copies)):
-            return []
-        reason = f"it is not in {to} yet"
-        task: Task = CopyBackup(ref, backup, manner, to, self.policy.bucket)
-        measured = {"id": backup.id if backup else None}
         size = backup.bytes if backup else self.sizes.get(ref.database) or 0
-        return [Step(task, reason, measured, rank=(1, 0.0), size=size, after=after)]
+        why = backup_copies.why(self.policy, self.shelf, ref, manner, backup)
+        if why is None:
+            return []
+        task = CopyBackup(ref, backup, manner, self.policy.copy_to, self.policy.bucket)
+        return [Step(task, *why, rank=(1, 0.0), size=size, after=after)]
 
     def _gone_copies(self, refs: t.Sequence[tuple[Ref, str]], steps: t.Sequence[Step]) -> list[Step]:
         if not self.policy.copy_to:

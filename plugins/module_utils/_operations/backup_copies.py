@@ -1,13 +1,13 @@
 # Copyright (c) 2026, the dbfleet.maintenance contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""WHICH copies are made again, since they are gone, and WHY. Pure; those of new backups: backup.py."""
+"""WHICH backups are copied elsewhere, or copied again, and WHY. Pure."""
 
 from __future__ import annotations
 
 import typing as t
 
-from .._backups import Shelf
+from .._backups import Backup, Manner, Shelf
 from .._records import Amount, Finding, Ref, Step
 from .._tasks import CopyBackup
 from .._units import say_count
@@ -16,6 +16,24 @@ if t.TYPE_CHECKING:
     from .backup_options import Policy
 
 LISTED = 5
+
+
+def why(
+    policy: Policy, shelf: Shelf, ref: Ref, manner: Manner, backup: Backup | None
+) -> tuple[str, dict[str, t.Any]] | None:
+    """Why that backup, None: the one that is made before, is copied, and what was measured; None: it is there."""
+    to = policy.copy_to
+    if not to or (backup and any(c.rstrip("/") == to for c in backup.copies)):
+        return None
+    begun = backup and to in backup.copying
+    reason = f"the run that copied it to {to} has died" if begun else f"it is not in {to} yet"
+    measured: dict[str, t.Any] = {"id": backup.id if backup else None}
+    whose = (manner.identity, ref.database)
+    left = [b.id for b in shelf.backups if b is not backup and to in b.copying and (b.server, b.database) == whose]
+    if left:
+        reason += f"; what runs that died left there of {say_count(len(left), 'other backup')} is finished or removed"
+        measured["left"] = left[:LISTED]
+    return reason, measured
 
 
 def again(policy: Policy, shelf: Shelf, mine: t.Container[tuple[str, str]], planned: t.Container[str]) -> list[Step]:

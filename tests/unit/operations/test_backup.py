@@ -221,6 +221,23 @@ def test_copies_say_how_the_bucket_is_reached_and_no_secret() -> None:
     assert "not to be told" not in repr(plan.steps)
 
 
+@pytest.mark.parametrize(
+    ("known", "reason", "left"),
+    [
+        ((made(1, copying=("/mnt/x",)),), "the run that copied it to /mnt/x has died", 0),
+        ((made(50, copying=("/mnt/x",)), made(1)), "what runs that died left there of 1 other backup is", 1),
+        ((made(50, copying=("/mnt/y",)), made(1)), "it is not in /mnt/x yet", 0),
+        ((made(50, copying=("/mnt/x",), server="x"), made(1)), "it is not in /mnt/x yet", 0),
+    ],
+)
+def test_a_copy_tells_what_it_cleans_up(known: tuple[Backup, ...], reason: str, left: int) -> None:
+    plan = planned(*known, copy_to="/mnt/x", min_interval="20h")
+    (step,) = [s for s in plan.steps if isinstance(s.task, CopyBackup)]
+    assert reason in step.reason
+    assert len(step.measured.get("left", ())) == left
+    assert step.measured["id"] == known[-1].id
+
+
 # ---- what others ask -------------------------------------------------------------------------------------------------
 
 
