@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 
 from ..._backups import Backup, Repository, Stanza
 from ..._errors import Busy, DbFault, Refused, Stopped
-from ..._process import Completed, Program
+from ..._process import Completed, Program, mortal
 from ..._records import Finding, Ref, Server
 from .connection import Session
 
@@ -89,7 +89,7 @@ def called(
     session: Session, server: Server, argv: t.Sequence[str], under: t.Sequence[str] = ()
 ) -> t.Generator[int, None, Completed]:
     """Yields once a second while it runs. Raises MissingMeans, Stopped, and what it says (fault_of)."""
-    program = Program([*under, *argv], env=environment(server), package=PROGRAM)
+    program = Program([*under, *_mortal(argv)], env=environment(server), package=PROGRAM)
     done = None
     try:
         while done is None:
@@ -103,6 +103,15 @@ def called(
     if done.code:
         raise fault_of(done)
     return done
+
+
+def _mortal(argv: t.Sequence[str]) -> list[str]:
+    """It ends with us, however we end: else it would hold its lock for hours, and the next run could do nothing.
+
+    One setpriv does all: the kernel forgets that where the user changes afterwards. Source: prctl(2).
+    """
+    words = mortal()
+    return [*words, *argv[1:]] if words and argv[0] == words[0] else [*words, *argv]
 
 
 def fault_of(done: Completed) -> DbFault:

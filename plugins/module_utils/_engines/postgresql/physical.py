@@ -78,7 +78,7 @@ def looked_through(
     owner: tuple[int, int] | None,
     more: t.Mapping[str, str] | None = None,
     checked: bool = True,
-    patience: float = 10.0,
+    patience: float = throwaway.ENDING,
 ) -> Work:
     """A server over that directory, with none of its own settings: each database opens.
 
