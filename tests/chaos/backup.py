@@ -28,7 +28,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import write_manifest
 from tests.fleet import Fleet, Missing
 
-from . import backup_bucket
+from . import backup_bucket, backup_repository, backup_site_gates, backup_sites
 from .backup_gates import ANY, COPIED, DUMPED, MUTANTS, PHASES, RESTORED, VERIFIED, arm
 from .backup_places import SPREAD, Ground, ground
 from .backup_rotation import KINDS as ROTATIONS
@@ -37,7 +37,8 @@ from .offspring import Offspring
 from .process import Run, Stop
 from .table import Broken, Cell, Field, How, What
 
-ENGINES = ("postgresql", "mariadb", "mysql", "sqlite", SPREAD, "files", backup_bucket.ENGINE)
+OTHERS = (backup_bucket.ENGINE, *backup_sites.ENGINES, backup_repository.ENGINE)  # fields of their own
+ENGINES = ("postgresql", "mariadb", "mysql", "sqlite", SPREAD, "files", *OTHERS)
 MEANS = ("killed", "client killed", "session ended")
 PATIENCE = 20.0  # seconds in which what a run that died has started must have ended
 DAYS = timedelta(days=2)
@@ -110,6 +111,7 @@ PREPARED = {"mariadb": (*APART, "preparing")}
 KINDS = (
     *("dump", "streams", "encrypted", "gpg", "locked streams", "physical", "incremental"),
     *("restore", "gpg restore", "drill", "drill beside", "drill physical", *ROTATIONS, *backup_bucket.KINDS),
+    *(*backup_sites.KINDS, backup_repository.KIND),
 )
 
 
@@ -126,6 +128,10 @@ def _gpg(home: Path) -> None:
 def field(fleet: Fleet, engine: str, how: How) -> Field:
     if engine == backup_bucket.ENGINE:
         return backup_bucket.Buckets(fleet, how)
+    if engine in backup_sites.ENGINES:
+        return backup_sites.field(fleet, engine, how)
+    if engine == backup_repository.ENGINE:
+        return backup_repository.Repository(fleet, how)
     return Rotations(fleet, how) if engine == "files" else Backups(fleet, engine, how)
 
 
@@ -398,6 +404,8 @@ class Test:
             raise Broken(f"left behind: {left}")
 
 
-ALL_PHASES = tuple(dict.fromkeys((*PHASES, *(phase for found in backup_bucket.PHASES.values() for phase in found))))
-WHAT = What(ENGINES, KINDS, ALL_PHASES, MEANS, (*MUTANTS, *backup_bucket.MUTANTS), field)
+MORE = (*(phase for found in backup_bucket.PHASES.values() for phase in found), *backup_site_gates.PHASES)
+ALL_PHASES = tuple(dict.fromkeys((*PHASES, *MORE)))
+ALL_MUTANTS = (*MUTANTS, *backup_bucket.MUTANTS, *backup_site_gates.MUTANTS)
+WHAT = What(ENGINES, KINDS, ALL_PHASES, MEANS, ALL_MUTANTS, field)
 __all__ = ["RESTORED", "WHAT"]

@@ -35,6 +35,17 @@ class Offspring:
         """Of that process, and theirs, as far as they are alive."""
         return sorted(process for process in _below(pid, self._known) if process.state != "Z")
 
+    def kill_one(self, pid: int, number: int, seconds: float = 5.0) -> bool:
+        """One of that process' programs, as soon as there is one; whether there was."""
+        until = time.monotonic() + seconds
+        while not (found := self.of(pid)):
+            if time.monotonic() > until or not Path(f"/proc/{pid}/exe").exists():
+                return False
+            time.sleep(0.005)
+        with suppress(ProcessLookupError):
+            os.kill(found[number % len(found)].pid, signal.SIGKILL)
+        return True
+
     def left(self) -> list[Process]:
         """Those that still run."""
         found = _below(os.getpid(), self._known)
