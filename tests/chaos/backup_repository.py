@@ -159,7 +159,7 @@ class Repository:
         made = kept[-1] != earlier
         if made:  # what is young and verified would do
             for backup in self._manifests():
-                if backup.about["label"] == earlier:
+                if backup.about["label"] != kept[-1]:
                     write_manifest(backup._replace(level="", verified_at=None))
         began = time.monotonic()
         told = self._run("next", {**more, **(HOURLY if made else NOW)}).result()

@@ -38,6 +38,9 @@ CELLS = {
         ("physical", "writing", "killed"),
         ("drill beside", "loading", "killed"),
     ],
+    "pg site": [("whole", "started", "client killed")],
+    "maria site": [("whole", "moving", "killed")],
+    "repository": [("pgbackrest", "at work", "killed")],
 }
 
 
@@ -56,6 +59,7 @@ def test_whatever_dies_the_backup_before_it_is_whole_and_the_next_run_succeeds(e
         ("previous deleted first", "sqlite", "dump/writing/killed", "the earlier backup is gone"),
         ("files before the marker", "files", "rotate/deleted/killed", "is missing"),
         ("copies that are not noted", "bucket", "copy to bucket/part there/killed", "left behind: ..upload of"),
+        ("keystone first", "maria site", "whole/moving/killed", "no server runs on the directory"),
     ],
 )
 def test_what_is_done_in_a_wrong_order_is_found(mutant: str, engine: str, cell: str, said: str) -> None:
