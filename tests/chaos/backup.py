@@ -28,7 +28,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import write_manifest
 from tests.fleet import Fleet, Missing
 
-from . import backup_bucket, backup_repository, backup_site_gates, backup_sites
+from . import backup_bucket, backup_repository, backup_site_gates, backup_site_servers, backup_sites
 from .backup_gates import ANY, COPIED, DUMPED, MUTANTS, PHASES, RESTORED, VERIFIED, arm
 from .backup_places import SPREAD, Ground, ground
 from .backup_rotation import KINDS as ROTATIONS
@@ -37,7 +37,7 @@ from .offspring import Offspring
 from .process import Run, Stop
 from .table import Broken, Cell, Field, How, What
 
-OTHERS = (backup_bucket.ENGINE, *backup_sites.ENGINES, backup_repository.ENGINE)  # fields of their own
+OTHERS = (backup_bucket.ENGINE, *backup_site_servers.ENGINES, backup_repository.ENGINE)  # fields of their own
 ENGINES = ("postgresql", "mariadb", "mysql", "sqlite", SPREAD, "files", *OTHERS)
 MEANS = ("killed", "client killed", "session ended")
 PATIENCE = 20.0  # seconds in which what a run that died has started must have ended
@@ -128,8 +128,8 @@ def _gpg(home: Path) -> None:
 def field(fleet: Fleet, engine: str, how: How) -> Field:
     if engine == backup_bucket.ENGINE:
         return backup_bucket.Buckets(fleet, how)
-    if engine in backup_sites.ENGINES:
-        return backup_sites.field(fleet, engine, how)
+    if engine in backup_site_servers.ENGINES:
+        return backup_site_servers.field(fleet, engine, how)
     if engine == backup_repository.ENGINE:
         return backup_repository.Repository(fleet, how)
     return Rotations(fleet, how) if engine == "files" else Backups(fleet, engine, how)

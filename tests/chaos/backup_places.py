@@ -211,7 +211,6 @@ class SQLite(Ground, places.SQLite):
 
 def ground(fleet: Fleet, engine: str) -> Ground:
     """The server of this name, or a file, filled. Raises Missing."""
-    kinds: Mapping[str, type[Ground]] = {"mysql": MySQL, "mariadb": MySQL, "sqlite": SQLite}
     where: Server | Path
     if engine == "sqlite":
         where = fleet.folder("sqlite") / "chaos.sqlite3"
@@ -220,6 +219,12 @@ def ground(fleet: Fleet, engine: str) -> Ground:
     else:
         settings = {"general_log": "OFF"}
         where = fleet.mysql(settings=settings) if engine == "mysql" else fleet.mariadb(settings=settings)
+    return filled(where, engine)
+
+
+def filled(where: Server | Path, engine: str) -> Ground:
+    """Once."""
+    kinds: Mapping[str, type[Ground]] = {"mysql": MySQL, "mariadb": MySQL, "sqlite": SQLite}
     if isinstance(where, Server):
         where.sql(f"CREATE DATABASE {DATABASE}")
     found = kinds.get(engine, PostgreSQL)(where, engine)

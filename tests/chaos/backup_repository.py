@@ -25,13 +25,13 @@ from tests.integration.pg_backrest import Kept
 
 from .backup_gates import ANY
 from .backup_site_gates import arm
+from .backup_site_servers import MAJOR
 from .offspring import Offspring
 from .process import Run, Stop
 from .table import Broken, Cell, How
 
 ENGINE = "repository"
 KIND = "pgbackrest"
-MAJOR = 15  # the newest that every pgBackRest knows
 PATIENCE = 20.0  # seconds in which what a run that died has started must have ended
 NOW, HOURLY = {"min_interval": "0s"}, {"min_interval": "1h"}
 PHASES = ("asked", "at work", "ended", "unrecorded", "recorded", "manifest half", "verifying", "verified", ANY)

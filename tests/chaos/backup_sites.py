@@ -12,40 +12,31 @@ from __future__ import annotations
 import pwd
 import random
 import shutil
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Sheltered
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql import data_directory as my_directory
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.connection import Link
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.mysql.throwaway import At, Throwaway
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import data_directory, throwaway
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, reader
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.sites import INSIDE
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Execution
 from tests.fleet import Fleet, Missing
-from tests.fleet.processes import give_away, server_account
+from tests.fleet.processes import server_account
 from tests.integration.cleanup import connection
 
 from .backup_gates import ANY
-from .backup_places import ROWS, SPREAD, WIDTH, ground
+from .backup_places import ROWS, WIDTH, Ground, ground
 from .backup_site_gates import arm
 from .offspring import Offspring
 from .places import DATABASE
 from .process import Run, Stop
-from .table import Broken, Cell, Field, How
+from .table import Broken, Cell, How
 
-ENGINES = ("pg site", "maria site")
 KINDS = ("whole", "chain")
 PATIENCE = 20.0  # seconds in which what a run that died has started must have ended
 SITE, SPACES, FOREIGN = "new", "new.tablespaces", ("new.old", "new.tablespaces.old", f"{INSIDE}-theirs")
 BEGUN, PROVEN = ("empty", "taken", "reading"), ("proven", "safe", "moving", "moved", ANY)
-WITH_CLIENT = ("loading", "started", "comparing", ANY)
+WITH_CLIENT = ("at work", "loading", "started", "comparing", ANY)
 Rows = Callable[[str], list[Any]]  # what a query says on a server that runs for a while
 
 
@@ -64,17 +55,26 @@ class Sites:
     kinds: tuple[str, ...] = ("whole",)
     beside: tuple[str, ...] = ()  # what a run makes, but for the directory
     twice = 1  # directories are made
+    more: Mapping[str, str] = {}  # options of the backups
+    kept: tuple[Path, ...] = ()  # where else something of them lies
 
     def __init__(self, fleet: Fleet, how: How) -> None:
         if shutil.which("setpriv") is None:
             raise Missing("setpriv: apt-get install util-linux")
-        self._how, self.ground = how, ground(fleet, self.source)
+        self._how, self.ground = how, self.found(fleet)
         self._work = fleet.folder("sites")
         self._case, self._shelf = self._work / "case", self._work / "backups"
         self.place, self._traces = self._case / "place", self._case / "traces"
         self._lasted: dict[str, float] = {}  # seconds, of a run of the kind that was not disturbed
+        self._shelf.mkdir(mode=0o700)
         self._back_up()
+        self._backups = backups.look(Sheltered(str(self._shelf))).backups
+        if [bool(backup.parent) for backup in self._backups] != [kind == "chain" for kind in self.kinds]:
+            raise Missing("backups of all kinds")
         self._offspring = Offspring()
+
+    def found(self, fleet: Fleet) -> Ground:
+        return ground(fleet, self.source)
 
     @property
     def version(self) -> str:
@@ -112,7 +112,6 @@ class Sites:
 
     def _back_up(self) -> None:
         """One for each kind, and the server tells them apart."""
-        self._shelf.mkdir(mode=0o700)
         with connection(self.ground.where, DATABASE) as db:
             db.cursor().execute("CREATE TABLE marks (number int)")
         login = {k: v for k, v in self.ground.options().items() if k != "databases"}
@@ -121,10 +120,7 @@ class Sites:
             with connection(self.ground.where, DATABASE) as db:
                 db.cursor().execute(f"INSERT INTO marks VALUES ({number})")
             more = {"full_interval": "7d"} if kind == "chain" else {}
-            Run("db_backup", {**login, **how, **more}, self._work / "made", arm=lambda gate: None).result()
-        self._backups = backups.look(Sheltered(str(self._shelf))).backups
-        if [bool(backup.parent) for backup in self._backups] != [kind == "chain" for kind in self.kinds]:
-            raise Missing("backups of all kinds")
+            Run("db_backup", {**login, **how, **more, **self.more}, self._work / "made", arm=lambda gate: None).result()
 
     def backup(self, kind: str) -> Backup:
         return self._backups[self.kinds.index(kind)]
@@ -143,7 +139,8 @@ class Sites:
         return Before(self._stored(), self._foreign())
 
     def _stored(self) -> dict[str, tuple[int, int]]:
-        found = {path: path.stat() for path in self._shelf.rglob("*") if path.is_file()}
+        paths = [path for place in (self._shelf, *self.kept) for path in place.rglob("*") if path.is_file()]
+        found = {path: path.stat() for path in paths}
         return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
 
     def _foreign(self) -> dict[str, str]:
@@ -178,11 +175,11 @@ class Sites:
 
     def _first(self, cell: Cell, number: int, before: Before) -> bool:
         run = self._run(cell.kind, "first", Stop(cell.phase, self._passage(cell.phase, number)))
+        after = random.Random(f"{number} {cell}").uniform(0.02, self._lasted.get(cell.kind, 2.0))
         try:
-            if cell.phase == ANY:
-                hit = not run.ends(random.Random(f"{number} {cell}").uniform(0.02, self._lasted.get(cell.kind, 2.0)))
-            else:
-                hit = run.stops(180)
+            hit = not run.ends(after) if cell.phase == ANY else run.stops(180)
+            if cell.phase == "at work":  # it goes on while the run stands still
+                time.sleep(after / 3)
             if hit and cell.means == "killed":
                 run.kill()
             elif hit:
@@ -262,53 +259,3 @@ class Sites:
     def asked(self, backup: Backup, ask: Callable[[Rows], list[list[int]]]) -> list[list[int]]:
         """Of a server that is started there."""
         raise NotImplementedError
-
-
-class OfPostgreSQL(Sites):
-    """With a tablespace, and an incremental backup."""
-
-    engine, source, keystone = "pg site", SPREAD, data_directory.KEYSTONE
-    phases = (*BEGUN, "filled", "checked", "started", *PROVEN)
-    kinds, beside, twice, schema = KINDS, (SPACES,), 2, "public"
-
-    def asked(self, backup: Backup, ask: Callable[[Rows], list[list[int]]]) -> list[list[int]]:
-        account, hba = server_account(), self._case / "hba"
-        hba.write_text("local all all trust\n")
-        hba.chmod(0o644)
-        with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as name:
-            sockets = Path(name)
-            give_away(sockets)
-            started = throwaway.started(
-                self.place / SITE,
-                int(backup.version.partition(".")[0]),
-                str(self.ground.options().get("bin_dir", "")),
-                {"hba_file": str(hba)},
-                user=backup.about["superuser"],
-                owner=account and (account.uid, account.gid),
-                sockets=sockets,
-            )
-            with started as there, throwaway.speaking(there, DATABASE) as found:
-                if [list(row) for row in found.rows("SELECT id FROM public.distant")] != [[1]]:
-                    raise Broken("the tablespace is not there")
-                return ask(found.rows)
-
-
-class OfMariaDB(Sites):
-    engine, source, keystone = "maria site", "mariadb", my_directory.KEYSTONE
-    phases = (*BEGUN, "folder", "loading", "preparing", "filled", "started", "comparing", *PROVEN)
-    schema = DATABASE
-
-    def asked(self, backup: Backup, ask: Callable[[Rows], list[list[int]]]) -> list[list[int]]:
-        site, account = self.place / SITE, server_account()
-        server = Throwaway(backup, at=At(str(site), account and (str(account.uid), str(account.gid))))
-        try:
-            for _second in server.start(threading.Event(), str(site / "backup-my.cnf")):
-                pass
-            with closing(Link(server.login, Execution())) as link:
-                return ask(link.rows)
-        finally:
-            server.end()
-
-
-def field(fleet: Fleet, engine: str, how: How) -> Field:
-    return OfPostgreSQL(fleet, how) if engine == OfPostgreSQL.engine else OfMariaDB(fleet, how)
