@@ -401,6 +401,7 @@ class Tick(NamedTuple):
     disowns: str = ""  # what the step said it would make under this name, and did not
     waited: float = 0.0  # seconds of the amount's that a smaller bite would take, too: those of its commit
     note: str = ""  # journaled when the step ends well: what the next step of this kind on this object may know
+    found: Finding | None = None  # what the work came upon, and went on without
 
 
 class Seen(NamedTuple):

@@ -304,6 +304,7 @@ class Runner:
         self._undecided[job.key] -= 1
         if outcome.status != "done":
             self._lost[job.key] = outcome
+        self.findings.extend(job.found)
         if verdict.proof:
             self.findings.extend(verdict.proof.findings)
         self.progress.end(job.place, outcome.status)

@@ -11,7 +11,7 @@ import typing as t
 
 from .._errors import Busy, CannotConnect, DbFault, Gone, Refused, Vanished
 from .._protocols import Engine, Session
-from .._records import Amount, Outcome, Pace, Proof, Server, Step, Tick, Work
+from .._records import Amount, Finding, Outcome, Pace, Proof, Server, Step, Tick, Work
 from .._tuples import NamedTuple
 from .._units import say_seconds
 from .control import Control
@@ -49,6 +49,7 @@ class Job:
         self.attempts = 0
         self.seconds = 0.0  # of work and of rests between bites, without the waits for limits
         self.note = ""  # for the next step of its kind on its object
+        self.found: dict[Finding, None] = {}  # what its work came upon, in whichever attempt
         self.error = ""  # of the last attempt
         self.not_before = 0.0  # time.monotonic() of the next attempt
         self.tried = (0, 0.0)  # rows and seconds of a bite that later ones are compared with
@@ -162,6 +163,8 @@ class Worker:
             job.cursor = tick.cursor
             job.committed = job.committed or any(tick.amount._replace(seconds=0.0))
         job.note = tick.note or job.note
+        if tick.found:
+            job.found[tick.found] = None
         if not tick.owns:
             self.tell(job, tick, None)
             return

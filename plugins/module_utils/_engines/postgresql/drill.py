@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 
 from ..._backups import Backup, Decryption, Elsewhere
 from ..._errors import Refused, Stopped
-from ..._records import Server, Tick, Work
+from ..._records import Ref, Server, Tick, Work
 from ..._tasks import Restore, Verify
-from . import founding, options, roles, throwaway
+from . import belongings, founding, options, roles, throwaway
 from .connection import Connection, Connector, Session
 from .decoding import major, read
 from .dumping import Room
@@ -19,7 +19,7 @@ from .interim import founded
 from .matching import matched
 from .names import quoted
 from .quiet import asleep, quiet
-from .restoring import Place, poured, refuse
+from .restoring import Place, labelled, poured, refuse
 from .versions import major_of
 
 AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
@@ -38,10 +38,10 @@ THERE = """
 SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000
 """
 # Whoever provides security labels is a library of the server's own.
-ALONE = ("--no-tablespaces", "--no-security-labels")
+ALONE = ("--no-tablespaces", belongings.NO_LABELS)
 # No database with a subscription is dropped, and a slot elsewhere may hang on it.
 UNSUBSCRIBED = ("--no-subscriptions",)
-BARE = (*UNSUBSCRIBED, "--no-tablespaces", "--no-owner", "--no-privileges")
+BARE = (*UNSUBSCRIBED, *ALONE, "--no-owner", "--no-privileges")
 AT_ONCE = 20  # indexes checked by one query
 
 
@@ -90,11 +90,14 @@ def _beside(session: Session, backup: Backup, decrypt: Decryption | None, server
     name = founding.interim(f"drill {backup.id}")
     worker = session.worker(lock_timeout=session.lock_timeout)
     room = room._replace(connector=quiet(worker, room.connector))
-    place = Place(name, options=UNSUBSCRIBED)
     with founded(worker, room.connector, name, backup, version=major_of(server), keep=False):
+        place, lacking = labelled(worker, room, backup, Place(name, options=UNSUBSCRIBED))
+        if lacking:
+            yield Tick(found=belongings.without_labels(Ref(backup.database), lacking))
         yield from poured(session, backup, decrypt, room, place)
         yield from _compared(session, backup, decrypt, room, place=place, version=major_of(server))
         yield from amcheck(session, room.connector, name)
+        yield from _belongs(worker, room, backup, place, major_of(server))
         session.leave(name)
 
 
@@ -137,6 +140,7 @@ def _apart(session: Session, backup: Backup, decrypt: Decryption | None, room: R
                     yield from poured(session, backup, decrypt, there, place)
                     yield from _compared(session, backup, decrypt, there, place=place, version=connector.major)
                     yield from amcheck(session, connector, "drill")
+                    yield from _belongs(worker, there, backup, place, connector.major)
 
 
 def _compared(
@@ -150,6 +154,16 @@ def _compared(
         yield from definitions.same(session, backup, decrypt, room, place.name, options=place.options)
 
 
+def _belongs(worker: Connection, room: Room, backup: Backup, place: Place, version: int) -> Work:
+    """What no dump holds is given to the database, too, and where the version is the same, compared. Raises Refused."""
+    labels = belongings.NO_LABELS not in place.options
+    ref = Ref(backup.database)
+    whole = yield from belongings.given(worker, room.connector, place.name, ref, backup.about, labels=labels)
+    if version == major(backup.version):
+        but = [*([] if whole else ["settings"]), *([] if labels else ["labels"])]
+        belongings.compared(worker, backup, place.name, but)
+
+
 def _globals(session: Session, backup: Backup, decrypt: Decryption | None, room: Room) -> Work:
     """All roles made on a server that has none; folders of tablespaces are not there."""
     version, owner = major(backup.version), throwaway.unprivileged()
@@ -158,7 +172,7 @@ def _globals(session: Session, backup: Backup, decrypt: Decryption | None, room:
         yield Tick()
         started = throwaway.started(data, version, room.bin_dir, {})
         with started as connector, throwaway.speaking(connector, "template1") as worker:
-            yield from roles.replay(worker, backup, decrypt, tablespaces=False)
+            yield from roles.replay(worker, backup, decrypt, drill=True)
 
 
 def _people(worker: Connection, backup: Backup) -> None:

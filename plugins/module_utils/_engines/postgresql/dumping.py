@@ -18,7 +18,7 @@ from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump
 from ..._tuples import NamedTuple
 from .clients import Client, client, environment, private_folder, target
-from .connection import MOST, Connector, Kind, Session
+from .connection import MOST, Connection, Connector, Kind, Session
 from .names import quoted
 from .versions import major_of
 
@@ -44,14 +44,20 @@ SELECT pg_catalog.to_jsonb(d)::pg_catalog.text,
                                     ORDER BY g.rolname)::pg_catalog.text
           FROM pg_catalog.pg_db_role_setting r JOIN pg_catalog.pg_roles g ON g.oid = r.setrole
          WHERE r.setdatabase = d.oid),
-       (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(coalesce(g.rolname, 'public'), g.oid IS NULL,
-                                                                 a.privilege_type, a.is_grantable))::pg_catalog.text
-          FROM pg_catalog.aclexplode(d.datacl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee),
+       CASE WHEN d.datacl IS NOT NULL THEN coalesce(
+         (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(coalesce(g.rolname, 'public'), g.oid IS NULL,
+                                                                   a.privilege_type, a.is_grantable))::pg_catalog.text
+            FROM pg_catalog.aclexplode(d.datacl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee), '[]') END,
        (SELECT pg_catalog.jsonb_agg(DISTINCT r.rolname)::pg_catalog.text FROM pg_catalog.pg_roles r
          WHERE r.oid = 10 OR r.oid IN (SELECT s.refobjid FROM pg_catalog.pg_shdepend s WHERE s.dbid = d.oid
                                           AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass)),
+       (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(l.provider, l.label)
+                                    ORDER BY l.provider)::pg_catalog.text
+          FROM pg_catalog.pg_shseclabel l
+         WHERE l.objoid = d.oid AND l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass),
+       (SELECT pg_catalog.jsonb_agg(DISTINCT l.provider)::pg_catalog.text FROM pg_catalog.pg_seclabel l),
        pg_catalog.pg_database_size(d.oid)
-  FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+  FROM pg_catalog.pg_database d WHERE d.datname = %s
 """
 SECRETS = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')"
 TRAILER = b"-- PostgreSQL database cluster dump complete"
@@ -216,9 +222,13 @@ def snapshot(session: Session, lock: str, patience: float) -> t.Iterator[str]:
             session.rows("ROLLBACK")
 
 
-def about_of(session: Session) -> tuple[dict[str, str], int]:
-    """What a restore needs beside the dump, and how large the database is, in bytes."""
-    ((row, encoding, owner, tablespace, comment, settings, role_settings, acl, roles, size),) = session.rows(ABOUT)
+def about_of(session: Session | Connection, name: str) -> tuple[dict[str, str], int]:
+    """What a restore of that database needs beside the dump, and how large it is, in bytes.
+
+    Providers of labels of what is in it are those of the database that the session is in.
+    """
+    rows = session.rows(ABOUT, (name,))
+    ((row, encoding, owner, tablespace, comment, settings, role_settings, acl, roles, labels, providers, size),) = rows
     found = json.loads(row)
     about = {
         "encoding": encoding,
@@ -236,6 +246,8 @@ def about_of(session: Session) -> tuple[dict[str, str], int]:
         "template": "yes" if found["datistemplate"] else "",
         "acl": acl,
         "roles": roles,
+        "labels": labels,  # of the database itself: those of what is in it stand in the dump
+        "labellers": providers,
     }
     return {name: str(value) for name, value in about.items() if value}, int(size)
 

@@ -61,11 +61,12 @@ def furnish(name: str, about: t.Mapping[str, str]) -> list[str]:
     database, words = f"DATABASE {quoted(name)}", []
     if about.get("owner"):
         words.append(f"ALTER {database} OWNER TO {quoted(about['owner'])}")
-    words += [f"ALTER {database} SET {_setting(each)}" for each in _list(about, "settings")]
-    words += [f"ALTER ROLE {role} IN {database} SET {_setting(each)}" for role, each in _of_roles(about)]
+    words += settings(name, about)
     if about.get("acl"):
         words.append(f"REVOKE ALL ON {database} FROM PUBLIC")
-        words += [_grant(database, entry) for entry in _list(about, "acl")]
+        # Owners may have lost privileges, too. They can always give them back to themselves.
+        words += [f"REVOKE ALL ON {database} FROM {quoted(about['owner'])}"] if about.get("owner") else []
+        words += [_grant(database, *entry) for entry in _entries(about)]
     if re.fullmatch(r"\d{1,9}", about.get("limit", "")):
         words.append(f"ALTER {database} CONNECTION LIMIT {about['limit']}")
     if about.get("template"):
@@ -73,18 +74,87 @@ def furnish(name: str, about: t.Mapping[str, str]) -> list[str]:
     return words
 
 
+def settings(name: str, about: t.Mapping[str, str]) -> list[str]:
+    """The database's, and those of roles in it. A server may not know one, or not its value. Raises Refused."""
+    database = f"DATABASE {quoted(name)}"
+    words = [f"ALTER {database} SET {_setting(each)}" for each in _list(about, "settings")]
+    return [*words, *(f"ALTER ROLE {role} IN {database} SET {_setting(each)}" for role, each in _of_roles(about))]
+
+
+def preloads(name: str, about: t.Mapping[str, str]) -> list[str]:
+    """What of the settings loads libraries into each session. Raises Refused."""
+    found = (each for each in _list(about, "settings") if str(each).startswith("session_preload_libraries="))
+    return [f"ALTER DATABASE {quoted(name)} SET {_setting(each)}" for each in found]
+
+
+def labellers(about: t.Mapping[str, str]) -> list[str]:
+    """Who provides labels of the database, or of anything in it. Raises Refused."""
+    return sorted({*(str(each) for each in _list(about, "labellers")), *(who for who, _label in _pairs(about))})
+
+
+def labels(name: str, about: t.Mapping[str, str], but: t.Collection[str] = ()) -> list[str]:
+    """The database's own, without those of some providers. Raises Refused."""
+    return [label(name, who, literal(said)) for who, said in _pairs(about) if who not in but]
+
+
+def label(name: str, provider: str, words: str = "NULL") -> str:
+    return f"SECURITY LABEL FOR {quoted(provider)} ON DATABASE {quoted(name)} IS {words}"
+
+
+def _pairs(about: t.Mapping[str, str]) -> list[tuple[str, str]]:
+    try:
+        return [(str(provider), str(words)) for provider, words in _list(about, "labels")]
+    except (TypeError, ValueError):
+        raise Refused("the manifest's labels cannot be read") from None
+
+
 def _of_roles(about: t.Mapping[str, str]) -> t.Iterator[tuple[str, str]]:
     """Settings that hold for one role in this database. Raises Refused."""
+    for role, found in _settings_of_roles(about):
+        yield from ((quoted(role), each) for each in found)
+
+
+def _settings_of_roles(about: t.Mapping[str, str]) -> list[tuple[str, list[str]]]:
     try:
-        for role, settings in _list(about, "role_settings"):
-            yield from ((quoted(str(role)), str(each)) for each in settings)
+        return [(str(role), [str(each) for each in found]) for role, found in _list(about, "role_settings")]
     except (TypeError, ValueError):
         raise Refused("the manifest's role_settings cannot be read") from None
 
 
 def roles(about: t.Mapping[str, str]) -> list[str]:
-    """Those that the dump's statements name."""
-    return [str(each) for each in _list(about, "roles")]
+    """Those that the statements name: the dump's, and the database's own. Raises Refused."""
+    found = [*_list(about, "roles"), about.get("owner")]
+    found += [role for role, _settings in _settings_of_roles(about)]
+    found += [grantee for grantee, public, _privilege, _grantable in _entries(about) if not public]
+    return list(dict.fromkeys(str(each) for each in found if each))
+
+
+def same(ours: t.Mapping[str, str], theirs: t.Mapping[str, str], but: t.Collection[str] = ()) -> list[str]:
+    """Which of the things differ that belong to a database. Its place may: tablespaces need not be there.
+
+    Who granted a privilege may, too: a superuser grants in the owner's name. Raises Refused.
+    """
+    plain = ("encoding", "collate", "ctype", "provider", "locale", "rules", "owner", "limit", "template")
+    wrong = [key for key in plain if key in ours and key not in but and ours[key] != theirs.get(key)]
+    for key, read in (("settings", settings), ("privileges", _granted), ("labels", labels)):
+        if key not in but and read("", ours) != read("", theirs):
+            wrong.append(key)
+    return wrong
+
+
+def _granted(_name: str, about: t.Mapping[str, str]) -> list[str]:
+    given: dict[str, bool] = {}
+    for grantee, public, privilege, grantable in _entries(about):
+        key = json.dumps([None if public else grantee, privilege])
+        given[key] = given.get(key, False) or bool(grantable)
+    return sorted(f"{key} {grantable}" for key, grantable in given.items()) if "acl" in about else ["as ever"]
+
+
+def _entries(about: t.Mapping[str, str]) -> list[tuple[t.Any, t.Any, t.Any, t.Any]]:
+    try:
+        return [(grantee, public, privilege, more) for grantee, public, privilege, more in _list(about, "acl")]
+    except (TypeError, ValueError):
+        raise Refused("the manifest's acl cannot be read") from None
 
 
 def _list(about: t.Mapping[str, str], key: str) -> list[t.Any]:
@@ -105,11 +175,7 @@ def _setting(text: str) -> str:
     return f"{'.'.join(quoted(part) for part in name.split('.'))} TO {words}"
 
 
-def _grant(database: str, entry: t.Any) -> str:
-    try:
-        grantee, public, privilege, grantable = entry
-    except (TypeError, ValueError):
-        raise Refused("the manifest's acl cannot be read") from None
+def _grant(database: str, grantee: t.Any, public: t.Any, privilege: t.Any, grantable: t.Any) -> str:
     if privilege not in PRIVILEGES:
         raise Refused(f"the manifest's acl names a privilege that databases do not have: {privilege!r}")
     to = "PUBLIC" if public else quoted(str(grantee))

@@ -17,7 +17,7 @@ from ..._errors import DbFault, Gone, Refused, Stopped
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Restore
 from ..._tuples import NamedTuple
-from . import founding
+from . import belongings, founding
 from .clients import Client, environment, private_folder, target
 from .connection import Connection, Kind, Session
 from .decoding import major, restorer
@@ -58,7 +58,7 @@ def spell(task: Restore, server: Server, room: Room) -> list[str]:
     passes = [[*BEFORE], *[["--section=data"]] * rest, [AFTER]] if rest else [[]]
     spaces = server.settings.get("tablespaces", ())
     words = [founding.create(name, about, major_of(server), spaces), *(shlex.join([*argv, *more]) for more in passes)]
-    words += founding.furnish(name, about)
+    words += [*founding.labels(name, about), *founding.furnish(name, about)]
     if task.replace:
         words.append(f"DROP DATABASE IF EXISTS {quoted(task.ref.database)}")
     return [*words, *christened(task, name)]
@@ -113,15 +113,24 @@ def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Wo
     room = room._replace(connector=quiet(worker, room.connector))
     with founded(worker, room.connector, name, task.backup, version=major_of(server)):
         yield Tick()
-        yield from poured(session, task.backup, task.decrypt, room, Place(name, task.jobs))
+        place, lacking = labelled(worker, room, task.backup, Place(name, task.jobs))
+        yield from poured(session, task.backup, task.decrypt, room, place)
         yield from compared(room, task.backup, name)
+        if lacking:
+            yield Tick(found=belongings.without_labels(task.ref, lacking))
+        about = task.backup.about
         try:
-            for words in founding.furnish(name, task.backup.about):
-                worker.rows(words)
+            yield from belongings.given(worker, room.connector, name, task.ref, about, labels=not lacking)
         except DbFault as fault:
             raise restorers_fault(fault) from None
         _name(session, worker, task, name, room)
     yield Tick(note=task.backup.id)
+
+
+def labelled(worker: Connection, room: Room, backup: Backup, place: Place) -> tuple[Place, list[str]]:
+    """Without security labels where somebody is not there who provides them, and who that is."""
+    lacking = belongings.unlabelled(worker, room.connector, place.name, backup.about)
+    return place._replace(options=(*place.options, belongings.NO_LABELS)) if lacking else place, lacking
 
 
 def _free(session: Session, worker: Connection, task: Restore) -> bool:

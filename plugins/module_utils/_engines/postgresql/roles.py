@@ -10,7 +10,7 @@ import typing as t
 
 from ..._backups import Backup, Decryption
 from ..._errors import Refused
-from ..._records import Tick, Work
+from ..._records import Finding, Ref, Tick, Work
 from .connection import Connection, Session
 from .dumped_rows import NAME, STATEMENT
 
@@ -25,9 +25,12 @@ ABOUT = tuple(
         r"(CREATE|ALTER) (ROLE|TABLESPACE) NAME[\s;]",
         r"COMMENT (ON) (ROLE|TABLESPACE) NAME[\s;]",
         r"(?:GRANT|REVOKE) .* (ON) (TABLESPACE) NAME ",
+        r"SECURITY LABEL FOR .*? (ON) (ROLE|TABLESPACE) NAME IS ",
     )
 )
-MEMBER = re.compile(f"GRANT {NAME} TO ({NAME})", re.DOTALL)
+# Of other roles, or the right to set a parameter (since 15).
+MEMBER = re.compile(f"GRANT (?:{NAME}|[A-Z, ]+ ON PARAMETER {NAME}) TO ({NAME})", re.DOTALL)
+LABEL = "SECURITY LABEL "
 MOST = 64 << 20  # bytes of such a file: the words of some hundred thousand roles
 
 
@@ -38,12 +41,24 @@ def restore(session: Session, backup: Backup, decrypt: Decryption | None) -> Wor
     yield from replay(session.worker(lock_timeout=session.lock_timeout), backup, decrypt)
 
 
-def replay(worker: Connection, backup: Backup, decrypt: Decryption | None, *, tablespaces: bool = True) -> Work:
+def replay(worker: Connection, backup: Backup, decrypt: Decryption | None, *, drill: bool = False) -> Work:
+    """`drill`: where neither folders are there nor libraries."""
     there: set[tuple[str, str]] = set(worker.rows(THERE))
     for kind, words in missing(_text(backup, decrypt), there):
-        if tablespaces or kind != "TABLESPACE":
+        if drill and (kind == "TABLESPACE" or words.startswith(LABEL)):
+            continue
+        try:
             worker.rows(words)
-            yield Tick()
+        except Refused as fault:
+            if not (words.startswith(LABEL) and "is not loaded" in fault.cause):
+                raise
+            yield Tick(found=_unlabelled(words, fault))
+        yield Tick()
+
+
+def _unlabelled(words: str, fault: Refused) -> Finding:
+    message = f"a security label was not restored: {fault.cause}"
+    return Finding(2, "labels_not_restored", Ref(""), message, fix=f"Load its library, and: {words}")
 
 
 def missing(text: bytes, there: set[tuple[str, str]]) -> t.Iterator[tuple[str, str]]:

@@ -81,7 +81,7 @@ def dump(session: Session, task: Dump, server: Server, room: Room) -> Work:
     argvs = commands(task, server, room)
     lock = _lock(task)
     with part(packed(task)) as new, private_folder() as folder, snapshot(session, lock, room.patience) as name:
-        about, size = about_of(session)
+        about, size = about_of(session, session.database)
         env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
         readings = [Reading(room.client("pg_restore", server)) for _argv in argvs] if task.decode else []
         yield Tick()
