@@ -118,6 +118,8 @@ drill_on:
       password is O(drill_password). What belongs to a whole server is tried out on a temporary one all the same.
     - A dictionary with C(folder) alone names the folder in which a SQLite file is restored, in place of the one of the
       backups; or in which the temporary server of MySQL and MariaDB lies.
+    - Elsewhere than on their own server, views of MySQL and MariaDB that need tables of other databases are left out.
+      The finding C(views_not_tried) names them.
   type: raw
   default: throwaway
 drill_password:

@@ -403,6 +403,16 @@ def test_the_module_backs_up_once_and_restores(mysql: Server, database: Make, tm
     words = [[(step["kind"], step["database"], step["statements"]) for step in steps] for steps in facts]
     assert words[0] == words[1]
     assert {(step["kind"], step["proven"]) for step in facts[1]} == {("dump", True), ("verify", True)}
+    tried = run("db_backup", {**backup, "backup_dir": str(tmp_path / "tried"), "verify": "restore"}).fact()
+    assert {(step["kind"], step["proven"]) for step in tried["steps"]} == {("dump", True), ("verify", True)}
+    assert [f["message"][-5:] for f in tried["findings"] if f["code"] == "views_not_tried"] == [": far"]
+    beside_it = {
+        "backup_dir": str(tmp_path / "beside"),
+        "verify": "restore",
+        "drill_on": "same_server",
+        "globals": False,
+    }
+    assert "views_not_tried" not in str(run("db_backup", {**backup, **beside_it}).fact()["findings"])
     assert not run("db_backup", backup).result["changed"]
     again = run("db_restore", {**options, "database": name, "drill": True}, check=True).fact()["findings"]
     assert [f["message"][-5:] for f in again if f["code"] == "views_not_tried"] == [": far"]

@@ -9,6 +9,7 @@ import json
 import typing as t
 
 from .._backups import Backup, Shelf
+from .._drills import not_tried
 from .._errors import BadInput, Refused
 from .._records import Amount, Finding, Measured, Plan, Ref, Step
 from .._tasks import Restore
@@ -179,18 +180,5 @@ def findings(policy: Policy, shelf: Shelf, backup: Backup) -> tuple[Finding, ...
         message = f"backup {backup.id} was never verified"
         fix = "Prove it first, with drill: true" if backup.method == "dump" else ""
         found.append(Finding(2, "not_verified", Ref(backup.database), message, fix=fix))
-    views = _untried(backup) if policy.drill and policy.on != "same_server" else []
-    if views:
-        shown = ", ".join(views[:10]) + (f" and {len(views) - 10} more" if len(views) > 10 else "")
-        message = f"a drill elsewhere does not try views that need other databases: {shown}"
-        fix = "Try them with drill_on: same_server"
-        found.append(Finding(2, "views_not_tried", Ref(backup.database), message, fix=fix))
+    found += not_tried(backup, policy.on) if policy.drill else []
     return tuple(found)
-
-
-def _untried(backup: Backup) -> list[str]:
-    """Views that need databases which are not in the backup, as its dump has noted them."""
-    try:
-        return [str(name) for name in json.loads(backup.about.get("foreign") or "[]")]
-    except (TypeError, ValueError):
-        return []

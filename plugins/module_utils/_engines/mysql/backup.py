@@ -12,6 +12,7 @@ import time
 import typing as t
 from datetime import datetime, timezone
 
+from ..._drills import not_tried
 from ..._errors import Refused
 from ..._files import private
 from ..._records import Finding, Ref, Server, Tick, Work
@@ -115,6 +116,7 @@ def _verify(session: t.Any, task: Verify, server: Server) -> Work:
         from . import drilling
 
         yield from drilling.drill(session, backup, server, decrypt=task.decrypt, on=task.on)
+        yield from (Tick(found=finding) for finding in not_tried(backup, task.on))
     _go_on(session.stopped, backup)
     backups.amend(backup, level=task.level, at=datetime.now(timezone.utc))
     yield Tick(note=backup.id)
