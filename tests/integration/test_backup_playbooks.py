@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.demo import aging
-from tests.playbook import play
+from tests.fleet import Server
+from tests.playbook import play, variables
 
 from . import lite as files
 from .backups import aged, backed_up, shelf
-from .playing import Hosts, said, write_hosts
+from .conftest import Pool
+from .module_runner import run
+from .playing import SERVERS, Hosts, said, write_hosts
 
 RULE = {"name": "old entries", "table": "audit_log", "date_column": "created_at", "delete_after": "90d"}
 
@@ -84,3 +90,52 @@ def test_a_drill_over_the_fleet(lite: Callable[[str], Path], tmp_path: Path) -> 
     assert ran.code != 0, said(ran)
     assert {host: call.status for host, call in ran.of("db_restore").items()} == {"one": "ok", "two": "failed"}
     assert [b.level for b in shelf(folder).backups] == ["restore"]
+
+
+WATCHED = """\
+#!/bin/sh
+echo "$0" >> {log}
+exec {program} "$@"
+"""
+LOADERS = {"postgresql": "pg_restore", "mariadb": "mariadb", "mysql": "mysql"}
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Callable[[Server], tuple[Path, Path]]]:
+    """A folder with all programs of a server, and the file in which the one that loads a dump notes that it ran."""
+    with tempfile.TemporaryDirectory(prefix="programs", dir="/tmp") as name:
+
+        def laid(server: Server) -> tuple[Path, Path]:
+            folder, log = Path(name), tmp_path / "ran"
+            folder.chmod(0o755)  # the account of a temporary server has to get there
+            for program in server.installation.bin_dir.iterdir():
+                (folder / program.name).symlink_to(program)
+            loader = folder / LOADERS[server.engine]
+            loader.unlink(missing_ok=True)
+            loader.write_text(WATCHED.format(log=log, program=server.installation.program(loader.name)))
+            loader.chmod(0o755)
+            return folder, log
+
+        yield laid
+
+
+@pytest.mark.parametrize("key", SERVERS)
+def test_a_drill_takes_the_programs_that_it_is_told(
+    pool: Pool,
+    database: Callable[[Server], str],
+    programs: Callable[[Server], tuple[Path, Path]],
+    tmp_path: Path,
+    key: str,
+) -> None:
+    server = pool.get(key)
+    shop, folder = database(server), tmp_path / "backups"
+    server.script("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)", database=shop)
+    own = {"engine": server.engine, "bin_dir": str(server.installation.bin_dir), "journal": "none"}
+    run("db_backup", {**server.login(), **own, "databases": [shop], "backup_dir": str(folder), "globals": False})
+    bin_dir, log = programs(server)
+    host = {**variables(server), "drill_databases": [shop]}
+    where = write_hosts(tmp_path, {"one": host}, backup_dir=str(folder), backup_bin_dir=str(bin_dir))
+    ran = play("restore_drill", where)
+    assert ran.code == 0, said(ran)
+    assert [b.level for b in shelf(folder).backups] == ["restore"]
+    assert set(log.read_text().split()) == {str(bin_dir / LOADERS[server.engine])}
