@@ -58,6 +58,10 @@ CREATE TABLE aside (id int, note varchar(20)) ENGINE=MyISAM;
 INSERT INTO aside VALUES (1, 'torn?');
 CREATE VIEW a_view AS SELECT c.id, p.name FROM plain p JOIN child c ON c.id <> p.id;
 CREATE VIEW b_view AS SELECT id FROM a_view WHERE name <> 'x';
+CREATE VIEW z_last AS SELECT id, p FROM child;
+CREATE VIEW e_first AS SELECT id, p FROM z_last WHERE id > 0 WITH LOCAL CHECK OPTION;
+CREATE VIEW c_before AS SELECT id FROM e_first WHERE p > 0 AND 'it''s ä' <> '' WITH CASCADED CHECK OPTION;
+CREATE VIEW d_above AS SELECT id FROM c_before;
 DELIMITER //
 CREATE TRIGGER tr BEFORE INSERT ON made FOR EACH ROW BEGIN SET NEW.a = NEW.a + 100; END//
 CREATE TRIGGER tr2 AFTER DELETE ON parent FOR EACH ROW INSERT INTO keyless VALUES (OLD.id, 'gone')//

@@ -72,6 +72,27 @@ def test_what_is_restored_is_what_was_there(mysql: Server, database: Make, shelt
         mysql.sql(f"DROP DATABASE IF EXISTS {copy}")
 
 
+def test_numbers_that_a_dump_rounds_are_named(mysql: Server, database: Make, shelter: Shelter) -> None:
+    """Of all numbers only those are others afterwards of which it was said before."""
+    name = database(mysql)
+    values = "16777217, 52.520008, 52.520008, 0.1 + 0.2, 3"
+    columns = "one float, two float, three float(9, 6), four double, five float AS (id * 1.1)"
+    mysql.script(f"CREATE TABLE t (id int PRIMARY KEY, {columns}); CREATE VIEW v AS SELECT one FROM t", database=name)
+    mysql.script(f"INSERT INTO t (one, two, three, four, id) VALUES ({values})", database=name)
+    exact = "SELECT one * 1e0, two * 1e0, three * 1e0, four * 1e0, five * 1e0 FROM {}.t"
+    with shelter.used.engine.session(name) as session:
+        wants = Wants(backups=Sheltered(str(shelter.folder)))
+        (found,) = shelter.used.engine.measure(session, wants, shelter.used.server).findings
+    assert found.code == "floats_rounded" and found.message.endswith(": t.one, t.two")
+    copy = f"{name}_copy"
+    try:
+        shelter.restore(shelter.dump(name), copy)
+        before, after = (mysql.sql(exact.format(each))[0] for each in (name, copy))
+        assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True, True, True]
+    finally:
+        mysql.sql(f"DROP DATABASE IF EXISTS {copy}")
+
+
 def test_a_drill_on_a_throwaway_server_proves_and_leaves_nothing(
     mysql: Server, database: Make, shelter: Shelter
 ) -> None:
@@ -222,7 +243,8 @@ def test_the_words_that_are_shown_are_those_that_run(mysql: Server, database: Ma
     engine = shelter.used.engine
     with engine.session(name) as session:
         found = engine.measure(session, Wants(backups=Sheltered(str(shelter.folder))), shelter.used.server)
-    assert [(f.code, "aside" in f.message) for f in found.findings] == [("not_transactional", True)]
+    named = {"not_transactional": "aside", "floats_rounded": ": plain.fl"}
+    assert [(f.code, named[f.code] in f.message) for f in found.findings] == [(code, True) for code in named]
     shown = engine.spell(task, shelter.used.server)
     backup = shelter.dump(name, exclude=("parent",))
     assert shown[-1].split()[1:] == list(backup.arguments)

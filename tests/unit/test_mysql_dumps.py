@@ -202,6 +202,43 @@ def test_what_is_restored_is_neither_locked_nor_made_zero(size: int) -> None:
     assert found == head.replace("ZERO'", "ZERO,ALLOW_INVALID_DATES'") + rows + body + head
 
 
+CHECKED = """-- Final view structure for view `a`
+/*!50001 DROP VIEW IF EXISTS `a`*/;
+/*!50001 SET character_set_client      = latin1 */;
+/*!50001 CREATE ALGORITHM=MERGE */
+/*!50013 DEFINER=`me`@`%` SQL SECURITY DEFINER */
+/*!50001 VIEW `a` AS select `b`.`x` AS `x` from `b` where `b`.`x` > 1 */
+/*!50002 WITH CASCADED CHECK OPTION */;
+/*!50001 SET character_set_client      = @saved_cs_client */;
+
+-- Final view structure for view `b`
+/*!50001 DROP VIEW IF EXISTS `b`*/;
+/*!50001 CREATE ALGORITHM=UNDEFINED */
+/*!50013 DEFINER=`me`@`%` SQL SECURITY DEFINER */
+/*!50001 VIEW `b` AS select `t`.`x` AS `x` from `t` */
+/*!50002 WITH LOCAL CHECK OPTION */;
+-- Dump completed
+"""
+
+
+@given(size=st.integers(1, 900))
+def test_a_checked_view_comes_after_those_that_it_is_made_of(size: int) -> None:
+    """At its place it has no option: what it is made of may be nothing yet that could be updated."""
+    mended = Mended(reader(CHECKED.encode(), size), old="o", new="o", own=True)
+    found = b"".join(iter(lambda: mended.read(1 << 20), b"")).decode()
+    text = CHECKED.replace("DEFINER=`me`@`%`", "DEFINER=CURRENT_USER")
+    first, second = text.index("/*!50001 DROP VIEW IF EXISTS `a`"), text.index("-- Final view structure for view `b`")
+    before = text.replace(" */\n/*!50002 WITH CASCADED CHECK OPTION */;", " */;")
+    before = before.replace(" */\n/*!50002 WITH LOCAL CHECK OPTION */;", " */;")
+    assert found.startswith(before)
+    last = (
+        text[text.index("/*!50001 DROP VIEW IF EXISTS `b`") : text.index("-- Dump")]
+        + text[first:second].rstrip()
+        + "\n"
+    )
+    assert found[len(before) :] == "/*!40101 SET SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n" + last
+
+
 def test_definitions_do_not_depend_on_where_they_are() -> None:
     def of(text: str, database: str) -> Content:
         scanner = Scanner(database, trailer=False)

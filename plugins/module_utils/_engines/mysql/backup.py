@@ -95,6 +95,10 @@ def findings(session: t.Any, grants: Grants, known: dumping.Source, server: Serv
     torn = dumping.findings_of(known)
     if torn:
         yield Finding(2, "not_transactional", ref, torn, fix="ALTER TABLE … ENGINE=InnoDB")
+    rounded = dumping.rounded(known)
+    if rounded:
+        other = ", or back up with method: physical, too" if server.engine == "mariadb" else ""
+        yield Finding(2, "floats_rounded", ref, rounded, fix=f"ALTER TABLE … MODIFY … DOUBLE{other}")
 
 
 # ---- verification ----------------------------------------------------------------------------------------------------

@@ -35,6 +35,12 @@ TABLES = """
 BY_TRANSACTION = """
     SELECT DISTINCT TABLE_NAME FROM information_schema.COLUMNS
      WHERE TABLE_SCHEMA = %s AND GENERATION_EXPRESSION = 'ROW START' AND DATA_TYPE = 'bigint' ORDER BY TABLE_NAME"""
+# Servers write such numbers out with six digits; those with digits after the point (M,D) with all of them.
+FLOATS = """
+    SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS
+     WHERE TABLE_SCHEMA = %s AND DATA_TYPE = 'float' AND NUMERIC_SCALE IS NULL
+       AND COALESCE(GENERATION_EXPRESSION, '') = ''
+     ORDER BY TABLE_NAME, ORDINAL_POSITION"""
 ENCRYPTED = re.compile(r"\bENCRYPT(ED|ION)`?='?(YES|Y)\b", re.IGNORECASE)
 SCHEMA = """
     SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME
@@ -69,6 +75,7 @@ class Source(NamedTuple):
     apart: tuple[tuple[str, int], ...] = ()  # tables whose definition needs nothing beside: name, bytes of rows
     by_transaction: tuple[str, ...] = ()  # tables whose history no dump takes along: by transaction, not by time
     encrypted: bool = False  # some table says that it is
+    floats: tuple[str, ...] = ()  # columns of tables, of whose numbers a dump has six digits
 
     def without(self, patterns: t.Sequence[str], database: str) -> tuple[str, ...]:
         """The tables whose rows are left out."""
@@ -89,7 +96,8 @@ def source(link: t.Any, database: str) -> Source:
     odd = tuple(str(row[0]) for row in link.rows(BY_TRANSACTION, (database,))) if versioned else ()
     sequences = any(row[1] == "SEQUENCE" for row in rows)
     encrypted = any(ENCRYPTED.search(str(row[5] or "")) for row in rows)
-    return Source(tuple(plain), versioned, tuple(loose), size, sequences, apart, odd, encrypted)
+    floats = tuple(f"{row[0]}.{row[1]}" for row in link.rows(FLOATS, (database,)) if str(row[0]) in plain)
+    return Source(tuple(plain), versioned, tuple(loose), size, sequences, apart, odd, encrypted, floats)
 
 
 def unseen(grants: Grants, server: Server, database: str) -> list[str]:
@@ -313,3 +321,11 @@ def findings_of(known: Source) -> str:
         return ""
     shown = ", ".join(known.loose[:5]) + (" …" if len(known.loose) > 5 else "")
     return f"{len(known.loose)} tables are in no transactional engine: a dump does not show them at one moment: {shown}"
+
+
+def rounded(known: Source) -> str:
+    """Which numbers a dump does not take along as they are; "" where it takes all."""
+    if not known.floats:
+        return ""
+    shown = ", ".join(known.floats[:5]) + (" …" if len(known.floats) > 5 else "")
+    return f"the server writes out six digits of FLOAT numbers: a dump rounds them, and no drill can tell: {shown}"

@@ -12,6 +12,7 @@ import re
 import typing as t
 
 from ..._errors import Refused
+from .checked_views import CheckedViews
 from .definitions import EVENT, PART, SCHEDULE
 from .names import quoted
 from .renaming import NAME, Own
@@ -24,8 +25,8 @@ RUN_AS = re.compile(rb"^((?:CREATE |/\*!\d{5} )[^`\n]{0,60}?DEFINER=)" + PART + 
 MODE = b", SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
 MODE_OF_RESTORES = b", SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */;\n"
 LOCK = b"LOCK TABLES `"
-# Lines that are looked at together with the next one.
-HELD_BACK = (b"/*!50001 CREATE ALGORITHM=", b"/*!50013 DEFINER=")
+# Lines that are looked at together with those around them: a view's definition.
+HELD_BACK = (b"/*!50001 ", b"/*!50013 ", b"/*!50002 ")
 FINAL_VIEW = (
     rb"^/\*!50001 DROP VIEW IF EXISTS (?:NAMES)\*/;\n"
     rb"|^/\*!50001 CREATE ALGORITHM=[^\n]*\n/\*!50013 DEFINER=[^\n]*\n/\*!50001 VIEW (?:NAMES) AS [^\n]*\n"
@@ -53,6 +54,7 @@ class Mended:
     The dump programs put ALTER DATABASE with the name of its source around routines whose character set is another one:
     restored beside it, a dump would change its own source. Dates that ALLOW_INVALID_DATES once let in would silently
     become zero. And no row comes into a locked table whose default is a sequence (MariaDB); nobody else is there yet.
+    Views with a check option: see checked_views.py.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Mended:
         self._alter = re.compile(rb"^ALTER DATABASE " + re.escape(quoted(old).encode()) + rb"(?= )", re.MULTILINE)
         self._renamed, self._names = old != new, Own(old)
         self._rest = b""
+        self._checked = CheckedViews()
         self._ended = self._begun = False
 
     def read(self, size: int) -> bytes:
@@ -80,7 +83,7 @@ class Mended:
             data = self._read(size)
             if not data:
                 self._ended = True
-                return self._mend(self._rest)
+                return self._mend(self._rest) + self._checked.definitions()
             whole = self._rest + data
             cut = len(whole) if len(whole) > LONGEST else _end(whole)
             self._rest = whole[cut:]
@@ -107,4 +110,6 @@ class Mended:
                 raise Refused("an event of the dump cannot be put to sleep", cure="Use drill_on: throwaway")
         if self._without and b"/*!50001 " in text:
             text = self._without.sub(b"", text)
-        return RUN_AS.sub(rb"\1CURRENT_USER", text) if self._own else text
+        if self._own:
+            text = RUN_AS.sub(rb"\1CURRENT_USER", text)
+        return self._checked.taken_from(text)
