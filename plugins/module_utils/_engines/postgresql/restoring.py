@@ -36,6 +36,7 @@ SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
 """
 # What of the first file comes before the rows that stand in other files, and what after them.
 BEFORE, AFTER = ("--section=pre-data", "--section=data"), "--section=post-data"
+FULL = "No space left on device|Disk quota exceeded"  # as the operating system says it, whatever speaks the server
 KEEP = 1 << 20  # bytes read at once
 PATIENCE = 5.0  # seconds for the server to let go of connections that were closed a moment ago, our own among them
 
@@ -275,6 +276,8 @@ def _by_several(session: Session, argv: t.Sequence[str], env: t.Mapping[str, str
 
 def restorers_fault(fault: DbFault) -> DbFault:
     """What is missing on the server is the most frequent reason."""
+    if re.search(FULL, fault.cause) and not fault.cure:
+        return Refused(fault.cause, cure="The server's disk is full: make room first, and restore again")
     if re.search("tablespace .* does not exist", fault.cause):
         return Refused(fault.cause, cure="Restore the tablespaces with it (globals: true), or create them")
     if "role" in fault.cause and "does not exist" in fault.cause and not isinstance(fault, Gone):
