@@ -76,6 +76,26 @@ def test_a_row_that_came_behind_the_cursor_is_no_proof(
     assert "not_proven" in ran.codes()
 
 
+def test_rows_that_a_trigger_keeps_are_no_change(
+    postgresql: Server, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    """However often it runs; and it goes on to say that they are still due."""
+    name = database(postgresql)
+    keep = """
+    CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN CASE WHEN OLD.id > 5 THEN OLD END; END';
+    CREATE TRIGGER keep BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION keep();
+    """
+    made(postgresql, name, OLD.format(20), NEW.format(5000), keep)
+    said = []
+    for _night in range(3):
+        ran = run("db_cleanup", options(postgresql, name, tmp_path, RULE))
+        (step,) = [s for s in ran.fact()["steps"] if s["kind"] == "delete"]
+        assert (step["status"], step["proven"], step["actual"]["rows_remaining"]) == ("done", False, 5), step
+        assert "not_proven" in ran.codes()
+        said.append((ran.changed, step["actual"]["rows"]))
+    assert said == [(True, 15), (False, 0), (False, 0)]
+
+
 # Thousands of rows when the statistics were made: old and new; what became of them; the limit; whether it is refused.
 STALE = [
     # The statistics say 21 %, and it is 63 %.

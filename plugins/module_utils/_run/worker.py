@@ -231,12 +231,22 @@ def outcome_of(job: Job, verdict: Verdict, size: int) -> Outcome:
         actual=actual,
         bytes_before=before,
         bytes_after=after,
-        changed=done or job.committed,
+        changed=job.committed or (done and not _took_nothing(job)),
         proven=proof.proven if proof else None,
         error=verdict.error,
         attempts=max(1, job.attempts),
         rows_left=proof.rows_left if proof else None,
     )
+
+
+def _took_nothing(job: Job) -> bool:
+    """Whether all that the step does is to take rows, and none left: others were there first, or a trigger kept them.
+
+    One that archives into a table may have made that one.
+    """
+    task: t.Any = job.step.task
+    bites = bool(getattr(task, "pace", None)) and getattr(task, "to", None) is None
+    return bites and not any(job.done._replace(seconds=0.0))
 
 
 def _paced(job: Job) -> t.Any:
