@@ -16,13 +16,15 @@ from typing import Any, cast
 
 import pytest
 
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import connection
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import (
+    session as postgresql_session,
+)
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import (
     Connection,
     Connector,
     Kind,
-    Session,
 )
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.session import Session
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, Gone, Refused, Stopped
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Database, Execution, Ref, Wants
 from tests.fleet import Fleet, Missing, PostgreSQL, Server, pgbouncer
@@ -78,7 +80,7 @@ def shop(postgresql: Server, database: Make) -> str:
 def sessions(monkeypatch: pytest.MonkeyPatch, two: bool) -> Iterator[None]:
     """From as many relations on as every database has, or none."""
     with monkeypatch.context() as patched:
-        patched.setattr(connection, "MANY", 1 if two else 10**9)
+        patched.setattr(postgresql_session, "MANY", 1 if two else 10**9)
         yield
 
 
@@ -189,7 +191,7 @@ def test_a_look_at_one_table_is_no_work_for_two(postgresql: Server, shop: str, m
         postgresql.mark_log()
         pg.measure(shop, EVERYTHING._replace(only=(Ref(shop, ("public", "plain")),)))
         assert len(at_work(postgresql, shop)) == 1
-    assert connection.MANY > 1000
+    assert postgresql_session.MANY > 1000
     with use(postgresql) as pg:
         postgresql.mark_log()
         pg.measure(shop, EVERYTHING)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import PostgreSQL
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import MOST_IDLE
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.pool import MOST_IDLE
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import (
     BadInput,
     Busy,

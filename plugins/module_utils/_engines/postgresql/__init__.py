@@ -32,7 +32,9 @@ from ..._tasks import (
     Verify,
 )
 from . import activity, driver, greeting, means, measure, options, space
-from .connection import Connection, Connector, Kind, Pool, Session, reachable
+from .connection import Connection, Connector, Kind
+from .pool import Pool, reachable
+from .session import Session
 from .versions import has, major_of
 
 if t.TYPE_CHECKING:

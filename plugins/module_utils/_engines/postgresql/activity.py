@@ -14,7 +14,8 @@ from ..._records import Activity, Finding, Ref, Server, Table
 from ..._tuples import NamedTuple
 from ..._units import say_seconds
 from .catalog import Row
-from .connection import APPLICATION, Session
+from .connection import APPLICATION
+from .session import Session
 from .versions import has, major_of
 
 REPACK = "pg_repack"  # the name that pg_repack and our own calls of it give themselves

@@ -9,8 +9,8 @@ import typing as t
 
 from ..._records import Ref
 from ..._retention import Depot
-from .connection import Session
 from .names import quoted, table_name
+from .session import Session
 from .subject import Column, Subject, subjects
 
 SCHEMAS = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ..._errors import Refused
-from .connection import Session
+from .session import Session
 
 SLOTS = """
 SELECT coalesce(pg_catalog.max(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)), 0)

@@ -22,9 +22,9 @@ from ..._process import Completed
 from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump, Verify
 from . import pgbackrest, throwaway
-from .connection import Session
 from .dumping import Room
 from .pgbackrest import called, words
+from .session import Session
 
 TOLD = ("--output=text", "--verbose")  # without these it says nothing at all
 OF_BACKUP = re.compile(r"^\s+backup: (\S+), status: ([^,]+), .*checked: (\d+), total valid files: (\d+)$", re.MULTILINE)

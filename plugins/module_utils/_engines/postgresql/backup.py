@@ -15,8 +15,8 @@ from ..._tasks import Cure, Dump, Restore, Verify
 from .. import filing
 from . import dumping
 from .clients import client
-from .connection import Session
 from .dumping import Room
+from .session import Session
 from .versions import major_of
 
 

@@ -17,9 +17,10 @@ from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump
 from . import incremental
 from .clients import Client, environment, private_folder, target
-from .connection import Kind, Session
+from .connection import Kind
 from .dumping import APPLICATION, LEVEL, Room, judge, packed
 from .file_list import LIST, MANIFEST
+from .session import Session
 from .tarballs import READ, check, ended, listed
 from .versions import has, major_of
 

@@ -10,7 +10,7 @@ import typing as t
 
 from ..._errors import Gone
 from ..._records import Server, Wants
-from .connection import Session
+from .session import Session
 
 A = t.TypeVar("A")
 B = t.TypeVar("B")

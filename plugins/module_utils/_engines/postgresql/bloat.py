@@ -12,8 +12,8 @@ from ..._records import Bloat, Ref, Server, Wants
 from ..._tuples import NamedTuple
 from . import columns, layout, toast
 from .catalog import Row
-from .connection import Session
 from .names import quoted, table_name
+from .session import Session
 from .toast import Toast
 
 # Points of percent by which the estimate may be off, measured against VACUUM FULL: rows of one size, rows of many

@@ -12,8 +12,8 @@ from datetime import datetime
 from ..._records import Bloat, Dead, Ref, Server, Table, Wants
 from ..._tuples import NamedTuple
 from . import beside
-from .connection import Session
 from .files import files
+from .session import Session
 from .versions import has, major_of
 
 # Which half is left out is said, since an optimizer that is told which is taken expects one row in two hundred.

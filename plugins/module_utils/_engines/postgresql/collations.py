@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..._records import Ref, Server
 from ..._structure import Collation
 from ..._tuples import NamedTuple
-from .connection import Session
+from .session import Session
 from .versions import has, major_of
 
 # Only those that something depends on: an operating system's upgrade changes hundreds that nobody uses. Asking for the

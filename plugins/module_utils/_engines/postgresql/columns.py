@@ -14,7 +14,7 @@ from collections import Counter
 
 from ..._tuples import NamedTuple
 from . import layout
-from .connection import Session
+from .session import Session
 from .versions import has
 
 # One text a column, one row a relation: columns that are alike are read, and thought about, once. The texts are made

@@ -14,10 +14,11 @@ from ..._errors import Refused
 from ..._retention import Child, Sought
 from ..._tuples import NamedTuple
 from . import foreign_keys
-from .connection import MOST, Connection, Session
+from .connection import MOST, Connection
 from .due import both, due
 from .foreign_keys import Edge
 from .names import quoted
+from .session import Session
 from .subject import Column, Subject, from_only
 
 SMALL = 100_000  # rows: counting them costs less than an estimate that is wrong

@@ -16,9 +16,9 @@ from ..._process import Completed
 from ..._records import Tick, Work
 from ..._tasks import Verify
 from .clients import Client, client
-from .connection import Session
 from .dumped_rows import Rows, differences
 from .dumping import TRAILER, Trailer
+from .session import Session
 
 DUMPED = ("dump", "data")  # what files by pg_dump hold: a database, or rows that are not in that file
 

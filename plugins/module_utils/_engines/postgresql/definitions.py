@@ -19,9 +19,10 @@ from ..._backups import Backup, Decryption
 from ..._errors import Refused, Stopped
 from ..._records import Tick, Work
 from .clients import client, environment, private_folder, target
-from .connection import Kind, Session
+from .connection import Kind
 from .decoding import major, restorer
 from .dumping import APPLICATION, Room, judge, milliseconds
+from .session import Session
 
 SECTIONS = ("--section=pre-data", "--section=post-data", "--no-tablespaces")
 HEAD = b"-- Name: "

@@ -14,9 +14,9 @@ from ..._tasks import DropLeftover, DropPartition
 from ..._tuples import NamedTuple
 from ..._units import say_seconds
 from . import partitions
-from .connection import Session
 from .names import literal, table_name
 from .partitions import DETACHING, Mark, Range, marked
+from .session import Session
 from .underway import Underway
 from .versions import major_of
 

@@ -12,7 +12,7 @@ from ..._errors import Refused, Stopped
 from ..._records import Ref, Server, Tick, Work
 from ..._tasks import Restore, Verify
 from . import belongings, founding, options, roles, throwaway
-from .connection import Connection, Connector, Session
+from .connection import Connection, Connector
 from .decoding import major, read
 from .dumping import Room
 from .interim import founded
@@ -20,6 +20,7 @@ from .matching import matched
 from .names import quoted
 from .quiet import asleep, quiet
 from .restoring import Place, labelled, poured, refuse
+from .session import Session
 from .versions import major_of
 
 AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"

@@ -18,8 +18,9 @@ from ..._records import Amount, Server, Tick, Work
 from ..._tasks import Dump
 from ..._tuples import NamedTuple
 from .clients import Client, client, environment, private_folder, target
-from .connection import MOST, Connection, Connector, Kind, Session
+from .connection import MOST, Connection, Connector, Kind
 from .names import quoted
+from .session import Session
 from .versions import major_of
 
 if t.TYPE_CHECKING:

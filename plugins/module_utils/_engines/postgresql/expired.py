@@ -11,11 +11,11 @@ from ..._errors import Refused
 from ..._records import Ref, Server, Wants
 from ..._retention import Expired, Files, Missing, Part, Piece, Sought
 from . import archives, foreign_keys, partitions, walks
-from .connection import Session
 from .counting import Counter, Counts, Found, reading
 from .due import ZONE, alone, why_no_date
 from .partitions import Whole
 from .retention import Memory, Seen
+from .session import Session
 from .subject import Column, Subject, called, delete_refused, from_only, subjects
 from .versions import has, major_of
 

@@ -10,8 +10,9 @@ import typing as t
 from ..._records import Ref
 from ..._retention import Child
 from ..._tuples import NamedTuple
-from .connection import Connection, Session
+from .connection import Connection
 from .names import quoted
+from .session import Session
 
 # Foreign keys to these tables: to what they are partitions of, and to each of their partitions, too. Copies that the
 # server keeps for partitions are left out; their tables are named by the key that was declared.

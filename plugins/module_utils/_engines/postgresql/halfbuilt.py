@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..._errors import Vanished
 from ..._records import Leftover, Ref, Wants
 from ..._tuples import NamedTuple
-from .connection import Session
+from .session import Session
 
 REINDEX = "reindex"  # the kind of wreckage
 # A name as the server makes it of another one and a suffix, cut where they are too long together, between characters.

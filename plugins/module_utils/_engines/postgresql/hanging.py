@@ -14,10 +14,11 @@ from ..._errors import Busy, Refused
 from ..._records import Ref
 from ..._retention import Child, Frame
 from ..._tuples import NamedTuple
-from .connection import Connection, Session
+from .connection import Connection
 from .foreign_keys import SILENT, Edge
 from .names import literal, quoted
 from .removal import Removal
+from .session import Session
 from .subject import Subject, delete_refused, subjects
 
 Rows = t.Sequence[t.Sequence[t.Any]]

@@ -12,7 +12,7 @@ from ..._health import Archiver, Connections, Health, Logs, Prepared, Replica, S
 from ..._records import Server
 from ..._tuples import NamedTuple
 from . import sessions
-from .connection import Session
+from .session import Session
 from .versions import has, major_of
 
 # One row. Where the login may not see who others are, the kind of a process is hidden; that it has a user is not.

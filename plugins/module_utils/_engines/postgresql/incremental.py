@@ -15,8 +15,8 @@ from ..._errors import DbFault, Refused, Stopped
 from ..._records import Tick, Work
 from . import tarballs, throwaway
 from .clients import client
-from .connection import Session
 from .file_list import LIST, is_whole
+from .session import Session
 from .versions import has
 
 MOST = 1 << 31  # bytes of a list: some hundred for each file of the server

@@ -17,9 +17,9 @@ from ..._tuples import NamedTuple
 from . import bloat as heap
 from . import btree, columns, layout, repeated
 from .columns import Known
-from .connection import Session
 from .indexes import Row
 from .names import quoted, table_name
+from .session import Session
 
 # Points of percent by which the model may be off where all is known: entries of one size, entries of many sizes, and on
 # top where values share entries, where statistics are old, and where only a part of the rows is in the index.

@@ -15,7 +15,7 @@ from ..._structure import Index
 from ..._tuples import NamedTuple
 from . import catalog
 from .catalog import DATABASE_OWNER, MAY_MAINTAIN, settings_of
-from .connection import Session
+from .session import Session
 from .versions import has, major_of
 
 # Sizes, and expressions and predicates in words, open the table or the index and would wait for whoever holds it

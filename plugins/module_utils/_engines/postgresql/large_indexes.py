@@ -12,8 +12,8 @@ import typing as t
 
 from ..._records import Server, Wants
 from . import catalog
-from .connection import Session
 from .indexes import Row, Sizes
+from .session import Session
 
 # What is known of their tables is not asked again. Of a size that the file system cannot tell see indexes.py.
 LARGE = """

@@ -13,8 +13,8 @@ from ..._errors import Refused
 from ..._records import Leftover, Ref, Server, Tick, Wants, Work
 from ..._tasks import DropLeftover
 from ..._tuples import NamedTuple
-from .connection import Session
 from .names import quoted, table_name
+from .session import Session
 
 REPACK = "pg_repack"
 SCHEMA = "repack"

@@ -14,8 +14,9 @@ from ..._errors import Busy, Refused, Vanished
 from ..._records import Ref, Server, Tick, Work
 from ..._tasks import Analyze, Rebuild, Vacuum
 from ..._tuples import NamedTuple
-from .connection import Connection, Session
+from .connection import Connection
 from .names import table_name
+from .session import Session
 from .versions import has, major_of
 
 PATIENCE = 2.0  # seconds until the server's counters must have moved

@@ -11,11 +11,12 @@ from ..._backups import Backup
 from ..._errors import Refused, Stopped
 from ..._records import Tick, Work
 from .clients import client, environment, private_folder, target
-from .connection import Kind, Session
+from .connection import Kind
 from .decoding import major, written
 from .dumped_rows import Rows, differences, parts
 from .dumped_values import is_value
 from .dumping import APPLICATION, Room, judge, milliseconds
+from .session import Session
 
 
 def matched(session: Session, backup: Backup, room: Room, version: int, name: str) -> Work:

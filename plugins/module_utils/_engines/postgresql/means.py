@@ -16,7 +16,7 @@ from ..._errors import MissingMeans
 from ..._records import Server
 from ..._tuples import NamedTuple
 from .catalog import Row
-from .connection import Session
+from .session import Session
 from .versions import has, major_of
 
 PACKAGE = "pg_repack (Debian: postgresql-VERSION-repack)"

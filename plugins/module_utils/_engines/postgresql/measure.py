@@ -12,8 +12,8 @@ from ..._errors import Busy
 from ..._records import Bloat, Database, Finding, Ref, Server, Table, Wants
 from . import activity, beside, catalog, leftovers, means, space, statistics
 from .catalog import Row
-from .connection import Session
 from .means import Means
+from .session import Session
 
 MAINTAINING = ("vacuum", "analyze", "freeze", "reclaim", "online rebuild", "exclusive rebuild")
 AGAIN = 3  # a table may be locked between the look at the locks and the look at its size

@@ -9,8 +9,8 @@ import bisect
 import typing as t
 from datetime import datetime
 
-from .connection import Session
 from .halfbuilt import HERE
+from .session import Session
 
 if t.TYPE_CHECKING:
     from .indexes import Row

@@ -12,9 +12,9 @@ import typing as t
 from ..._records import Leftover, Ref
 from ..._retention import Part, Sought
 from ..._tuples import NamedTuple
-from .connection import Session
 from .due import bound
 from .names import literal
+from .session import Session
 from .subject import Column, Subject
 from .versions import has
 

@@ -19,7 +19,7 @@ from ..._backups import Backup, Repository, Stanza
 from ..._errors import Busy, DbFault, Refused, Stopped
 from ..._process import Completed, Program, mortal
 from ..._records import Finding, Ref, Server
-from .connection import Session
+from .session import Session
 
 PROGRAM = "pgbackrest"
 ANSWER = 120.0  # seconds for a repository to say what it holds: it may be a bucket

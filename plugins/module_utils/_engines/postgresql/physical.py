@@ -17,11 +17,11 @@ from ..._errors import Stopped
 from ..._records import Tick, Work
 from . import incremental, tarballs, throwaway
 from .clients import private_folder
-from .connection import Session
 from .decoding import major
 from .drill import amcheck
 from .dumping import Room
 from .quiet import asleep
+from .session import Session
 
 DATABASES = "SELECT d.datname::pg_catalog.text FROM pg_catalog.pg_database d WHERE d.datallowconn"
 HBA = "local all all trust\n"

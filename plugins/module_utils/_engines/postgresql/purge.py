@@ -13,11 +13,12 @@ from ..._retention import Frame, Pending, Taken
 from ..._tasks import Purge, Settle
 from ..._tuples import NamedTuple
 from . import archives, foreign_keys, hanging, walks, witness
-from .connection import Connection, Session
+from .connection import Connection
 from .due import both, due, in_time
 from .hanging import Hanging, Held, gone
 from .names import literal, quoted
 from .removal import Removal
+from .session import Session
 from .subject import Column, Subject, called, delete_refused, from_only, subjects
 from .walks import Rung, Values, Walk
 

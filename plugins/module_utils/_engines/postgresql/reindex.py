@@ -13,9 +13,10 @@ from ..._records import Ref, Server, Tick, Work
 from ..._tasks import DropLeftover, RefreshCollation, Reindex
 from ..._units import say_seconds
 from . import activity, halfbuilt
-from .connection import Connection, Session
+from .connection import Connection
 from .halfbuilt import About, Half
 from .names import quoted, table_name
+from .session import Session
 from .underway import Underway
 
 BEAT = 1.0  # seconds between ticks

@@ -19,9 +19,10 @@ from ..._records import Ref, Server, Tick, Work
 from ..._tasks import DropLeftover, Rebuild
 from . import activity, leftovers, maintenance
 from .clients import environment, private_folder
-from .connection import Connector, Kind, Session
+from .connection import Connector, Kind
 from .means import PACKAGE, Means
 from .names import conninfo_value, table_name
+from .session import Session
 from .versions import has, major_of
 
 # Before, pg_repack made one connection string of its options as they were. Source: reorg/pg_repack#384.

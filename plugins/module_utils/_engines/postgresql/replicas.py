@@ -11,8 +11,9 @@ import time
 import typing as t
 
 from ..._errors import DbFault
-from .connection import Connection, Connector, Kind, Session
+from .connection import Connection, Connector, Kind
 from .options import Login
+from .session import Session
 
 WRITTEN = "SELECT pg_catalog.pg_current_wal_lsn()::pg_catalog.text"
 # Caught up with what the primary had written a moment ago: no lag. Replayed all that has arrived, on a stream that is

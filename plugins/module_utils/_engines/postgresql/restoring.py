@@ -19,13 +19,14 @@ from ..._tasks import Restore
 from ..._tuples import NamedTuple
 from . import belongings, founding
 from .clients import Client, environment, private_folder, target
-from .connection import Connection, Kind, Session
+from .connection import Connection, Kind
 from .decoding import major, restorer
 from .dumped_rows import differences, parts
 from .dumping import APPLICATION, Room, judge
 from .interim import THERE, drop, founded
 from .names import literal, quoted
 from .quiet import quiet
+from .session import Session
 from .versions import major_of
 
 # pg_dump loads partitions through their table where it is not sure in which of them a row belongs elsewhere (hashed

@@ -13,10 +13,10 @@ from ..._retention import Child, Expired, Expiry, Missing
 from ..._tasks import DropLeftover, DropPartition, Purge, RemoveFiles, Settle, Task
 from ..._tuples import NamedTuple
 from . import archives
-from .connection import Session
 from .due import both, due
 from .names import literal, quoted, table_name
 from .removal import Removal
+from .session import Session
 from .subject import Column, Subject, from_only
 
 if t.TYPE_CHECKING:

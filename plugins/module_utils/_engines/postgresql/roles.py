@@ -11,8 +11,9 @@ import typing as t
 from ..._backups import Backup, Decryption
 from ..._errors import Refused
 from ..._records import Finding, Ref, Tick, Work
-from .connection import Connection, Session
+from .connection import Connection
 from .dumped_rows import NAME, STATEMENT
+from .session import Session
 
 THERE = """
 SELECT 'ROLE', r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r

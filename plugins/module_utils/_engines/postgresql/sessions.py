@@ -12,7 +12,8 @@ from ..._errors import Refused
 from ..._health import Backend, Statement
 from ..._records import Server
 from ..._tuples import NamedTuple
-from .connection import APPLICATION, Session
+from .connection import APPLICATION
+from .session import Session
 from .versions import has, major_of
 
 # Who blocks a session is asked of those that wait, and once: each question stops all locking for a moment.

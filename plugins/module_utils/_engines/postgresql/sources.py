@@ -13,7 +13,7 @@ import typing as t
 from ..._errors import Vanished
 from ..._records import Ref
 from ..._tuples import NamedTuple
-from .connection import Session
+from .session import Session
 
 # From each view down: what its rule depends on, through plain views and to all partitions and children, as far as the
 # next materialized view. Dependencies on what the server itself brings along are not recorded: those stand in the

@@ -13,7 +13,8 @@ from pathlib import Path
 from ..._records import Space, Step
 from ..._tasks import Reindex
 from ..._tuples import NamedTuple
-from .connection import Connection, Session
+from .connection import Connection
+from .session import Session
 
 WHO = """
 SELECT coalesce(pg_catalog.host(pg_catalog.inet_client_addr()) || '(' || pg_catalog.inet_client_port() || ')',

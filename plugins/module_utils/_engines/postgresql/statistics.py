@@ -9,7 +9,7 @@ import typing as t
 
 from ..._records import Server, Wants
 from .catalog import Row, scope
-from .connection import Session
+from .session import Session
 from .versions import has, major_of
 
 # The same objects as vacuumdb --missing-stats-only of version 18 looks for: columns, index expressions, extended

@@ -14,9 +14,10 @@ import shlex
 from ..._records import Amount, Ref, Server, Table, Tick, Work
 from ..._tasks import Dump
 from .clients import environment, private_folder
-from .connection import Kind, Session
+from .connection import Kind
 from .dumping import APPLICATION, Room, about_of, judge, made, packed, snapshot, words
 from .names import quoted
+from .session import Session
 
 # Sizes as the last VACUUM or ANALYZE saw them: asking the file system takes longer than what it would help. What
 # belongs to an extension is dumped as far as the extension says, with the rest.

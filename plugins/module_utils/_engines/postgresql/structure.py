@@ -10,7 +10,7 @@ import typing as t
 from ..._records import Ref, Server, Wants
 from ..._structure import Counter, ForeignKey, Structure
 from ..._tuples import NamedTuple
-from .connection import Session
+from .session import Session
 
 # A foreign key of a partitioned table, or to one, has copies on each partition: those have a conparentid. An index
 # supports it whose first columns are the key's, in whatever order; not a partial one, nor one that finds no equals.

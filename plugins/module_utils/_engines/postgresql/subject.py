@@ -9,8 +9,8 @@ import typing as t
 
 from ..._records import Ref
 from ..._tuples import NamedTuple
-from .connection import Session
 from .names import quoted, table_name
+from .session import Session
 
 # What is called so, with or without its schema; never what another session has made for itself.
 CALLED = """

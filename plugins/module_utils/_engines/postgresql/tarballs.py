@@ -21,8 +21,8 @@ from ..._backups import Backup, Decryption, Stored
 from ..._errors import Refused, Stopped
 from ..._records import Amount, Tick, Work
 from ..._tuples import NamedTuple
-from .connection import Session
 from .file_list import LIST, MANIFEST, Found, assure, is_whole
+from .session import Session
 
 READ = 1 << 20  # bytes at once
 SPACES = "pg_tblspc"  # in the data directory: a link for each tablespace, called by its oid

@@ -18,8 +18,8 @@ from ..._tuples import NamedTuple
 from . import layout
 from .catalog import Row
 from .columns import Known
-from .connection import Session
 from .names import quoted
+from .session import Session
 
 # A size function would wait for whoever holds the table exclusively: there it is taken from the last vacuum.
 TABLES = """

@@ -15,8 +15,9 @@ from ..._structure import View
 from ..._tasks import RefreshView, Vacuum
 from ..._tuples import NamedTuple
 from . import catalog, maintenance, sources
-from .connection import Connection, Session
+from .connection import Connection
 from .names import quoted, table_name
+from .session import Session
 from .versions import has, major_of
 
 # What is usable for CONCURRENTLY: is_usable_unique_index() in matview.c. A size function would wait for whoever holds a

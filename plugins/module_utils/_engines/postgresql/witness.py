@@ -11,8 +11,8 @@ import typing as t
 
 from ..._errors import Busy
 from ..._retention import Pending
-from .connection import Session
 from .names import quoted
+from .session import Session
 
 # A number that the server has not given out yet is of a past that a restore has undone: those rows are back.
 STATUS = """
