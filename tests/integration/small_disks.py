@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import 
 from tests.fleet.processes import give_away
 
 from .conftest import missing
-from .module_runner import Ran, start, until
+from .module_runner import Ran, start
 
 
 class Disk:
@@ -71,7 +72,10 @@ def filled_meanwhile(
 ) -> Ran:
     """A module that must fail: its disk is full from that moment on, in which it stands still."""
     running = start(name, options)
-    until(lambda: moment() or running.poll() is not None, 60, "the right moment")
+    end = time.monotonic() + 60
+    while not moment() and running.poll() is None:
+        assert time.monotonic() < end, "the right moment has not come"
+        time.sleep(0.001)
     running.send(signal.SIGSTOP)
     disk.fill(leave)
     running.send(signal.SIGCONT)

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import typing as t
 
 from .._errors import Refused
 from .._process import Completed, Stage
+from . import durable
 
 BLOCK = 1 << 20  # bytes that are read at once
 PATIENCE = 10.0  # seconds for a program to clean up behind itself
@@ -23,6 +25,7 @@ class ProgramFailed(Refused):
 
     def __init__(self, program: str, code: int, said: str, *, others: str = "", cure: str = "") -> None:
         how = f"exit {code}" if code >= 0 else f"ended by {_signal(-code)}"
+        cure = cure or (durable.CURES[errno.ENOSPC] if os.strerror(errno.ENOSPC) in said else "")
         super().__init__(f"{program} ({how}): {' '.join(said.split()) or 'it does not say why'}{others}", cure=cure)
         self.program, self.code, self.said = program, code, said
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import typing as t
 from datetime import datetime, timezone
 from functools import partial
@@ -157,9 +158,10 @@ def wants(policy: Policy, server: Server) -> Wants:
         refuse_place(policy.on, server)
     if policy.site and server.engine == "sqlite":
         raise BadInput("target_dir: SQLite has no data directory", cure="Name the file in target")
-    sheltered = Sheltered(
-        policy.folder, source=policy.source, bucket=policy.bucket, site=policy.site, spaces=policy.spaces
-    )
+    site = policy.site
+    if server.engine == "sqlite" and not policy.drill:  # how much is free where the file comes to be
+        site = posixpath.dirname(policy.target)
+    sheltered = Sheltered(policy.folder, source=policy.source, bucket=policy.bucket, site=site, spaces=policy.spaces)
     names = (policy.database, *([""] if policy.globals else []))
     return Wants(backups=sheltered._replace(databases=names if policy.source else ()))
 
@@ -178,6 +180,8 @@ def plan(policy: Policy, measured: Measured) -> Plan:
     backup = _chosen(policy, measured, shelf)
     policy = policy._replace(database=backup.database, target=policy.target or backup.database)
     _refuse(policy, measured, backup)
+    if backup.engine == "sqlite":
+        _assure_room(policy, shelf, backup)
     if policy.drill and level_of(backup) >= PROVEN:
         return Plan(findings=restore_site.findings(policy, shelf, backup))
     age = restore_site.age(measured, backup)
@@ -211,7 +215,7 @@ def _fetch(policy: Policy, shelf: Shelf, backup: Backup) -> Step:
     skip = f"it takes {say_bytes(backup.bytes)}, and {say_bytes(shelf.free or 0)} are free here" if lacking else ""
     told = {"id": backup.id, "bytes": backup.bytes}
     reason = f"backup {backup.id} is in {policy.source} only"
-    return Step(task, reason, told, Amount(written=backup.bytes), size=backup.bytes, skip=skip)
+    return Step(task, reason, told, Amount(written=backup.bytes), size=backup.bytes, skip=skip, fails=True)
 
 
 def _chosen(policy: Policy, measured: Measured, shelf: Shelf) -> Backup:
@@ -271,6 +275,17 @@ def _refuse(policy: Policy, measured: Measured, backup: Backup) -> None:
             "a database of this name is there",
             database=policy.target,
             cure="Restore it under another name (target), or say replace: true",
+        )
+
+
+def _assure_room(policy: Policy, shelf: Shelf, backup: Backup) -> None:
+    """For a whole file, whose size is known, beside the one that it may replace. Raises Refused."""
+    free, needed = shelf.site.free if shelf.site else None, sum(file.plain_bytes for file in backup.files)
+    if not policy.drill and free is not None and free < needed:
+        raise Refused(
+            f"{needed:,} bytes are to be written where {free:,} are free",
+            database=policy.target,
+            cure="Make room there, or name another folder",
         )
 
 

@@ -86,6 +86,7 @@ def _unpacked(
 ) -> Work:
     from ..._files import reader
     from ..._files.feeding import Fed, pumped
+    from ..._files.pipeline import ProgramFailed
 
     beside = os.path.dirname(tool.path)
     program = shutil.which("mbstream", path=os.pathsep.join((beside, os.environ.get("PATH", os.defpath))))
@@ -103,7 +104,7 @@ def _unpacked(
             done = yield from _ticks(pumped(fed, read, stop))
         # It exits 0 where it could not write a file.
         if done.code or done.err.strip():
-            raise Refused(f"mbstream (exit {done.code}): {' '.join(done.err.split())[-600:]}")
+            raise ProgramFailed("mbstream", done.code, done.err.replace("\a", "")[-600:])
 
 
 def _ticks(work: t.Generator[int, None, t.Any]) -> t.Generator[Tick, t.Any, t.Any]:
