@@ -250,9 +250,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.randoms(), st.sampled_from(["cut", "zeros", "noise", "bytes"]))
-def test_damage_is_told_with_a_cure_or_does_not_matter(large: bytes, tmp_path: Path, dice: Random, how: str) -> None:
-    found = bytearray(large)
+@given(st.integers(0, 2**32), st.sampled_from(["cut", "zeros", "noise", "bytes"]))
+def test_damage_is_told_with_a_cure_or_does_not_matter(large: bytes, tmp_path: Path, seed: int, how: str) -> None:
+    # Not Hypothesis' own dice: pages of noise are more than it remembers of a case.
+    found, dice = bytearray(large), Random(seed)
     pages = dice.sample(range(4096, len(found), 4096), 3)
     if how == "cut":
         del found[dice.choice(pages) + dice.randrange(4096) :]
