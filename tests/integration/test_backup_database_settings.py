@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Elsewhere
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore
@@ -22,6 +23,7 @@ from tests.fleet import Fleet, Server
 
 from .label_provider import PROVIDER, built
 from .module_runner import run
+from .pg import role
 from .pg_backups import shelf, taken, using
 
 Make = Callable[[Server], str]
@@ -184,7 +186,7 @@ def test_settings_that_the_server_does_not_take_are_named(postgresql: Server, da
 
 
 def test_a_role_that_is_not_there_is_asked_for(postgresql: Server, database: Make, tmp_path: Path) -> None:
-    """By name, and nothing is left behind: owner, who was granted something, whose settings they are."""
+    """By name, and before anything is restored: owner, who was granted something, whose settings they are."""
     shop = database(postgresql)
     with using(postgresql) as pg:
         backup = taken(pg, shop, tmp_path)
@@ -194,10 +196,44 @@ def test_a_role_that_is_not_there_is_asked_for(postgresql: Server, database: Mak
             {"role_settings": json.dumps([["nobody here", ["work_mem=5MB"]]])},
         ):
             lacking = backup._replace(about={**backup.about, **more})
+            postgresql.mark_log()
             with pytest.raises(Refused, match='role "nobody here" does not exist') as refused:
                 pg.carry_out(Restore(Ref(f"{shop}_2"), lacking))
             assert "globals: true" in refused.value.cure
+            assert not [said for said in postgresql.logged() if said.statement.startswith("CREATE DATABASE")]
             pg.carry_out(Restore(Ref(shop), lacking, drill=True))
+    assert postgresql.sql(LIKE_NONE) == []
+
+
+def test_an_owner_of_few_privileges_restores_what_is_his(postgresql: Server, database: Make, tmp_path: Path) -> None:
+    """A setting that only superusers make is named; all else comes back, what he has revoked from himself, too."""
+    shop, name = database(postgresql), f"owner{os.getpid()}"
+    with role(postgresql, name, f"ALTER ROLE {name} CREATEDB") as login:
+        try:
+            for words in (
+                f"ALTER DATABASE {shop} OWNER TO {name}",
+                f"ALTER DATABASE {shop} SET work_mem = '5MB'",
+                f"ALTER DATABASE {shop} SET log_min_messages = 'error'",
+                f"REVOKE ALL ON DATABASE {shop} FROM PUBLIC",
+                f"REVOKE TEMPORARY ON DATABASE {shop} FROM {name}",
+                f"ALTER DATABASE {shop} CONNECTION LIMIT 9",
+            ):
+                postgresql.sql(words)
+            before = postgresql.sql(BELONGS.format(shop))
+            verified = {"databases": [shop], "globals": False, "verify": "restore", "drill_on": "same_server"}
+            backing = asked(postgresql, shop, tmp_path, **login, **verified)
+            del backing["database"]
+            backed = run("db_backup", backing)
+            restored = run("db_restore", asked(postgresql, shop, tmp_path, replace=True, **login))
+            amcheck = postgresql.sql("SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'")
+            assert len(told(backed.fact(), "indexes_not_checked")) == len(amcheck)
+            for ran in (backed, restored):
+                ((_database, words),) = told(ran.fact(), "setting_not_restored")
+                assert "log_min_messages" in words
+            postgresql.sql(f"ALTER DATABASE {shop} SET log_min_messages = 'error'")
+            assert postgresql.sql(BELONGS.format(shop)) == before
+        finally:
+            postgresql.sql(f"DROP DATABASE {shop}")
     assert postgresql.sql(LIKE_NONE) == []
 
 
@@ -232,10 +268,11 @@ def test_security_labels_come_back(fleet: Fleet, postgresql: Server, library: Pa
     label(server, shop, clerk)
     before, inside = server.sql(BELONGS.format(shop)), server.sql(LABELS, database=shop)
     assert PROVIDER in before[0][-1] and [row[2] for row in inside] == ["masked", "trusted", "inner"]
+    elsewhere = {"login_host": postgresql.host, "login_port": postgresql.port, "login_user": postgresql.user}
     with using(server) as pg:
         taken(pg, "", tmp_path, method="globals")
         backup = taken(pg, shop, tmp_path)
-        for where in ("throwaway", "same_server"):
+        for where in ("throwaway", "same_server", Elsewhere(elsewhere, postgresql.password)):
             pg.carry_out(Restore(Ref(shop), backup, drill=True, on=where))
     run("db_restore", asked(server, shop, tmp_path, replace=True))
     assert (server.sql(BELONGS.format(shop)), server.sql(LABELS, database=shop)) == (before, inside)

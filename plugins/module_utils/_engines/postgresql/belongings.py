@@ -21,6 +21,16 @@ from .names import quoted
 from .throwaway import speaking
 
 NO_LABELS = "--no-security-labels"
+NO_ROLES = "Restore the roles with it (globals: true), or create them"
+ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
+
+
+def assure_roles(worker: Connection, about: t.Mapping[str, str]) -> None:
+    """Before hours of restoring, not after them. Raises Refused."""
+    there = {name for (name,) in worker.rows(ROLES)}
+    lacking = [name for name in founding.own_roles(about) if name not in there]
+    if lacking:
+        raise Refused("; ".join(f"role {quoted(name)} does not exist" for name in lacking), cure=NO_ROLES)
 
 
 def unlabelled(worker: Connection, connector: Connector, name: str, about: t.Mapping[str, str]) -> list[str]:

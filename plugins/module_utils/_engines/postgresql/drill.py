@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from ..._backups import Backup, Decryption, Elsewhere
 from ..._errors import Refused, Stopped
-from ..._records import Ref, Server, Tick, Work
+from ..._records import Finding, Ref, Server, Tick, Work
 from ..._tasks import Restore, Verify
 from . import belongings, founding, options, roles, throwaway
 from .connection import Connection, Connector
@@ -23,7 +23,11 @@ from .restoring import Place, labelled, poured, refuse
 from .session import Session
 from .versions import major_of
 
-AMCHECK = "SELECT 1 FROM pg_catalog.pg_available_extensions e WHERE e.name = 'amcheck'"
+AMCHECK = """
+SELECT pg_catalog.bool_or(r.rolsuper OR e.trusted OR NOT e.superuser)
+  FROM pg_catalog.pg_available_extension_versions e, pg_catalog.pg_roles r
+ WHERE e.name = 'amcheck' AND r.rolname = CURRENT_USER HAVING pg_catalog.count(*) > 0
+"""
 SCHEMA = """
 SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
   JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'
@@ -34,10 +38,16 @@ SELECT c.oid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.
  WHERE i.indexrelid >= 16384 AND i.indisvalid AND i.indisready
    AND a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p'
 """
-ROLES = "SELECT r.rolname::pg_catalog.text FROM pg_catalog.pg_roles r"
 THERE = """
 SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000
 """
+UNCHECKED = Finding(
+    3,
+    "indexes_not_checked",
+    Ref(""),
+    "the drill did not check b-tree indexes: only superusers create the extension amcheck",
+    fix="Try it out on a temporary server (drill_on: throwaway), or let a superuser do it",
+)
 # Whoever provides security labels is a library of the server's own.
 ALONE = ("--no-tablespaces", belongings.NO_LABELS)
 # No database with a subscription is dropped, and a slot elsewhere may hang on it.
@@ -178,7 +188,7 @@ def _globals(session: Session, backup: Backup, decrypt: Decryption | None, room:
 
 def _people(worker: Connection, backup: Backup) -> None:
     """Owners of anything whatever: some things have to belong to superusers."""
-    there = {name for (name,) in worker.rows(ROLES)}
+    there = {name for (name,) in worker.rows(belongings.ROLES)}
     for name in founding.roles(backup.about):
         if name not in there:
             worker.rows(f"CREATE ROLE {quoted(name)} SUPERUSER")
@@ -187,7 +197,11 @@ def _people(worker: Connection, backup: Backup) -> None:
 def amcheck(session: Session, connector: Connector, database: str) -> Work:
     """Every b-tree, where the extension is at hand. Raises Refused, what the server says."""
     with throwaway.speaking(connector, database) as connection:
-        if not connection.rows(AMCHECK):
+        there = connection.rows(AMCHECK)
+        if not there:
+            return
+        if not there[0][0]:
+            yield Tick(found=UNCHECKED)
             return
         if not connection.rows(SCHEMA):
             connection.rows("CREATE EXTENSION amcheck SCHEMA pg_catalog")

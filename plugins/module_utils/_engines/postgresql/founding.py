@@ -123,10 +123,14 @@ def _settings_of_roles(about: t.Mapping[str, str]) -> list[tuple[str, list[str]]
 
 def roles(about: t.Mapping[str, str]) -> list[str]:
     """Those that the statements name: the dump's, and the database's own. Raises Refused."""
-    found = [*_list(about, "roles"), about.get("owner")]
-    found += [role for role, _settings in _settings_of_roles(about)]
-    found += [grantee for grantee, public, _privilege, _grantable in _entries(about) if not public]
-    return list(dict.fromkeys(str(each) for each in found if each))
+    return list(dict.fromkeys([*(str(each) for each in _list(about, "roles")), *own_roles(about)]))
+
+
+def own_roles(about: t.Mapping[str, str]) -> list[str]:
+    """Those without which the database itself cannot be as it was. Raises Refused."""
+    found = [about.get("owner"), *(role for role, _settings in _settings_of_roles(about))]
+    found += [str(grantee) for grantee, public, _privilege, _grantable in _entries(about) if not public]
+    return list(dict.fromkeys(each for each in found if each))
 
 
 def same(ours: t.Mapping[str, str], theirs: t.Mapping[str, str], but: t.Collection[str] = ()) -> list[str]:

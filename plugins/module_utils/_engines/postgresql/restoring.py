@@ -112,6 +112,7 @@ def carry_out(session: Session, task: Restore, server: Server, room: Room) -> Wo
         from . import roles
 
         yield from roles.restore(session, task.globals, task.decrypt)
+    belongings.assure_roles(worker, task.backup.about)
     room = room._replace(connector=quiet(worker, room.connector))
     with founded(worker, room.connector, name, task.backup, version=major_of(server)):
         yield Tick()
@@ -282,7 +283,7 @@ def restorers_fault(fault: DbFault) -> DbFault:
     if re.search("tablespace .* does not exist", fault.cause):
         return Refused(fault.cause, cure="Restore the tablespaces with it (globals: true), or create them")
     if "role" in fault.cause and "does not exist" in fault.cause and not isinstance(fault, Gone):
-        return Refused(fault.cause, cure="Restore the roles with it (globals: true), or create them")
+        return Refused(fault.cause, cure=belongings.NO_ROLES)
     if re.search("extension .* is not available|could not (open extension control|access) file", fault.cause):
         cure = "Install the package of that extension or library where the restored server's programs are"
         return Refused(fault.cause, cure=cure)
