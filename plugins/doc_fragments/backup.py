@@ -141,6 +141,11 @@ copy_to:
   description:
     - Where each verified backup is copied to, and compared there. Another folder, such as a mounted share, or
       V(s3://bucket/prefix).
+    - The backup's manifest says where before anything is there. What a run leaves that is killed in the middle is
+      finished or removed by the next copy, or by the rotation of the backup; nothing that manifests do not name is
+      touched.
+    - In a bucket the key has to read, write, list and delete below the prefix, and to list and end multipart uploads
+      (s3:ListBucketMultipartUploads, s3:AbortMultipartUpload).
   type: str
 rate_limit:
   description:
