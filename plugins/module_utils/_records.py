@@ -402,6 +402,7 @@ class Tick(NamedTuple):
     waited: float = 0.0  # seconds of the amount's that a smaller bite would take, too: those of its commit
     note: str = ""  # journaled when the step ends well: what the next step of this kind on this object may know
     found: Finding | None = None  # what the work came upon, and went on without
+    touched: bool = False  # something was changed that the amount does not tell of
 
 
 class Seen(NamedTuple):

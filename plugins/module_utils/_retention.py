@@ -175,3 +175,4 @@ class Taken(NamedTuple):
     bytes: int = 0  # estimated, of the rule's rows
     children: int = 0  # rows
     frames: tuple[Frame, ...] = ()  # where they go into files
+    touched: bool = False  # no row left, and something was written all the same: by a trigger that keeps rows

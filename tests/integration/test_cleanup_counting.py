@@ -96,6 +96,22 @@ def test_rows_that_a_trigger_keeps_are_no_change(
     assert said == [(True, 15), (False, 0), (False, 0)]
 
 
+def test_a_trigger_that_keeps_rows_and_changes_them_is_a_change(
+    postgresql: Server, database: Callable[[Server], str], tmp_path: Path
+) -> None:
+    name = database(postgresql)
+    mark = """
+    CREATE TABLE marked (id bigint, times int DEFAULT 1);
+    CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql
+      AS 'BEGIN INSERT INTO marked VALUES (OLD.id); RETURN NULL; END';
+    CREATE TRIGGER mark BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION mark();
+    """
+    made(postgresql, name, OLD.format(20), NEW.format(5000), mark)
+    ran = run("db_cleanup", options(postgresql, name, tmp_path, RULE))
+    assert ran.changed and postgresql.sql("SELECT count(*) FROM marked", database=name) == [["20"]]
+    assert "not_proven" in ran.codes()
+
+
 # Thousands of rows when the statistics were made: old and new; what became of them; the limit; whether it is refused.
 STALE = [
     # The statistics say 21 %, and it is 63 %.

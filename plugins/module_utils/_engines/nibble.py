@@ -116,7 +116,8 @@ def nibble(bites: Bites, task: Purge, shelf: Shelf | None, cursor: str | None) -
                 bites=1 if taken.rows else 0,
                 seconds=time.monotonic() - began,
             )
-            pace = yield Tick(amount, cursor, waited=waited, note=note(task.due, removed, task.rows))
+            words = note(task.due, removed, task.rows)
+            pace = yield Tick(amount, cursor, waited=waited, note=words, touched=taken.touched)
     finally:
         bites.rollback()
         if shelf:

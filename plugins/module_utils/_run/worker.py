@@ -161,7 +161,7 @@ class Worker:
         job.done = job.done.plus(tick.amount)
         if tick.cursor is not None:
             job.cursor = tick.cursor
-            job.committed = job.committed or any(tick.amount._replace(seconds=0.0))
+            job.committed = job.committed or tick.touched or any(tick.amount._replace(seconds=0.0))
         job.note = tick.note or job.note
         if tick.found:
             job.found[tick.found] = None

@@ -31,6 +31,13 @@ DURABLE = """
 SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
  WHERE pg_catalog.current_setting('synchronous_commit') = 'off'
 """
+# Whoever has no number has written nothing, and locked no row; without counters nobody knows.
+TOUCHED = """
+SELECT CASE WHEN pg_catalog.txid_current_if_assigned() IS NULL THEN false
+            WHEN NOT pg_catalog.current_setting('track_counts')::pg_catalog.bool THEN true
+            ELSE (SELECT coalesce(pg_catalog.sum(s.n_tup_ins + s.n_tup_upd + s.n_tup_del), 0) > 0
+                    FROM pg_catalog.pg_stat_xact_all_tables s) END
+"""
 FEW = 20.0  # rows of a page where nobody has counted them
 MARK = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.xid::pg_catalog.text"
 # Our own steps on other tables: their bites and counts began before the rows left. VACUUM itself keeps no rows.
@@ -222,7 +229,8 @@ class Bites:
             conditions = [*due(self.column, self.task.expiry, self.alias), self._locked(held)]
         rows, frame = self.removal.run(self.connection, both(conditions))
         frames = [*([frame] if frame else []), *frames]
-        return Taken(rows=rows, bytes=rows * self.row_bytes, children=count, frames=tuple(frames))
+        touched = not rows and not count and bool(self.connection.rows(TOUCHED)[0][0])
+        return Taken(rows, rows * self.row_bytes, count, tuple(frames), touched)
 
     def _lock(self, conditions: t.Sequence[str]) -> Held:
         """The rows of the bite, so that nothing new can hang from them, and what they are known by."""

@@ -113,9 +113,9 @@ class Bites(Doubts):
         bound, how = self._bound(after, last), {"after": after is not None, "tie": self._tied(after, last)}
         self.db.execute("BEGIN IMMEDIATE")
         if self.plain:
-            words = sources.delete_due(self.source, self.walk, **how)
+            words, before = sources.delete_due(self.source, self.walk, **how), self.db.total_changes
             rows = self.db.execute(_bindable(words, bound), _params(bound)).rowcount
-            return Taken(rows, rows * self.row_bytes)
+            return Taken(rows, rows * self.row_bytes, touched=not rows and self.db.total_changes > before)
         return self._take_family(sources.take_due(self.source, self.walk, len(self.tables) - 1, **how), bound)
 
     def mark(self) -> str:
