@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from ..._backups import Elsewhere
 from ..._errors import DbFault, Refused, Stopped
 from ..._records import Amount, Execution, Server, Tick, Work
-from . import clients, faults
+from . import clients, faults, full_disk
 from .backup import compare
 from .capabilities import MARIADB, flavour_of
 from .connection import Link
@@ -113,6 +113,8 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
     if there and backup.level != "restore":
         # What replaces a database has been restored once before.
         yield from drilling.drill(link, backup, server, decrypt=task.decrypt, on=drilling.where(backup, server))
+    if there:
+        full_disk.assure(link, server, target, backup.source_bytes)
     if task.globals:
         yield from load(task.globals, link.login, server, "", decrypt=task.decrypt, stop=link.stopped)
     yield Tick(owns="" if there else target)
@@ -139,16 +141,17 @@ def _in_the_way(target: str) -> Refused:
 
 
 def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: Decryption | None) -> Work:
-    whole = False
     found(link, backup, target)
     try:
         yield from load(backup, link.login, server, target, decrypt=decrypt, stop=link.stopped)
         compare(backup, counts(link, target, backup), None, where=f"database {target}")
         link.run(unmarking(target))
-        whole = True
-    finally:
-        if not whole:
-            drop(link, target)
+    except BaseException as error:
+        left = "" if isinstance(error, full_disk.Waiting) else drop(link, target)
+        if isinstance(error, DbFault) and (left or isinstance(error, full_disk.Waiting)):
+            said = f"What is half-restored is still there{left and f' ({left})'}: the next restore drops it"
+            error.cure = f"{error.cure}. {said}" if error.cure else said
+        raise
 
 
 def found(link: t.Any, backup: Backup, name: str) -> None:
@@ -180,14 +183,17 @@ def bare(link: t.Any, name: str) -> bool:
     return bool(link.rows(BARE, (name,) * 3)[0][0])
 
 
-def drop(link: t.Any, name: str) -> None:
-    """Also for a session that has been cancelled; never raises: what stays is named in the journal."""
-    with contextlib.suppress(DbFault):
+def drop(link: t.Any, name: str) -> str:
+    """Why it stays, "" where it does not. Also for a session that has been cancelled; what stays is in the journal."""
+    try:
         other = Link(link.login, link.execution)
         with contextlib.closing(other):
             if link.local:
                 other.keep_local()
             other.run(f"DROP DATABASE IF EXISTS {quoted(name)}")
+    except DbFault as fault:
+        return fault.cause.rstrip(". ")
+    return ""
 
 
 def fits(backup: Backup, server: Server) -> None:
@@ -244,6 +250,7 @@ def load(
     with contextlib.closing(link):
         encrypted = bool(link.cipher())
         _takes_all(link, backup, database)
+        paths = full_disk.folders(link, server)
     with clients.private_folder() as folder:
         clients.write_login(folder, login, tool, encrypted=encrypted)
         path = os.path.join(folder, clients.LOGIN_FILE)
@@ -256,9 +263,9 @@ def load(
             with reader.opened(backup, stored, decrypt) as stream:
                 mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep, own=own, without=without)
                 work = pumped(fed, _after(first.encode(), mended.read), stop)
-                done = yield from _ticks(work)
+                done = yield from _ticks(full_disk.watched(work, fed, paths, database or backup.database))
             if done.code:
-                raise judged(done.err, database or backup.database, tool.name)
+                raise full_disk.explained(judged(done.err, database or backup.database, tool.name), paths)
 
 
 def _takes_all(link: t.Any, backup: Backup, database: str) -> None:
