@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.fleet import Fleet, Server
 from .module_runner import run
 from .my import fill
 from .my_backup import describe
-from .small_disks import Disk, filled_meanwhile, small_disk, whole
+from .small_disks import Disk, filled_meanwhile, offspring, small_disk, whole
 
 ROWS = 12000  # of a kilobyte, in each of two tables
 
@@ -83,9 +84,9 @@ def newest(folder: Path) -> Backup:
     return max(backups.look(Sheltered(str(folder))).backups, key=lambda backup: (backup.method == "dump", backup.began))
 
 
-def loading(server: Server, name: str) -> bool:
+def loading(data: Path, name: str) -> bool:
     """Whether its second table has some rows: InnoDB has made its file larger."""
-    return any(path.stat().st_size > 4 << 20 for path in (server.data_dir / name).glob("b.ibd"))
+    return any(path.stat().st_size > 4 << 20 for path in data.glob(f"{name}/b.ibd"))
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -98,10 +99,10 @@ def test_a_full_data_directory(server: Server, disk: Disk, shop: str, tmp_path: 
     newer = describe(server, shop)
     target = shop if replace else "new"
     asked = {**told, "database": shop, "target": target, "replace": replace}
-    ran = filled_meanwhile("db_restore", asked, lambda: loading(server, target), disk)
+    ran = filled_meanwhile("db_restore", asked, lambda: loading(server.data_dir, target), disk)
     message = ran.result["msg"]
     assert target in message and server.host in message and "full" in message and "room" in message
-    assert server.password not in ran.text
+    assert ("that was to be replaced is gone" in message) == replace and server.password not in ran.text
     assert server.sql("SHOW DATABASES LIKE 'new'") == []
     whole(newest(tmp_path))
     disk.free()
@@ -109,6 +110,43 @@ def test_a_full_data_directory(server: Server, disk: Disk, shop: str, tmp_path: 
         assert describe(server, shop) == newer
     run("db_restore", asked)
     assert describe(server, target) == backed_up
+
+
+def test_a_drill_beside_it_on_a_full_disk(server: Server, disk: Disk, shop: str, tmp_path: Path) -> None:
+    told = options(server, tmp_path)
+    run("db_backup", {**told, "databases": [shop]})
+    asked = {**told, "database": shop, "drill": True, "drill_on": "same_server"}
+    ran = filled_meanwhile("db_restore", asked, lambda: loading(server.data_dir, "dbfleet_drill_*"), disk)
+    message = ran.result["msg"]
+    assert shop in message and "full" in message and "room" in message and server.password not in ran.text
+    assert server.sql("SHOW DATABASES LIKE 'dbfleet%'") == [] and newest(tmp_path).level == "decode"
+    whole(newest(tmp_path))
+    disk.free()
+    run("db_restore", asked)
+    assert newest(tmp_path).level == "restore"
+
+
+def test_a_throwaway_server_on_a_full_disk(
+    server: Server, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of too small a disk it is said before; one that becomes full ends the drill, and nothing stays there."""
+    told = options(server, tmp_path)
+    run("db_backup", {**told, "databases": [shop]})
+    asked = {**told, "database": shop, "drill": True}
+    with tempfile.TemporaryDirectory(dir="/tmp") as where, small_disk(Path(where) / "t", 1500) as place:
+        Path(where).chmod(0o755)
+        place.path.chmod(0o1777)
+        monkeypatch.setenv("TMPDIR", str(place.path))
+        place.fill(leave=50 << 20)
+        said = run("db_restore", asked, fails=True).result["msg"]
+        assert "are free" in said and "TMPDIR" in said and str(place.path) in said
+        place.free()
+        ran = filled_meanwhile("db_restore", asked, lambda: loading(place.path, "*/data/shop"), place)
+        assert shop in ran.result["msg"] and "full" in ran.result["msg"] and "room" in ran.result["msg"]
+        assert [path.name for path in place.path.iterdir()] == ["ballast"] and offspring(place.path) == []
+        place.free()
+        run("db_restore", asked)
+        assert newest(tmp_path).level == "restore" and list(place.path.iterdir()) == []
 
 
 def test_what_has_no_room_replaces_nothing(server: Server, disk: Disk, shop: str, tmp_path: Path) -> None:
@@ -134,7 +172,7 @@ def test_no_room_for_the_binary_log(server: Server, logs: Disk, shop: str, tmp_p
     backed_up = describe(server, shop)
     asked = {**told, "database": shop, "target": "new"}
     began = time.monotonic()
-    ran = filled_meanwhile("db_restore", asked, lambda: loading(server, "new"), logs)
+    ran = filled_meanwhile("db_restore", asked, lambda: loading(server.data_dir, "new"), logs)
     assert time.monotonic() - began < 40 and server.running
     assert "Waiting for someone to free space" in server.log_file.read_text()
     message = ran.result["msg"]

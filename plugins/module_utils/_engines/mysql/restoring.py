@@ -124,7 +124,13 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
         raise _in_the_way(target)
     elif link.rows(EXISTS, (target,)):
         drop(link, target)
-    yield from _filled(link, backup, server, target, task.decrypt)
+    try:
+        yield from _filled(link, backup, server, target, task.decrypt)
+    except DbFault as fault:
+        if there:
+            gone = f"The database {target} that was to be replaced is gone, and {backup.id} is whole"
+            fault.cure = f"{fault.cure}. {gone}" if fault.cure else gone
+        raise
     yield Tick(note=backup.id)
 
 
