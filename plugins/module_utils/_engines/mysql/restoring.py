@@ -124,13 +124,7 @@ def restore(link: t.Any, task: Restore, server: Server) -> Work:
         raise _in_the_way(target)
     elif link.rows(EXISTS, (target,)):
         drop(link, target)
-    try:
-        yield from _filled(link, backup, server, target, task.decrypt)
-    except DbFault as fault:
-        if there:
-            gone = f"The database {target} that was to be replaced is gone, and {backup.id} is whole"
-            fault.cure = f"{fault.cure}. {gone}" if fault.cure else gone
-        raise
+    yield from (_instead if there else _filled)(link, backup, server, target, task.decrypt)
     yield Tick(note=backup.id)
 
 
@@ -144,6 +138,16 @@ def _taken(link: t.Any, task: Restore) -> bool:
 
 def _in_the_way(target: str) -> Refused:
     return Refused("it is there already", database=target, cure="Name another target, or ask for replace: true")
+
+
+def _instead(link: t.Any, backup: Backup, server: Server, target: str, decrypt: Decryption | None) -> Work:
+    """In place of a database that has been dropped a moment ago."""
+    try:
+        yield from _filled(link, backup, server, target, decrypt)
+    except DbFault as fault:
+        gone = f"The database {target} that was to be replaced is gone, and {backup.id} is whole"
+        fault.cure = f"{fault.cure}. {gone}" if fault.cure else gone
+        raise
 
 
 def _filled(link: t.Any, backup: Backup, server: Server, target: str, decrypt: Decryption | None) -> Work:
