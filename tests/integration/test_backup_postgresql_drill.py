@@ -16,9 +16,9 @@ import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql import drill, roles, tarballs
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.connection import Session
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.dumping import Room
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.restoring import Place, poured
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._engines.postgresql.session import Session
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import reader
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref, Work

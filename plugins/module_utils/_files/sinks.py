@@ -176,9 +176,9 @@ def under_of(manner: Manner) -> list[str]:
     return ["nice", "-n", str(manner.nice)] if manner.nice else []
 
 
-def sink_of(manner: Manner, disk: Disk, *, compress: bool) -> Sink:
-    """All that a stream passes on its way to the disk. Raises MissingMeans, BadInput."""
-    pack = packer(manner.compression, manner.compression_level) if compress else None
+def sink_of(manner: Manner, disk: Disk, *, compress: bool, streams: int = 1) -> Sink:
+    """All that one of so many streams passes on its way to the disk. Raises MissingMeans, BadInput."""
+    pack = packer(manner.compression, manner.compression_level, streams) if compress else None
     programs = [pack] if isinstance(pack, list) else []
     programs += [locker(manner.encryption)] if manner.encryption else []
     sink: Sink = Through(programs, disk, under_of(manner)) if programs else disk

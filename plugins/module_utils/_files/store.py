@@ -72,10 +72,10 @@ class Part:
 
         Yields the plain bytes since the last time, at least once a second. `env` is all that the programs get, and only
         they. compress=False: what they write is compressed already. `streams`: so many of these run at once (see
-        pump.together), and share the limit of the rate. Raises ProgramFailed (pipeline.py), Refused,
+        pump.together), and share processors and the limit of the rate. Raises ProgramFailed (pipeline.py), Refused,
         MissingMeans, Stopped, and what taps raise; closing the generator ends the programs.
         """
-        name, disk, sink = self._begin(ext, compress)
+        name, disk, sink = self._begin(ext, compress, streams)
         try:
             chain = Chain(pipeline, env, cwd=cwd, under=self._under, hand_over=self._marker.shared)
         except BaseException:
@@ -183,11 +183,11 @@ class Part:
         with suppress(OSError):
             self._marker.drop()
 
-    def _begin(self, ext: str, compress: bool) -> tuple[str, Disk, Sink]:
+    def _begin(self, ext: str, compress: bool, streams: int = 1) -> tuple[str, Disk, Sink]:
         name = self._name(ext + ending(self._manner, compress=compress))
         disk = Disk(os.path.join(self.folder, name + PARTIAL))
         try:
-            return name, disk, sink_of(self._manner, disk, compress=compress)
+            return name, disk, sink_of(self._manner, disk, compress=compress, streams=streams)
         except DbFault:
             disk.close()
             raise

@@ -31,6 +31,7 @@ from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import
     Stopped,
 )
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.packing import MOST_THREADS
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.pipeline import ProgramFailed
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.store import Tap, part
 from tests.unit.files.backing import LINES, fill, look, make, names, plain, record, sound, task
@@ -271,6 +272,17 @@ def test_a_stop_ends_all_programs(earlier: Path, path: Path, script: str, compre
         written(earlier, f"echo $$ >> {pids}; {script}", stop=stop)
     assert time.monotonic() - began < 12
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split())
+
+
+@pytest.mark.parametrize("streams", [1, 2, 1000])
+def test_streams_divide_the_processors(earlier: Path, path: Path, streams: int) -> None:
+    told = path / "told"
+    program(path, "zstd", f'echo "$@" >> {told}; exec {shutil.which("zstd")} "$@"')
+    with part(task(earlier)) as new:
+        list(new.run([["echo", "x"]], dict(os.environ), what="dump", ext="sql", streams=streams))
+        new.seal(record(new.id))
+    share = max(1, min(len(os.sched_getaffinity(0)), MOST_THREADS) // streams)
+    assert f" -T{share} " in told.read_text()
 
 
 def test_closing_the_generator_ends_all_programs(earlier: Path, path: Path) -> None:
