@@ -275,10 +275,10 @@ def test_a_stop_ends_all_programs(earlier: Path, path: Path, script: str, compre
 
 
 @pytest.mark.parametrize("streams", [1, 2, 1000])
-def test_streams_divide_the_processors(earlier: Path, path: Path, streams: int) -> None:
+def test_streams_divide_the_processors(tmp_path: Path, path: Path, streams: int) -> None:
     told = path / "told"
     program(path, "zstd", f'echo "$@" >> {told}; exec {shutil.which("zstd")} "$@"')
-    with part(task(earlier)) as new:
+    with part(task(tmp_path)) as new:
         list(new.run([["echo", "x"]], dict(os.environ), what="dump", ext="sql", streams=streams))
         new.seal(record(new.id))
     share = max(1, min(len(os.sched_getaffinity(0)), MOST_THREADS) // streams)
