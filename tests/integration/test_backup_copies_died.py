@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._backups import Backup, Bucket
-from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, DbFault, Refused
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._errors import Busy, DbFault, Gone, Refused
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files import backups, copies, s3
 from ansible_collections.dbfleet.maintenance.plugins.module_utils._files.backup_manifest import write_manifest
 from tests.fleet.bucket import open_uploads, stored
 from tests.unit.files.backing import look, make
 
+from .breaking import Breaking
 from .module_runner import run
 
 Lost = tuple[Any, str, Bucket]
@@ -147,6 +148,25 @@ def test_a_place_that_is_not_there_is_not_waited_for_by_rotation(bucket: Lost, t
     make(here)
     assert rotated(here, bucket, str(gone))["changed"]
     assert len(look(here).backups) == 1
+
+
+def test_a_copy_that_cannot_be_looked_at_stays(bucket: Lost, tmp_path: Path) -> None:
+    """It may be whole: a line that breaks is no reason to remove it."""
+    client, name, access = bucket
+    to, here = f"s3://{name}/fleet", tmp_path / "here"
+    backup = make(here, data=NOISE, compression="none")
+    list(copies.copy(backup, to, bucket=access))
+    backups.amend(backups.amend(backup, without=[to]), copying=[to])
+    before = stored(client, name)
+    hidden = b"x-amz-checksum-sha256"  # so that it has to be read
+    with Breaking(access.endpoint_url, hide=hidden, after=3_000_000, times=1000, back=True) as line:
+        with pytest.raises(Gone):
+            list(copies.copy(backup, to, bucket=access._replace(endpoint_url=line.url)))
+        assert line.broken
+    assert stored(client, name) == before
+    assert look(here).backups == (backup._replace(copying=(to,)),)
+    assert sum(copies.copy(backup, to, bucket=access)) == 0
+    assert look(here).backups == (backup._replace(copies=(to,)),)
 
 
 def test_a_copy_is_not_made_twice_at_once_nor_removed_meanwhile(bucket: Lost, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def copy(
 
     Before anything is there `copying` of the manifest here says so: whoever copies or rotates next cleans up after a
     run that died. What is there already, and whole, is verified only. Yields bytes since the last time, at least once
-    a second. Raises BadInput, Busy, Refused, MissingMeans, Gone, Stopped: then no manifest is there.
+    a second. Raises BadInput, Busy, Refused, MissingMeans, Gone, Stopped: then no manifest is there, but for that of a
+    copy which could not be looked at.
     """
     progress = Progress(rate_limit)
     there = _place(to, bucket)
@@ -56,6 +57,9 @@ def _copied(there: Place, backup: Backup, to: str, progress: Progress) -> None:
             else:
                 there.remove(left)
                 backups.amend(left, without=[to])
+    # What cannot be looked at now may be whole: it stays.
+    if there.holds(backup, progress):
+        return
     backups.amend(backup, copying=[to])
     try:
         there.copy(backup, progress)

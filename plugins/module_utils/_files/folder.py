@@ -41,17 +41,18 @@ class Folder:
 
     def holds(self, backup: Backup, progress: Progress) -> bool:
         place = self._place(backup)
+        if not os.path.isdir(place):
+            return False
         with durable.refusing(f"{place} cannot be read"):
-            return os.path.isdir(place) and self._is_there(backup, place, progress)
+            # What copies that died left there, also of older backups: nobody may ever copy those again.
+            unfinished.sweep(place, backup.server, backup.database)
+            return self._is_there(backup, place, progress)
 
     def copy(self, backup: Backup, progress: Progress) -> None:
         place = self._place(backup)
         with durable.refusing(f"{place} cannot be written"):
             durable.make_folder(place)
-            # What copies that died left there, also of older backups: nobody may ever copy those again.
-            unfinished.sweep(place, backup.server, backup.database)
-            if not self._is_there(backup, place, progress):
-                self._copy(backup, place, progress)
+            self._copy(backup, place, progress)
 
     def _is_there(self, backup: Backup, place: str, progress: Progress) -> bool:
         """A copy that was changed is taken away, to be made again."""

@@ -74,8 +74,6 @@ class Store:
         """The manifest last. Raises Refused, Gone, Stopped: what is there then has to be removed."""
         manifest = self._key(backup, backup.id + MANIFEST)
         with self._said():
-            if self._is_there(backup, manifest, progress):
-                return
             self._delete([manifest])
             for stored in backup.files:
                 self._send(backup, stored, self._key(backup, stored.name), progress)
