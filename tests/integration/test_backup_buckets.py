@@ -144,7 +144,8 @@ def test_a_line_that_breaks(
                 list(copies.copy(large, to, bucket=broken))
             assert to in str(gone.value) and "s3cr3t" not in str(gone.value)
             assert not [key for key in stored(client, name) if "manifest" in key]
-            assert look(tmp_path / "here").backups == (large._replace(copying=(to,)),)  # something may be there
+            begun = (to,) if after > 1_000 else ()  # something may be there
+            assert look(tmp_path / "here").backups == (large._replace(copying=begun),)
         assert line.broken >= 1
     list(copies.copy(large, to, bucket=access))
     assert sum(stored(client, name).values()) > large.bytes and len(stored(client, name)) == 4
