@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.fleet import Fleet, Server
+from tests.fleet import Fleet
+from tests.fleet.postgresql import PostgreSQL
 from tests.integration.module_runner import run
 
 from .vacuum import SETTINGS
@@ -56,7 +57,7 @@ SELECT n, '2026-01-01'::timestamptz + n * interval '7 seconds', md5(n::text), 'c
 }
 
 
-def make(server: Server, kind: str) -> int:
+def make(server: PostgreSQL, kind: str) -> int:
     """A database of about that many megabytes; its size in bytes."""
     server.sql(f"CREATE DATABASE {DATABASE}")
     density, fill = DATA[kind]
@@ -69,9 +70,9 @@ def make(server: Server, kind: str) -> int:
     return int(server.sql(f"SELECT pg_database_size('{DATABASE}')")[0][0])
 
 
-def pg_dump(server: Server, folder: Path) -> int:
-    """The peer: bytes of its file."""
-    argv = [str(server.bin_dir / "pg_dump"), "-h", server.host, "-p", str(server.port), "-U", server.user]
+def pg_dump(server: PostgreSQL, folder: Path) -> int:
+    """The peer, by the same socket: bytes of its file."""
+    argv = [str(server.bin_dir / "pg_dump"), "-h", str(server.socket), "-p", str(server.port), "-U", server.user]
     target = folder / "peer.dump"
     subprocess.run(
         [*argv, "-Fc", "-f", str(target), DATABASE], env={**os.environ, "PGPASSWORD": server.password}, check=True
@@ -81,15 +82,17 @@ def pg_dump(server: Server, folder: Path) -> int:
     return size
 
 
-def one_stream(server: Server, folder: Path) -> int:
+def one_stream(server: PostgreSQL, folder: Path) -> int:
     """db_backup with one pg_dump, so that what the others bring can be seen."""
     return ours(server, folder, jobs=1)
 
 
-def ours(server: Server, folder: Path, jobs: int = 2) -> int:
+def ours(server: PostgreSQL, folder: Path, jobs: int = 2) -> int:
     """db_backup with its defaults, as a process of its own: bytes of what lies in the folder afterwards."""
     place = folder / "ours"
-    options = {**server.login(), "databases": [DATABASE], "journal": "none", "backup_dir": str(place)}
+    login = {key: value for key, value in server.login().items() if key != "login_host"}
+    login["login_unix_socket"] = str(server.socket)
+    options = {**login, "databases": [DATABASE], "journal": "none", "backup_dir": str(place)}
     options["jobs"] = jobs
     found: dict[str, Any] = run("db_backup", {**options, "bin_dir": str(server.bin_dir)}).result
     if found["summary"]["failed"] or found["summary"]["done"] != 4:
@@ -99,7 +102,7 @@ def ours(server: Server, folder: Path, jobs: int = 2) -> int:
     return size
 
 
-def computing(server: Server) -> float:
+def computing(server: PostgreSQL) -> float:
     """Processor seconds of the server, its children that have ended included, and of all programs that we ran."""
     fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -107,7 +110,7 @@ def computing(server: Server) -> float:
     return ticks / os.sysconf("SC_CLK_TCK") + used.ru_utime + used.ru_stime
 
 
-def measure(server: Server, kind: str, folder: Path) -> None:
+def measure(server: PostgreSQL, kind: str, folder: Path) -> None:
     """Interleaved rounds; medians."""
     size = make(server, kind)
     sides = {"pg_dump -Fc": pg_dump, "db_backup": ours, "db_backup, jobs: 1": one_stream}

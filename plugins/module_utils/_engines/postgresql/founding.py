@@ -155,10 +155,10 @@ def _granted(_name: str, about: t.Mapping[str, str]) -> list[str]:
 
 
 def _entries(about: t.Mapping[str, str]) -> list[tuple[t.Any, t.Any, t.Any, t.Any]]:
-    try:
-        return [(grantee, public, privilege, more) for grantee, public, privilege, more in _list(about, "acl")]
-    except (TypeError, ValueError):
-        raise Refused("the manifest's acl cannot be read") from None
+    found = [tuple(each) if isinstance(each, list) else () for each in _list(about, "acl")]
+    if any(len(each) != 4 for each in found):
+        raise Refused("the manifest's acl cannot be read")
+    return t.cast("list[tuple[t.Any, t.Any, t.Any, t.Any]]", found)
 
 
 def _list(about: t.Mapping[str, str], key: str) -> list[t.Any]:
