@@ -212,6 +212,11 @@ def test_accounts_are_backed_up_and_tried_out(mysql: Server, shelter: Shelter, m
         mysql.sql("GRANT readers TO 'o''dd; \"x'@'10.%'")
         role = "readers FOR" if mysql.engine == "mariadb" else "readers TO"
         mysql.sql(f"SET DEFAULT ROLE {role} 'o''dd; \"x'@'10.%'")
+        # Installations give it to root, whom a throwaway server has before.
+        mysql.sql("CREATE USER proxied@'10.%' IDENTIFIED BY 'another secret'")
+        for user, host in (("proxied", "10.%"), ("root", "localhost")):
+            mysql.sql(f"INSERT INTO mysql.proxies_priv VALUES ('{host}', '{user}', '%', 'nobody', 0, '', now())")
+        mysql.sql("FLUSH PRIVILEGES")
         backup = shelter.dump("", "globals")
         assert (backup.method, backup.database) == ("globals", "")
         assert shelter.verify("", "decode").level == "decode"
@@ -232,6 +237,9 @@ def test_accounts_are_backed_up_and_tried_out(mysql: Server, shelter: Shelter, m
         with pytest.raises(Refused, match="tried out"):
             shelter.verify("", "restore", on="same_server")
     finally:
+        mysql.sql("DELETE FROM mysql.proxies_priv WHERE Proxied_user = 'nobody'")
+        mysql.sql("FLUSH PRIVILEGES")
+        mysql.sql("DROP USER proxied@'10.%'")
         mysql.sql("DROP ROLE readers")
         mysql.sql("DROP USER 'o''dd; \"x'@'10.%'")
 

@@ -207,23 +207,6 @@ def test_indexes_are_checked_wherever_the_extension_is(pool: Pool, database: Mak
     assert proven(tmp_path).level == "restore"
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1251", "EUC_JP", "SQL_ASCII"])
-def test_names_in_other_encodings(pool: Pool, tmp_path: Path, encoding: str) -> None:
-    server, shop = pool.get("postgresql-16"), f"enc{os.getpid()}"
-    name = {"LATIN1": "Käse", "WIN1251": "сыр", "EUC_JP": "日本", "SQL_ASCII": "Käse"}[encoding]
-    server.sql(f"CREATE DATABASE {shop} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
-    try:
-        server.sql(f"CREATE TABLE \"{name}\" AS SELECT '{name}'::text AS x", database=shop)
-        with using(server) as pg:
-            backup = taken(pg, shop, tmp_path)
-            pg.carry_out(Verify(Ref(shop), backup, manner(tmp_path), "restore", on="same_server"))
-            assert proven(tmp_path).rows == {f'public."{name}"': 1}
-            pg.carry_out(Restore(Ref(shop), proven(tmp_path), replace=True))
-        assert server.sql(f'SELECT x FROM "{name}"', database=shop) == [[name]]
-    finally:
-        server.sql(f"DROP DATABASE {shop} WITH (FORCE)")
-
-
 def test_a_whole_server(postgresql: Server, whole: str, tmp_path: Path, traces: Path) -> None:
     with using(postgresql) as pg:
         backup = taken(pg, "", tmp_path, method="physical")

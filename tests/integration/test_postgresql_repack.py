@@ -309,3 +309,29 @@ def test_hostile_names_on_the_command_line(server: Server) -> None:
             pg.carry_out(Rebuild(ref))
     finally:
         server.sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.parametrize("said", ["database", "environment", ""])
+def test_names_in_another_encoding(server: Server, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """Whatever encoding the database has, and its clients are told to speak: ours are UTF-8, rows are not converted."""
+    name = f"latin{os.getpid()}"
+    server.sql(f"CREATE DATABASE {name} ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+    try:
+        if not means.clients():
+            missing("pg_repack")
+        if said == "database":
+            server.sql(f"ALTER DATABASE {name} SET client_encoding = 'WIN1250'")
+        if said == "environment":
+            monkeypatch.setenv("PGCLIENTENCODING", "WIN1250")
+        server.script(
+            'CREATE EXTENSION pg_repack; CREATE TABLE "Käse" ("größe" text PRIMARY KEY, z text);'
+            " INSERT INTO \"Käse\" VALUES ('ñandú', 'õ')",
+            database=name,
+        )
+        with use(server) as pg:
+            ref = Ref(name, ("public", "Käse"))
+            assert online(pg, ref) == ""
+            pg.carry_out(Rebuild(ref))
+        assert server.sql('SELECT "größe", z FROM "Käse"', database=name) == [["ñandú", "õ"]]
+    finally:
+        server.sql(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -82,8 +82,9 @@ SECRET = re.compile(r" (?:IDENTIFIED|USING) .*", re.DOTALL)
 
 
 def there(link: t.Any) -> set[bytes]:
-    """The accounts of a server, as they are quoted in statements."""
-    return {quoted(str(user)).encode() + b"@" + quoted(str(host)).encode() for user, host in link.rows(EVERY)}
+    """The accounts of a server, as they are quoted in statements; MariaDB quotes those of GRANT PROXY otherwise."""
+    rows = [(str(user), str(host)) for user, host in link.rows(EVERY)]
+    return {f"{quote(user)}@{quote(host)}".encode() for user, host in rows for quote in (quoted, literal)}
 
 
 def compared(link: t.Any, backup: Backup, decrypt: Decryption | None, before: t.Collection[bytes]) -> None:

@@ -113,12 +113,18 @@ def private_folder(where: str | None = None) -> t.Iterator[Path]:
         yield Path(folder)
 
 
-def environment(connector: Connector, folder: Path, kind: Kind, application: str) -> dict[str, str]:
-    """The caller's, with our connection's options; the password in a file that nobody else can read."""
+def environment(connector: Connector, folder: Path, kind: Kind, application: str, encoding: str = "") -> dict[str, str]:
+    """The caller's, with our connection's options; the password in a file that nobody else can read.
+
+    `encoding`: what the program is to speak whatever the caller's environment, the role and the database say.
+    """
     login = connector.login
     env = {**os.environ, "LC_ALL": "C", "PGAPPNAME": application}
     # The programs set their own, short waits for locks.
     env["PGOPTIONS"] = f"{connector.options(kind)} -c bytea_output=hex"  # pg_dump takes whatever the database says
+    env.pop("PGCLIENTENCODING", None)
+    if encoding:
+        env["PGCLIENTENCODING"] = encoding
     env.update({name: str(login.keywords[key]) for key, name in VARIABLES.items() if key in login.keywords})
     if login.password:
         path = folder / "pgpass"

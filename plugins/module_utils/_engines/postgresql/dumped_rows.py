@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import re
 import typing as t
 import zlib
 
 from ..._errors import Refused
 from .dumped_values import Values
+from .encodings import codec
 
 END = b"\n\\.\n"  # of a table's rows. Source: the manual, COPY, Text Format
 # One statement outside of them, with what stands before it; a name or a text may hold anything, a semicolon too (and a
@@ -24,15 +23,6 @@ COPY = re.compile(
     re.DOTALL,
 )
 ENCODED = re.compile(rb"SET client_encoding = '(\w+)';\n\Z")
-# What the server calls an encoding that Python calls otherwise. Source: the manual, Character Set Support.
-CODECS = {
-    "EUC_CN": "gb2312",
-    "KOI8R": "koi8-r",
-    "KOI8U": "koi8-u",
-    **{f"LATIN{n}": f"iso8859-{part}" for n, part in zip(range(1, 11), (1, 2, 3, 4, 9, 10, 13, 14, 15, 16))},
-    **{f"ISO_8859_{part}": f"iso8859-{part}" for part in (5, 6, 7, 8)},
-    **{f"WIN{page}": f"cp{page}" for page in (866, 874, *range(1250, 1259))},
-}
 QUALIFIED = re.compile(rf"({NAME})\.({NAME})", re.DOTALL)
 
 
@@ -121,9 +111,7 @@ class Rows:
         """The script is in the database's encoding, and says so before the first name."""
         said = ENCODED.search(statement)
         if said:
-            name = said.group(1).decode("ascii")
-            with contextlib.suppress(LookupError):
-                self._codec = codecs.lookup(CODECS.get(name, name)).name
+            self._codec = codec(said.group(1).decode("ascii")) or self._codec
 
     def end(self) -> None:
         """Raises Refused where it ends in the middle of something."""

@@ -173,9 +173,10 @@ def dump_globals(session: Session, task: Dump, server: Server, room: Room) -> Wo
     tool = room.client("pg_dumpall", server)
     argv = words(task, server, room)
     ((secrets,),) = session.rows(SECRETS)
+    ((encoding,),) = session.rows("SELECT pg_catalog.current_setting('server_encoding')")
     argv += [] if secrets else ["--no-role-passwords"]
     with part(task) as new, private_folder() as folder:
-        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, encoding)
         yield Tick()
         end = Trailer(TRAILER)
         try:

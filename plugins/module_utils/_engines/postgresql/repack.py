@@ -73,9 +73,9 @@ def repack(session: Session, task: Rebuild, server: Server, words: t.Sequence[st
     since = activity.clock(session)
     yield Tick()
     with private_folder() as folder:
-        program = Program(
-            words, env=environment(connector, folder, Kind(False, 0.0), leftovers.REPACK), package=PACKAGE
-        )
+        # As the command line is written; no row comes to the client.
+        env = environment(connector, folder, Kind(False, 0.0), leftovers.REPACK, "UTF8")
+        program = Program(words, env=env, package=PACKAGE)
         done: Completed | None = None
         try:
             while done is None:

@@ -16,6 +16,7 @@ from ..._tasks import Dump
 from .clients import environment, private_folder
 from .connection import Kind
 from .dumping import APPLICATION, Room, about_of, judge, made, packed, snapshot, words
+from .encodings import spoken
 from .names import quoted
 from .session import Session
 
@@ -83,13 +84,14 @@ def dump(session: Session, task: Dump, server: Server, room: Room) -> Work:
     lock = _lock(task)
     with part(packed(task)) as new, private_folder() as folder, snapshot(session, lock, room.patience) as name:
         about, size = about_of(session, session.database)
-        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION)
+        encoding = about["encoding"]
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, encoding)
         readings = [Reading(room.client("pg_restore", server)) for _argv in argvs] if task.decode else []
         yield Tick()
         try:
             streams = [
                 new.run(
-                    [[*argv, f"--snapshot={name}"]],
+                    [[*spoken(argv, encoding), f"--snapshot={name}"]],
                     env,
                     what="data" if number else "dump",
                     ext=f"data{number}.dump" if number else "dump",

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the dbfleet.maintenance contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Databases in other encodings than UTF-8, and clients that are told to speak another one than the database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._records import Ref
+from ansible_collections.dbfleet.maintenance.plugins.module_utils._tasks import Restore, Verify
+from tests.fleet import Server
+
+from .conftest import Pool
+from .pg_backups import manner, shelf, taken, using
+
+NAMES = {"LATIN1": "Käse", "WIN1251": "сыр", "EUC_JP": "日本", "SQL_ASCII": "Käse", "UTF8": "Käse"}
+
+
+@contextmanager
+def database(server: Server, encoding: str) -> Iterator[str]:
+    name = f"enc{os.getpid()}"
+    server.sql(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    try:
+        yield name
+    finally:
+        server.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("encoding", NAMES)
+@pytest.mark.parametrize("apart", [False, True])
+def test_names_in_other_encodings(pool: Pool, tmp_path: Path, encoding: str, apart: bool) -> None:
+    """Of tables that are dumped with the others, and of one that has a stream of its own."""
+    server, name = pool.get("postgresql-16"), NAMES[encoding]
+    with database(server, encoding) as shop, using(server) as pg:
+        for table in (name, f"{name} 2", f"{name} 3"):
+            server.sql(f"CREATE TABLE \"{table}\" AS SELECT '{name}'::text AS x", database=shop)
+        streams = ((Ref(shop, ("public", name)),),) if apart else ()
+        backup = taken(pg, shop, tmp_path, streams=streams, exclude=(f"public.{name} 3",))
+        pg.carry_out(Verify(Ref(shop), backup, manner(tmp_path), "restore", on="same_server"))
+        assert shelf(tmp_path)[-1].rows == {f'public."{name}"': 1, f'public."{name} 2"': 1}
+        pg.carry_out(Restore(Ref(shop), shelf(tmp_path)[-1], replace=True))
+        assert server.sql(f'SELECT x FROM "{name}"', database=shop) == [[name]]
+        assert server.sql(f'SELECT x FROM "{name} 3"', database=shop) == []
+
+
+@pytest.mark.parametrize("where", ["database", "environment"])
+def test_another_encoding_of_clients(pool: Pool, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A character that the clients' encoding lacks, in a row and in a name: the dump is in the database's encoding."""
+    server = pool.get("postgresql-16")
+    with database(server, "UTF8") as shop, using(server) as pg:
+        server.sql("CREATE TABLE \"日本\" AS SELECT 'sûr, 日本'::text AS x", database=shop)
+        if where == "database":
+            server.sql(f"ALTER DATABASE {shop} SET client_encoding = 'LATIN1'")
+        else:
+            monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+        backup = taken(pg, shop, tmp_path, streams=((Ref(shop, ("public", "日本")),),))
+        pg.carry_out(Verify(Ref(shop), backup, manner(tmp_path), "restore", on="same_server"))
+        pg.carry_out(Restore(Ref(shop), shelf(tmp_path)[-1], replace=True))
+        pg.carry_out(Verify(Ref(shop), backup, manner(tmp_path), "restore"))
+        monkeypatch.delenv("PGCLIENTENCODING", raising=False)
+        said = server.sql("SELECT convert_to(x, 'UTF8') = convert_to('sûr, 日本', 'UTF8') FROM \"日本\"", database=shop)
+        assert said == [["t"]]
