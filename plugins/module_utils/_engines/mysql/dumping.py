@@ -267,7 +267,7 @@ def ticks(work: t.Generator[int, None, None], ref: Ref) -> Work:
 def judged(failed: t.Any, ref: Ref) -> DbFault:
     """What the server's error number means, where the program has told one."""
     found = NUMBER.search(failed.said)
-    number = int(found.group(1) or found.group(2)) if found else 0
+    number = faults.number_said(int(found.group(1) or found.group(2)), failed.said) if found else 0
     number = number or (LOCK_WAIT if "Lock wait timeout exceeded" in failed.said else 0)  # mariadb-backup has none
     if number == NO_SUCH_TABLE or CHANGED in failed.said:  # a view's table that is not there has another number
         said = "a table was dropped, renamed or altered while it was about to be dumped"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from ..._errors import Busy, DbFault, Gone, Refused, Stopped, Vanished
@@ -23,10 +24,12 @@ BUSY = {
 UNKNOWN_DATABASE = 1049
 VANISHED = (UNKNOWN_DATABASE, 1051, 1109, 1146)  # and unknown tables
 GONE = (1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2014, 2055, 4031)
+LOST, TLS = 2013, 2026
 DENIED = (1044, 1045, 1142, 1143, 1227, 1370, 1698)
 KILLED = (1317, 1028)  # query interrupted; the sort of an index build aborted
 TIMEOUT = (1969, 3024)
 FULL = (1021, 1114, 1026, 1030)
+ENOSPC = re.compile(r"\b(?:Errcode|errno):? 28\b")  # of a file that is no table: errors below 1000
 NOT_ONLINE = (1845, 1846)
 LOG_TOO_BIG = 1799
 READ_ONLY = (1290, 1792, 1836, 3501)
@@ -50,6 +53,11 @@ def number_of(fault: BaseException) -> int:
     return first if isinstance(first, int) else 0
 
 
+def number_said(number: int, said: str) -> int:
+    """What a client program's number means: MariaDB's call a connection that ends without a word a fault of TLS."""
+    return LOST if number == TLS and "unexpected eof" in said.lower() else number
+
+
 def text_of(fault: BaseException) -> str:
     return " ".join(str(a) for a in fault.args[1:]) or str(fault)
 
@@ -70,4 +78,5 @@ def translated(fault: BaseException, *, database: str = "", obj: str = "", stopp
         return Busy(f"{BUSY[number]}: {text}", cure=CURES.get(number, ""), **where)
     if lost or isinstance(fault, OSError):
         return Gone(f"the connection was lost: {text}", **where)
-    return Refused(text, cure=CURES.get(number, ""), **where)
+    cure = CURES.get(number) or (CURES[FULL[0]] if ENOSPC.search(text) else "")
+    return Refused(text, cure=cure, **where)

@@ -17,7 +17,7 @@ import typing as t
 
 from ..._errors import DbFault, Refused
 from ..._records import Server
-from . import space
+from . import faults, space
 
 FOLDERS = "SELECT @@GLOBAL.datadir, @@GLOBAL.log_bin_basename"
 SIZE = """
@@ -75,7 +75,7 @@ def watched(work: Moved, fed: t.Any, paths: t.Sequence[str], database: str) -> M
 
 def explained(fault: DbFault, paths: t.Sequence[str]) -> DbFault:
     """Some errors of a full disk have other words, such as "Operation not permitted" at a bulk load's COMMIT."""
-    if not fault.cure and full(paths):
+    if fault.cure in ("", faults.CURES[faults.FULL[0]]) and full(paths):
         return Refused(f"{fault.cause}. {full(paths)}", database=fault.database, obj=fault.obj, cure=CURE)
     return fault
 

@@ -38,7 +38,7 @@ BARE = """
     SELECT NOT EXISTS (SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s)
        AND NOT EXISTS (SELECT 1 FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = %s)
        AND NOT EXISTS (SELECT 1 FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s)"""
-CLIENT_ERROR = re.compile(r"^ERROR (\d{4}) ", re.MULTILINE)
+CLIENT_ERROR = re.compile(r"^ERROR (\d+) \(", re.MULTILINE)
 ECHO = re.compile(r"^-+\n((?:/\*!\d+ )?[A-Z][^\n(]{0,80})", re.MULTILINE)
 ORDER = ("definitions", "tables", "dump", "globals")  # views need their tables
 BACK = {"gpg": "gpg --decrypt", "age": "age --decrypt", "zstd": "zstd -dc", "gzip": "gzip -dc"}
@@ -308,8 +308,8 @@ def _ticks(work: t.Generator[int, None, t.Any]) -> t.Generator[Tick, t.Any, t.An
 
 def judged(said: str, database: str, program: str) -> DbFault:
     """What the server's error number means, where the program has told one."""
-    found = CLIENT_ERROR.search(said)
-    number = int(found.group(1)) if found else 0
+    found = next(reversed([*CLIENT_ERROR.finditer(said)]), None)  # rows before it may look like one
+    number = faults.number_said(int(found.group(1)), said[found.start() :]) if found else 0
     text = " ".join(said.split())[-1000:]
     if found:  # and not what the program repeats of the statement: it may be made of rows
         about = ECHO.search(said, 0, found.start())
