@@ -19,21 +19,17 @@ from contextlib import contextmanager, suppress
 from . import durable
 
 PREFIX = "dbfleet-"
-LOCK = "lock"  # in a folder
-FILE = re.compile(r"\.dbfleet-[0-9a-f]{16}\.tmp")
+LOCK, NEW = "lock", ".new"  # in a folder; of what is not locked yet
+FOLDER = re.compile(rf"{PREFIX}(?:[a-z]+-)?[0-9a-f]{{10}}")
+FILE = re.compile(rf"\.{PREFIX}[0-9a-f]{{16}}{re.escape(durable.TEMPORARY)}(?:{re.escape(NEW)})?")
+TRIES = 10
 
 
 class Private:
-    """A folder, mode 0700, that is swept up should this process die."""
+    """A folder, mode 0700, that is swept up should this process die. Raises OSError."""
 
     def __init__(self, place: str, prefix: str = PREFIX) -> None:
-        self.path = tempfile.mkdtemp(prefix=prefix, dir=place)
-        self._lock = -1
-        try:
-            self._lock = _locked(os.path.join(self.path, LOCK))
-        except BaseException:
-            self.end()
-            raise
+        self.path, self._lock = _again(lambda: _made(place, prefix))
 
     def end(self) -> None:
         """It is gone. Never raises."""
@@ -56,17 +52,49 @@ def folder(where: str | None = None) -> t.Iterator[str]:
 
 def file(where: str) -> tuple[str, int]:
     """A new file there, mode 0600: its path, and a descriptor that holds its lock. Raises OSError."""
+    return _again(lambda: _opened(where))
+
+
+def _opened(where: str) -> tuple[str, int]:
     path = os.path.join(where, f".{PREFIX}{os.urandom(8).hex()}{durable.TEMPORARY}")
     return path, _locked(path)
 
 
+def _made(place: str, prefix: str) -> tuple[str, int]:
+    path = os.path.join(place, f"{prefix}{os.urandom(5).hex()}")
+    os.mkdir(path, 0o700)
+    try:
+        return path, _locked(os.path.join(path, LOCK))
+    except FileNotFoundError:
+        raise Swept(path) from None
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _again(make: t.Callable[[], tuple[str, int]]) -> tuple[str, int]:
+    """Another one, where a sweep came before the lock and took it for what somebody had left who died just then."""
+    for _try in range(TRIES):
+        with suppress(Swept):
+            return make()
+    return make()
+
+
+class Swept(OSError):
+    """What was being made is gone."""
+
+
 def _locked(path: str) -> int:
-    """A new file that never had this name without its lock."""
-    new = path + ".new"
+    """A new file that never had this name without its lock. Raises Swept, OSError."""
+    new = path + NEW
     fd = durable.create(new)
     try:
-        durable.locked(fd)
+        if not durable.locked(fd):
+            raise Swept(path)
         os.rename(new, path)
+    except FileNotFoundError:
+        os.close(fd)
+        raise Swept(path) from None
     except BaseException:
         os.close(fd)
         with suppress(OSError):
@@ -80,9 +108,20 @@ def sweep(where: str | None = None) -> None:
     with suppress(OSError), os.scandir(where or tempfile.gettempdir()) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
-                _remove(os.path.join(entry.path, LOCK), lambda path: shutil.rmtree(os.path.dirname(path), True))
+                _sweep_folder(entry.path)
             elif FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 _remove(entry.path, os.unlink)
+
+
+def _sweep_folder(path: str) -> None:
+    """Also one that was not locked yet, which its maker makes anew where he is alive."""
+    lock = os.path.join(path, LOCK)
+    with suppress(OSError):
+        if os.path.lexists(lock):
+            _remove(lock, lambda _lock: shutil.rmtree(path, True))
+        elif FOLDER.fullmatch(os.path.basename(path)) and os.lstat(path).st_uid == os.geteuid():
+            _remove(lock + NEW, lambda _lock: shutil.rmtree(path, True))
+            os.rmdir(path)
 
 
 def _remove(lock: str, remove: t.Callable[[str], object]) -> None:

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,61 @@ def test_what_the_dead_left_goes_with_the_next(tmp_path: Path) -> None:
         assert names(tmp_path) == [Path(path).name]
 
 
+@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.mark.parametrize("moment", ["mkdir", "open", "flock", "rename"])
+def test_who_dies_before_it_is_locked_leaves_nothing(
+    tmp_path: Path, moment: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, module = str(tmp_path), fcntl if moment == "flock" else os
+    real = getattr(module, moment)
+
+    def last(*words: Any, **more: Any) -> None:
+        real(*words, **more)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        monkeypatch.setattr(module, moment, last)
+        private.Private(place, "dbfleet-drill-") if what == "folder" else private.file(place)
+
+    dying(work)
+    assert names(tmp_path)
+    private.sweep(place)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("moment", ["mkdir", "open", "flock", "rename"])
+def test_who_lives_is_not_disturbed_by_a_sweep_in_between(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is made; a lock that is held is never swept."""
+    place, module, left = str(tmp_path), fcntl if moment == "flock" else os, [3]
+    real = getattr(module, moment)
+
+    def swept(*words: Any, **more: Any) -> Any:
+        done = real(*words, **more)
+        left[0] -= 1
+        if left[0] >= 0:
+            dying(lambda: (monkeypatch.undo(), private.sweep(place)))
+        return done
+
+    monkeypatch.setattr(module, moment, swept)
+    made = private.Private(place)
+    path, fd = private.file(place)
+    assert left[0] < 3
+    try:
+        assert names(tmp_path) == sorted((Path(made.path).name, Path(path).name))
+        assert names(Path(made.path)) == ["lock"]
+    finally:
+        os.close(fd)
+        made.end()
+
+
+def test_a_place_that_is_not_there(tmp_path: Path) -> None:
+    for make in (private.Private, private.file):
+        with pytest.raises(FileNotFoundError):
+            make(str(tmp_path / "missing"))
+
+
 def test_what_lives_is_left_alone(tmp_path: Path) -> None:
     made, (path, fd) = private.Private(str(tmp_path)), private.file(str(tmp_path))
     try:
@@ -62,7 +119,9 @@ def test_what_lives_is_left_alone(tmp_path: Path) -> None:
         made.end()
 
 
-@pytest.mark.parametrize("what", ["a folder without a lock", "a file of another name", "a link", "somebody else's"])
+@pytest.mark.parametrize(
+    "what", ["a folder without a lock", "an empty folder", "a file of another name", "a link", "somebody else's"]
+)
 def test_what_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -74,6 +133,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
         folder.symlink_to(elsewhere)
     else:
         folder.mkdir()
+    if what not in ("a link", "an empty folder"):
         (folder / "kept").write_text("x")
     if what == "a file of another name":
         (place / ".dbfleet-0123456789abcdeg.tmp").write_text("x")
