@@ -84,11 +84,15 @@ def test_who_lives_is_not_disturbed_by_a_sweep_in_between(
     place, module, left = str(tmp_path), fcntl if moment == "flock" else os, [3]
     real = getattr(module, moment)
 
+    def sweep() -> None:
+        monkeypatch.undo()
+        private.sweep(place)
+
     def swept(*words: Any, **more: Any) -> Any:
         done = real(*words, **more)
         left[0] -= 1
         if left[0] >= 0:
-            dying(lambda: (monkeypatch.undo(), private.sweep(place)))
+            dying(sweep)
         return done
 
     monkeypatch.setattr(module, moment, swept)
