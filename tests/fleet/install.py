@@ -27,6 +27,7 @@ PACKAGES = {
     "mariadb-server": "/usr/sbin/mariadbd",
     "pgbouncer": "/usr/sbin/pgbouncer",
     "openssl": "/usr/bin/openssl",
+    "locales": "/usr/share/i18n/locales/fr_CA",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 DENIED = 101

@@ -29,6 +29,7 @@ ROOM = 1.2  # a backup may be so much larger than the last one
 LISTED = 10
 # What an engine may lack, by the option that asks for it.
 NEEDS = {
+    "dump": "method: dump",
     "physical": "method: physical",
     "pgbackrest": "method: pgbackrest",
     "exclude": "exclude_tables",

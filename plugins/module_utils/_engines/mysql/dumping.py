@@ -15,7 +15,7 @@ from ..._errors import Busy, DbFault, Refused
 from ..._records import Amount, Ref, Server, Tick, Work
 from ..._selection import Patterns
 from ..._tuples import NamedTuple
-from . import clients, faults
+from . import clients, faults, loading_settings
 from .capabilities import MARIADB
 from .names import literal
 from .privileges import Grants
@@ -51,7 +51,14 @@ DEFINERS = """
     UNION SELECT DEFINER FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = %s
     UNION SELECT DEFINER FROM information_schema.EVENTS WHERE EVENT_SCHEMA = %s"""
 # What the database that is restored has to find there, or else says something different.
-SETTINGS = ("lower_case_table_names", "innodb_page_size", "character_set_server", "collation_server")
+SETTINGS = (
+    "lower_case_table_names",
+    "innodb_page_size",
+    "character_set_server",
+    "collation_server",
+    loading_settings.EXPLICIT,
+    *loading_settings.AS_THERE,
+)
 NEEDED = ("SELECT", "SHOW VIEW", "TRIGGER", "EVENT")  # without one of the last two, nothing is dumped, and nothing said
 # Who may run or alter routines sees that they are there: then the programs fail where they may not be read.
 ROUTINES = ("EXECUTE", "ALTER ROUTINE")

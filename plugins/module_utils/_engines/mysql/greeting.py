@@ -12,7 +12,7 @@ from ..._errors import DbFault, Refused
 from ..._records import DatabaseInfo, Finding, Ref, Server
 from . import privileges
 from .activity import connected_replicas
-from .capabilities import SYSTEM_DATABASES
+from .capabilities import MARIADB, SYSTEM_DATABASES
 from .privileges import Grants, read_grants
 
 SETTINGS = (
@@ -29,6 +29,8 @@ SETTINGS = (
     "innodb_online_alter_log_max_size",
     "performance_schema",
     "max_connections",
+    "init_connect",
+    "sql_select_limit",
 )
 DATABASES = "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA"
 GROUP_MEMBERS = """
@@ -36,6 +38,7 @@ GROUP_MEMBERS = """
       FROM performance_schema.replication_group_members
      WHERE MEMBER_STATE <> 'OFFLINE'"""
 SERVER = Ref("")
+ALL_ROWS = (1 << 63) - 1  # of sql_select_limit: the default is twice as many
 
 
 def greet(link: t.Any) -> tuple[Server, Grants]:
@@ -152,6 +155,7 @@ def _lacks(link: t.Any, settings: t.Mapping[str, t.Any], grants: Grants, role: s
     if not link.direct:
         found["session"] = "a proxy that shares connections is in between: locks and settings of a session do not hold"
     found.update(_read_only(link, settings, grants))
+    found.update(_unseen_rows(link, settings))
     if role == "replica":
         if settings["log_bin"] and not grants.any_of(privileges.KEEP_LOCAL[link.flavour.name]):
             needed = grants.statement(privileges.KEEP_LOCAL[link.flavour.name][:1])
@@ -162,6 +166,22 @@ def _lacks(link: t.Any, settings: t.Mapping[str, t.Any], grants: Grants, role: s
     if why:
         found["local rebuild"] = why
     return found
+
+
+def _unseen_rows(link: t.Any, settings: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """Why programs that dump would get some of the rows only, and say nothing of it; ours set it in each session."""
+    why, most = "", int(settings["sql_select_limit"])
+    if most < ALL_ROWS:
+        why = f"sql_select_limit is {most}: a dump would have no more rows of any table"
+        why += " (SET GLOBAL sql_select_limit = DEFAULT)"
+    elif "sql_select_limit" in str(settings["init_connect"]).lower():
+        why = "init_connect sets sql_select_limit: a dump may not have all rows (SET GLOBAL init_connect = '')"
+    elif link.flavour.name == MARIADB:
+        past = str(link.rows("SELECT @@GLOBAL.system_versioning_asof")[0][0])
+        if past != "DEFAULT":
+            why = f"system_versioning_asof is {past}: a dump would have the rows of that time"
+            why += " (SET GLOBAL system_versioning_asof = DEFAULT)"
+    return {"dump": why} if why else {}
 
 
 def _read_only(link: t.Any, settings: t.Mapping[str, t.Any], grants: Grants) -> dict[str, str]:

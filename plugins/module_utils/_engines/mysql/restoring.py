@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from ..._backups import Elsewhere
 from ..._errors import DbFault, Refused, Stopped
 from ..._records import Amount, Execution, Server, Tick, Work
-from . import clients, faults, full_disk
+from . import clients, faults, full_disk, loading_settings
 from .backup import compare
 from .capabilities import MARIADB, flavour_of
 from .connection import Link
@@ -260,6 +260,7 @@ def load(
     with contextlib.closing(link):
         encrypted = bool(link.cipher())
         _takes_all(link, backup, database)
+        manner = loading_settings.statements(link, backup)
         paths = full_disk.folders(link, server)
     with clients.private_folder() as folder:
         clients.write_login(folder, login, tool, encrypted=encrypted)
@@ -267,12 +268,12 @@ def load(
         for stored in ordered(backup):
             # Without its role the login may be let into no database, nor keep anything out of the binary log.
             words = [f"SET ROLE {literal(login.role)}", init, f"USE {quoted(database)}" if database else ""]
-            first = "".join(f"{each};\n" for each in words if each) if login.role else ""
-            line = argv(tool.path, "" if first else database, init="" if first else init, login=path)
+            role = "".join(f"{each};\n" for each in words if each) if login.role else ""
+            line = argv(tool.path, "" if role else database, init="" if role else init, login=path)
             fed = Fed(line, env=clients.environment(folder))
             with reader.opened(backup, stored, decrypt) as stream:
                 mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep, own=own, without=without)
-                work = pumped(fed, _after(first.encode(), mended.read), stop)
+                work = pumped(fed, _after(f"{role}{manner}".encode(), mended.read), stop)
                 done = yield from _ticks(full_disk.watched(work, fed, paths, database or backup.database))
             if done.code:
                 raise full_disk.explained(judged(done.err, database or backup.database, tool.name), paths)

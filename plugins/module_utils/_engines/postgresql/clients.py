@@ -12,11 +12,12 @@ import os
 import re
 import typing as t
 from pathlib import Path
+from types import MappingProxyType
 
 from ..._errors import MissingMeans, Refused
 from ..._tuples import NamedTuple
 from .connection import Connector, Kind
-from .names import conninfo_value
+from .names import conninfo_value, option_value
 
 PACKAGE = "postgresql-client-%s (Debian), postgresql%s (RPM)"
 # Where Debian, the RPMs of the PostgreSQL project, and a build of one's own put them: often outside PATH.
@@ -29,6 +30,9 @@ FOLDERS = (
 # Debian's wrapper picks a version by the host's own clusters: never what is wanted here.
 WRAPPER = "pg_wrapper"
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+# What pg_dump and pg_restore take from the database, and do not set: bytes are written in two ways, and with
+# array_nulls off an element that is NULL is read as the text "NULL".
+AS_DUMPED = "-c bytea_output=hex -c array_nulls=on"
 # libpq's keywords and the variables that stand for them, for a program whose command line others can read.
 VARIABLES = {
     "sslmode": "PGSSLMODE",
@@ -113,18 +117,27 @@ def private_folder(where: str | None = None) -> t.Iterator[Path]:
         yield Path(folder)
 
 
-def environment(connector: Connector, folder: Path, kind: Kind, application: str, encoding: str = "") -> dict[str, str]:
+def environment(
+    connector: Connector,
+    folder: Path,
+    kind: Kind,
+    application: str,
+    about: t.Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """The caller's, with our connection's options; the password in a file that nobody else can read.
 
-    `encoding`: what the program is to speak whatever the caller's environment, the role and the database say.
+    `about`: of what database a dump is, or is to be. The program speaks its encoding, and writes and reads amounts of
+    money as they are written there, whatever the caller's environment, the role and the database say.
     """
     login = connector.login
     env = {**os.environ, "LC_ALL": "C", "PGAPPNAME": application}
     # The programs set their own, short waits for locks.
-    env["PGOPTIONS"] = f"{connector.options(kind)} -c bytea_output=hex"  # pg_dump takes whatever the database says
+    env["PGOPTIONS"] = f"{connector.options(kind)} {AS_DUMPED}"
+    if about.get("monetary"):
+        env["PGOPTIONS"] += f" -c lc_monetary={option_value(about['monetary'])}"
     env.pop("PGCLIENTENCODING", None)
-    if encoding:
-        env["PGCLIENTENCODING"] = encoding
+    if about.get("encoding"):
+        env["PGCLIENTENCODING"] = about["encoding"]
     env.update({name: str(login.keywords[key]) for key, name in VARIABLES.items() if key in login.keywords})
     if login.password:
         path = folder / "pgpass"

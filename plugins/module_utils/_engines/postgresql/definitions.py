@@ -91,7 +91,7 @@ def same(
     words = [*SECTIONS, *(word for word in options if word not in SECTIONS)]
     yield from _expected(session, backup, decrypt, [restorer(backup, room.bin_dir).path, *words, "--file=-"], expected)
     argv = [tool.path, *target(room.connector, name), *words, f"--lock-wait-timeout={milliseconds(room.patience)}"]
-    yield from _actual(session, argv, room, backup.about.get("encoding", ""), actual)
+    yield from _actual(session, argv, room, backup.about, actual)
     wrong = differences(expected.found, actual.found)
     if wrong:
         raise Refused(f"what was restored is not described as backup {backup.id} describes it: {wrong}")
@@ -133,12 +133,12 @@ def _assure(session: Session) -> None:
         raise Stopped("stopped")
 
 
-def _actual(session: Session, argv: t.Sequence[str], room: Room, encoding: str, into: Definitions) -> Work:
+def _actual(session: Session, argv: t.Sequence[str], room: Room, about: t.Mapping[str, str], into: Definitions) -> Work:
     from ..._files.feeding import Fed
     from ..._files.pipeline import ProgramFailed
 
     with private_folder() as folder:
-        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, encoding)
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, about)
         fed = Fed(argv, env=env, take=into.feed)
         done = None
         try:

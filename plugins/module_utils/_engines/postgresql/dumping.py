@@ -176,7 +176,7 @@ def dump_globals(session: Session, task: Dump, server: Server, room: Room) -> Wo
     ((encoding,),) = session.rows("SELECT pg_catalog.current_setting('server_encoding')")
     argv += [] if secrets else ["--no-role-passwords"]
     with part(task) as new, private_folder() as folder:
-        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, encoding)
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, {"encoding": encoding})
         yield Tick()
         end = Trailer(TRAILER)
         try:

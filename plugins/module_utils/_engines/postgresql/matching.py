@@ -33,8 +33,7 @@ def matched(session: Session, backup: Backup, room: Room, version: int, name: st
     argv = [tool.path, *target(room.connector, name), "--data-only"]
     argv.append(f"--lock-wait-timeout={milliseconds(room.patience)}")
     with private_folder() as folder:
-        encoding = backup.about.get("encoding", "")
-        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, encoding)
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, backup.about)
         fed = Fed(argv, env=env, take=rows.feed)
         try:
             fed.close()

@@ -74,7 +74,7 @@ def repack(session: Session, task: Rebuild, server: Server, words: t.Sequence[st
     yield Tick()
     with private_folder() as folder:
         # As the command line is written; no row comes to the client.
-        env = environment(connector, folder, Kind(False, 0.0), leftovers.REPACK, "UTF8")
+        env = environment(connector, folder, Kind(False, 0.0), leftovers.REPACK, {"encoding": "UTF8"})
         program = Program(words, env=env, package=PACKAGE)
         done: Completed | None = None
         try:

@@ -193,7 +193,7 @@ def poured(session: Session, backup: Backup, decrypt: Decryption | None, room: R
     rest = [x for x in backup.files if x.what == "data"]
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(private_folder())
-        env = environment(room.connector, folder, Kind(False, 0.0), APPLICATION)
+        env = environment(room.connector, folder, Kind(False, 0.0), APPLICATION, backup.about)
 
         def streamed(stored: Stored, *more: str) -> t.Generator[int, None, None]:
             return _by_one(session, [*_argv(tool, room, place._replace(jobs=1)), *more], env, opened(stored), room)

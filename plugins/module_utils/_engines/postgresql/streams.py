@@ -45,6 +45,13 @@ SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
  WHERE c.relkind = 'r'
 """
+# Where there are amounts of money: "12,34" is a hundred times as much in another country.
+MONETARY = """
+SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE atttypid IN (790, 791) AND attrelid >= 16384)
+              OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typbasetype IN (790, 791))
+              OR EXISTS (SELECT FROM pg_catalog.pg_range WHERE rngsubtype = 790)
+            THEN pg_catalog.current_setting('lc_monetary') ELSE '' END
+"""
 
 
 def large(session: Session) -> tuple[Table, ...]:
@@ -84,14 +91,15 @@ def dump(session: Session, task: Dump, server: Server, room: Room) -> Work:
     lock = _lock(task)
     with part(packed(task)) as new, private_folder() as folder, snapshot(session, lock, room.patience) as name:
         about, size = about_of(session, session.database)
-        encoding = about["encoding"]
-        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, encoding)
+        ((monetary,),) = session.rows(MONETARY)
+        about["monetary"] = monetary
+        env = environment(room.connector, folder, Kind(True, room.patience), APPLICATION, about)
         readings = [Reading(room.client("pg_restore", server)) for _argv in argvs] if task.decode else []
         yield Tick()
         try:
             streams = [
                 new.run(
-                    [[*spoken(argv, encoding), f"--snapshot={name}"]],
+                    [[*spoken(argv, about["encoding"]), f"--snapshot={name}"]],
                     env,
                     what="data" if number else "dump",
                     ext=f"data{number}.dump" if number else "dump",
