@@ -112,15 +112,17 @@ def test_another_encoding_of_clients(pool: Pool, tmp_path: Path, where: str, mon
     """A character that the clients' encoding lacks, in a row and in a name: the dump is in the database's encoding."""
     server = pool.get("postgresql-16")
     with database(server, "UTF8") as shop, using(server) as pg:
-        server.sql("CREATE TABLE \"日本\" AS SELECT 'sûr, 日本'::text AS x", database=shop)
+        server.sql("CREATE TABLE \"日本\" AS SELECT 'sûr, 日本'::text AS x, now() AS made", database=shop)
         if where == "database":
             server.sql(f"ALTER DATABASE {shop} SET client_encoding = 'LATIN1'")
         else:
             monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+            monkeypatch.setenv("PGTZ", "Asia/Kathmandu")
         backup = taken(pg, shop, tmp_path, streams=((Ref(shop, ("public", "日本")),),))
         pg.carry_out(Verify(Ref(shop), backup, manner(tmp_path), "restore", on="same_server"))
         pg.carry_out(Restore(Ref(shop), shelf(tmp_path)[-1], replace=True))
+        for name in ("PGCLIENTENCODING", "PGTZ"):
+            monkeypatch.delenv(name, raising=False)
         pg.carry_out(Verify(Ref(shop), backup, manner(tmp_path), "restore"))
-        monkeypatch.delenv("PGCLIENTENCODING", raising=False)
         said = server.sql("SELECT convert_to(x, 'UTF8') = convert_to('sûr, 日本', 'UTF8') FROM \"日本\"", database=shop)
         assert said == [["t"]]

@@ -33,6 +33,8 @@ PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 # What pg_dump and pg_restore take from the database, and do not set: bytes are written in two ways, and with
 # array_nulls off an element that is NULL is read as the text "NULL".
 AS_DUMPED = "-c bytea_output=hex -c array_nulls=on"
+# What libpq would set in the session after all options.
+BENDING = ("PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGGEQO")
 # libpq's keywords and the variables that stand for them, for a program whose command line others can read.
 VARIABLES = {
     "sslmode": "PGSSLMODE",
@@ -135,7 +137,8 @@ def environment(
     env["PGOPTIONS"] = f"{connector.options(kind)} {AS_DUMPED}"
     if about.get("monetary"):
         env["PGOPTIONS"] += f" -c lc_monetary={option_value(about['monetary'])}"
-    env.pop("PGCLIENTENCODING", None)
+    for name in BENDING:
+        env.pop(name, None)
     if about.get("encoding"):
         env["PGCLIENTENCODING"] = about["encoding"]
     env.update({name: str(login.keywords[key]) for key, name in VARIABLES.items() if key in login.keywords})
