@@ -32,9 +32,13 @@ notes:
     all others, O(jobs) is larger than 1 and its large tables have more than 128 MB, several C(pg_dump) of one snapshot
     divide them, and their rows stand in files of their own. Without this collection, restore the first file's sections
     C(pre-data) and C(data) by C(pg_restore), then the others, then its section C(post-data).
+  - Amounts of the type C(money) mean what they mean under the C(lc_monetary) that the manifest tells. db_restore
+    sets it; who restores without this collection has to.
   - MySQL and MariaDB write six digits of a C(FLOAT) number into a dump (16777216 as 1.67772e7), whichever program asks
     for it. The finding C(floats_rounded) names such columns; C(DOUBLE), C(FLOAT) with digits after the point and
     O(method=physical) keep all of a number.
+  - O(method=dump) is refused on MySQL and MariaDB servers whose C(sql_select_limit) or C(system_versioning_asof) would
+    keep rows from the dump; its programs say nothing of it.
   - SQLite files are copied page for page by SQLite's backup interface, free pages included, while the application goes
     on. Where there is no write-ahead log its writers wait for a few milliseconds again and again.
 seealso:

@@ -32,7 +32,8 @@ FULL = (1021, 1114, 1026, 1030)
 ENOSPC = re.compile(r"\b(?:Errcode|errno):? 28\b")  # of a file that is no table: errors below 1000
 NOT_ONLINE = (1845, 1846)
 LOG_TOO_BIG = 1799
-READ_ONLY = (1290, 1792, 1836, 3501)
+OPTION = 1290
+READ_ONLY = (OPTION, 1792, 1836, 3501)
 
 CURES = {
     **dict.fromkeys((1040, 1203, 1226), "Raise the limit, or run with fewer jobs"),
@@ -79,4 +80,6 @@ def translated(fault: BaseException, *, database: str = "", obj: str = "", stopp
     if lost or isinstance(fault, OSError):
         return Gone(f"the connection was lost: {text}", **where)
     cure = CURES.get(number) or (CURES[FULL[0]] if ENOSPC.search(text) else "")
+    if number == OPTION and "read" not in text.lower():  # "running with the … option": the text says which
+        cure = ""
     return Refused(text, cure=cure, **where)
