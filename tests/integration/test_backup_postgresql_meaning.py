@@ -87,6 +87,27 @@ def test_money_of_another_country(quebec: Server, tmp_path: Path) -> None:
     assert quebec.sql(query, database="copy") == worth
 
 
+def test_nobody_s_limits_end_a_restore(fleet: Fleet, tmp_path: Path) -> None:
+    server = fleet.postgresql(18, name="hurried")
+    server.sql("CREATE DATABASE shop")
+    server.sql(
+        "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 9) AS x FROM generate_series(1, 200000) i", database="shop"
+    )
+    for name in (
+        "idle_session_timeout",
+        "transaction_timeout",
+        "statement_timeout",
+        "idle_in_transaction_session_timeout",
+    ):
+        server.sql(f"ALTER SYSTEM SET {name} = '20ms'")
+    server.sql("SELECT pg_reload_conf()")
+    with using(server) as pg:
+        backup = taken(pg, "shop", tmp_path)
+        for where in ("throwaway", "same_server"):
+            pg.carry_out(Verify(Ref("shop"), backup, manner(tmp_path), "restore", on=where))
+        pg.carry_out(Restore(Ref("copy"), shelf(tmp_path)[-1]))
+
+
 def test_null_in_an_array(pool: Pool, tmp_path: Path) -> None:
     """With array_nulls off the server takes it for the text "NULL"."""
     server = pool.get("postgresql-16")

@@ -60,6 +60,7 @@ class Job:
         self.give_up = 0.0  # time.monotonic() when a session that does not end is left to itself
         self.proven_later = False  # once what stands after it has ended, too: see proving.py
         self.proving = False  # it is done, and only its proof is missing
+        self.lost = ""  # why its last session was lost, in words
 
 
 class Worker:
@@ -102,6 +103,10 @@ class Worker:
         why = self.control.ending()
         if why and not isinstance(error, Refused):
             return Verdict("deferred", why if isinstance(error, DbFault) else f"{why} ({said})")
+        if isinstance(error, Gone):
+            job.lost = said
+        elif isinstance(error, CannotConnect) and job.lost:
+            said = f"{job.lost}; since then: {said}"  # a server that has died lets nobody in who asks why
         if isinstance(error, (Busy, Gone, CannotConnect)):
             job.pace = job.pace._replace(rows=max(1, job.pace.rows // 2))
             return Verdict("again", said)

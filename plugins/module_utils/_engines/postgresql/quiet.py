@@ -33,4 +33,6 @@ def quiet(worker: Connection, connector: Connector) -> Connector:
         return connector
     said = " ".join(f"-c {name}={value}" for name, value in asleep(version).items())
     login = connector.login
-    return Connector(login._replace(options=f"{login.options} {said}".strip()))
+    made = Connector(login._replace(options=f"{login.options} {said}".strip()))
+    made.major = version  # or programs would be given none of the settings that not every version knows
+    return made
