@@ -37,8 +37,9 @@ notes:
   - MySQL and MariaDB write six digits of a C(FLOAT) number into a dump (16777216 as 1.67772e7), whichever program asks
     for it. The finding C(floats_rounded) names such columns; C(DOUBLE), C(FLOAT) with digits after the point and
     O(method=physical) keep all of a number.
-  - O(method=dump) is refused on MySQL and MariaDB servers whose C(sql_select_limit) or C(system_versioning_asof) would
-    keep rows from the dump; its programs say nothing of it.
+  - No dump is begun on MySQL and MariaDB servers whose C(sql_select_limit) or C(system_versioning_asof) would keep rows
+    from it, since the dump programs say nothing of that. The step fails, in check mode as well, and the finding
+    C(rows_hidden) tells the statement that helps; O(method=physical) has all rows.
   - SQLite files are copied page for page by SQLite's backup interface, free pages included, while the application goes
     on. Where there is no write-ahead log its writers wait for a few milliseconds again and again.
 seealso:

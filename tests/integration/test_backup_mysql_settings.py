@@ -80,7 +80,11 @@ def test_a_dump_that_would_lack_rows_is_refused(
     with globally(mysql, **{name: value}):
         for check in (True, False):
             ran = run("db_backup", asked, check=check, fails=True)
-            assert name in ran.result["msg"] and f"SET GLOBAL {name} = " in ran.result["msg"]
+            assert name in ran.result["msg"]
+            found = [
+                each for each in ran.result["ansible_facts"]["db_backup"]["findings"] if each["code"] == "rows_hidden"
+            ]
+            assert {each["priority"] for each in found} == {1} and found[0]["fix"].startswith(f"SET GLOBAL {name} = ")
             assert not ran.result.get("changed")
     assert not (tmp_path / "b").exists()
     assert run("db_backup", asked).result["changed"]

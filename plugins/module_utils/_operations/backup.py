@@ -29,7 +29,6 @@ ROOM = 1.2  # a backup may be so much larger than the last one
 LISTED = 10
 # What an engine may lack, by the option that asks for it.
 NEEDS = {
-    "dump": "method: dump",
     "physical": "method: physical",
     "pgbackrest": "method: pgbackrest",
     "exclude": "exclude_tables",
@@ -178,7 +177,9 @@ class _Planner:
         rank = (3 if good is None else 0, age or 0.0)
         step = Step(task, reason, measured, Amount(written=last.bytes if last else 0), rank, size=size)
         unread = self.unread.get(ref.database, "") if method == "dump" else ""
-        step = step._replace(skip=unread or self._unusable() or self._no_room(ref, size, last))
+        step = step._replace(
+            skip=unread or self._rows_hidden(ref) or self._unusable() or self._no_room(ref, size, last)
+        )
         step = step._replace(fails=bool(step.skip))  # a night without its backup is no good one
         after = (step.key,)
         level = "checksum" if decode else self.policy.verify
@@ -219,6 +220,14 @@ class _Planner:
         return backup_copies.again(self.policy, self.shelf, mine, planned)
 
     # ---- room --------------------------------------------------------------------------------------------------------
+
+    def _rows_hidden(self, ref: Ref) -> str:
+        """Why a dump would lack rows and say nothing of it: settings of the server. A copy of its files has all."""
+        why, fix = self.server.settings.get("rows_hidden", ("", ""))
+        if not why or self.policy.method != "dump":
+            return ""
+        self._find(1, "rows_hidden", ref, f"no backup: {why}", fix)
+        return str(why)
 
     def _unusable(self) -> str:
         """Why pgBackRest cannot take it."""

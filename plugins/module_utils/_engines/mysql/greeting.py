@@ -49,6 +49,7 @@ def greet(link: t.Any) -> tuple[Server, Grants]:
     role, source = read_role(link, settings, grants, findings)
     lacks = {**link.flavour.lacks(), **_lacks(link, settings, grants, role)}
     settings.update(source=source, ours=link.id, identity=identity(link))
+    settings["rows_hidden"] = _hidden_rows(link, settings)
     settings["may_keep_local"] = grants.any_of(privileges.KEEP_LOCAL[link.flavour.name])
     names = [str(row[0]) for row in link.rows(DATABASES)]
     server = Server(
@@ -155,7 +156,6 @@ def _lacks(link: t.Any, settings: t.Mapping[str, t.Any], grants: Grants, role: s
     if not link.direct:
         found["session"] = "a proxy that shares connections is in between: locks and settings of a session do not hold"
     found.update(_read_only(link, settings, grants))
-    found.update(_unseen_rows(link, settings))
     if role == "replica":
         if settings["log_bin"] and not grants.any_of(privileges.KEEP_LOCAL[link.flavour.name]):
             needed = grants.statement(privileges.KEEP_LOCAL[link.flavour.name][:1])
@@ -168,20 +168,20 @@ def _lacks(link: t.Any, settings: t.Mapping[str, t.Any], grants: Grants, role: s
     return found
 
 
-def _unseen_rows(link: t.Any, settings: t.Mapping[str, t.Any]) -> dict[str, str]:
-    """Why programs that dump would get some of the rows only, and say nothing of it; ours set it in each session."""
-    why, most = "", int(settings["sql_select_limit"])
+def _hidden_rows(link: t.Any, settings: t.Mapping[str, t.Any]) -> tuple[str, str]:
+    """Why programs that dump would get only some of the rows, and say nothing of it; and what helps. Ours set it."""
+    most = int(settings["sql_select_limit"])
     if most < ALL_ROWS:
         why = f"sql_select_limit is {most}: a dump would have no more rows of any table"
-        why += " (SET GLOBAL sql_select_limit = DEFAULT)"
-    elif "sql_select_limit" in str(settings["init_connect"]).lower():
-        why = "init_connect sets sql_select_limit: a dump may not have all rows (SET GLOBAL init_connect = '')"
-    elif link.flavour.name == MARIADB:
+        return why, "SET GLOBAL sql_select_limit = DEFAULT"
+    if "sql_select_limit" in str(settings["init_connect"]).lower():
+        return "init_connect sets sql_select_limit: a dump might not have all rows", "SET GLOBAL init_connect = ''"
+    if link.flavour.name == MARIADB:
         past = str(link.rows("SELECT @@GLOBAL.system_versioning_asof")[0][0])
         if past != "DEFAULT":
             why = f"system_versioning_asof is {past}: a dump would have the rows of that time"
-            why += " (SET GLOBAL system_versioning_asof = DEFAULT)"
-    return {"dump": why} if why else {}
+            return why, "SET GLOBAL system_versioning_asof = DEFAULT"
+    return "", ""
 
 
 def _read_only(link: t.Any, settings: t.Mapping[str, t.Any], grants: Grants) -> dict[str, str]:
