@@ -90,6 +90,28 @@ def test_a_dump_that_would_lack_rows_is_refused(
     assert run("db_backup", asked).result["changed"]
 
 
+def test_init_connect_leads_a_restore_nowhere_else(mysql: Server, database: Make, tmp_path: Path) -> None:
+    """Dumps drop tables by their bare names: those of another database would be lost."""
+    shop, other = database(mysql), database(mysql)
+    fill(mysql, shop)
+    mysql.script("CREATE TABLE keyless (precious int); INSERT INTO keyless VALUES (1)", database=other)
+    told = options(mysql, tmp_path)
+    run("db_backup", {**told, "databases": [shop], "globals": False})
+    mysql.sql("CREATE USER clerk IDENTIFIED BY 'a plain secret'")
+    mysql.sql(f"GRANT ALL ON `{shop}%`.* TO clerk")
+    mysql.sql(f"GRANT ALL ON {other}.* TO clerk")
+    asked = {**told, "login_user": "clerk", "login_password": "a plain secret", "database": shop}
+    try:
+        with globally(mysql, init_connect=f"'USE {other}'"):
+            run("db_restore", {**asked, "target": f"{shop}_copy"})
+            run("db_restore", {**asked, "replace": True})
+        assert mysql.sql("SELECT * FROM keyless", database=other) == [["1"]]
+        assert describe(mysql, f"{shop}_copy")["sum", "keyless"] == describe(mysql, shop)["sum", "keyless"]
+    finally:
+        mysql.sql("DROP USER clerk")
+        mysql.sql(f"DROP DATABASE IF EXISTS {shop}_copy")
+
+
 def test_a_restore_says_what_was_meant(mysql: Server, database: Make, tmp_path: Path) -> None:
     """Whatever the server's defaults are by then: without ours it refuses tables, or makes others."""
     shop = database(mysql)

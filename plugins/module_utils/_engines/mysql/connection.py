@@ -17,7 +17,7 @@ from .faults import UNKNOWN_DATABASE, number_of, text_of, translated
 from .names import quoted
 from .options import Login, connect, driver
 
-IDENTITY = "SELECT VERSION(), @@version_comment, CONNECTION_ID(), @@pseudo_thread_id"
+IDENTITY = "SELECT VERSION(), @@version_comment, CONNECTION_ID(), @@pseudo_thread_id, DATABASE()"
 A_YEAR = 31536000
 
 
@@ -66,7 +66,7 @@ class Link:
             raise
 
     def _begin(self) -> None:
-        version, comment, self.id, pseudo = self.rows(IDENTITY)[0]
+        version, comment, self.id, pseudo, within = self.rows(IDENTITY)[0]
         self.flavour = flavour_of(str(version), str(comment))
         self.comment = str(comment)
         # Behind a multiplexing proxy the greeting's thread id is the proxy's own, and each statement may be given
@@ -80,8 +80,8 @@ class Link:
         self.rows(f"SET SESSION {words}")
         if self.login.role:
             self.rows("SET ROLE %s", (self.login.role,))
-            if self.database:
-                self.rows(f"USE {quoted(self.database)}")
+        if self.database and within != self.database:  # it waits for the role, or init_connect has gone elsewhere
+            self.rows(f"USE {quoted(self.database)}")
 
     def cipher(self) -> str:
         """Of this session, "" where it is not encrypted."""

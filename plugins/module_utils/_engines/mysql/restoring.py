@@ -267,13 +267,14 @@ def load(
         path = os.path.join(folder, clients.LOGIN_FILE)
         for stored in ordered(backup):
             # Without its role the login may be let into no database, nor keep anything out of the binary log.
-            words = [f"SET ROLE {literal(login.role)}", init, f"USE {quoted(database)}" if database else ""]
-            role = "".join(f"{each};\n" for each in words if each) if login.role else ""
+            role = f"SET ROLE {literal(login.role)};\n{f'{init};' if init else ''}\n" if login.role else ""
+            # Said once more: init_connect may have gone to another one, and dumps drop tables by their bare names.
+            within = f"USE {quoted(database)};\n" if database else ""
             line = argv(tool.path, "" if role else database, init="" if role else init, login=path)
             fed = Fed(line, env=clients.environment(folder))
             with reader.opened(backup, stored, decrypt) as stream:
                 mended = Mended(stream.read, old=backup.database, new=database, asleep=asleep, own=own, without=without)
-                work = pumped(fed, _after(f"{role}{manner}".encode(), mended.read), stop)
+                work = pumped(fed, _after(f"{role}{within}{manner}".encode(), mended.read), stop)
                 done = yield from _ticks(full_disk.watched(work, fed, paths, database or backup.database))
             if done.code:
                 raise full_disk.explained(judged(done.err, database or backup.database, tool.name), paths)
