@@ -178,6 +178,8 @@ def test_what_has_no_room_replaces_nothing(server: Server, disk: Disk, shop: str
 
 def test_no_room_for_temporary_files(server: Server, passing: Disk, shop: str, tmp_path: Path) -> None:
     """What a transaction logs passes through one. The client program repeats the rows that failed, and we do not."""
+    if server.engine == "mysql":
+        pytest.skip("MySQL ends itself where it cannot log (binlog_error_action)")
     told = options(server, tmp_path)
     run("db_backup", {**told, "databases": [shop]})
     asked = {**told, "database": shop, "target": "new"}
